@@ -1,0 +1,55 @@
+# What one does with this tree. `make` alone says so too.
+PYTHON ?= python3
+UV_VERSION := 0.13.9
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(BIN)/uv
+
+.PHONY: help demo up test check format lint types lock clean
+
+help: ## Say what there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+# Two stamps: the demo needs no test tools, and the test environment holds all that the demo's does.
+$(UV):
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Graftwork needs Python 3.11 or newer: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+$(VENV)/run.stamp: requirements.lock pyproject.toml | $(UV)
+	$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps -e .
+	@touch $@
+
+$(VENV)/dev.stamp: requirements-dev.lock $(VENV)/run.stamp
+	$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements-dev.lock
+	@touch $@
+
+demo: $(VENV)/run.stamp ## The main job on real images, start to end (DATA=path.zip for your own)
+	@$(BIN)/graft demo $(if $(DATA),--data "$(DATA)")
+
+up: $(VENV)/run.stamp ## Start the service on this machine
+	@$(BIN)/graft up
+
+test: $(VENV)/dev.stamp ## Run every test; they start their own PostgreSQL, Redis and S3
+	$(BIN)/python -m pytest
+
+check: format lint types test ## What CI does, after formatting
+
+format: $(VENV)/dev.stamp ## Format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lint: $(VENV)/dev.stamp ## Look for faults in style, without changing anything
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(VENV)/dev.stamp ## Check the types
+	$(BIN)/mypy
+
+lock: | $(UV) ## Pin every dependency again, with hashes and no registry's address
+	$(UV) pip compile pyproject.toml --universal --generate-hashes --no-emit-index-url --quiet --upgrade -o requirements.lock
+	$(UV) pip compile pyproject.toml --extra dev --universal --generate-hashes --no-emit-index-url --quiet -c requirements.lock -o requirements-dev.lock
+
+clean: ## Remove the environment and caches
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,79 @@
+"""Make the HTTP application: its parts, its routes, its errors."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import Depends, FastAPI
+
+from app import __version__
+from app.api import problems
+from app.api.deps import Services, authenticate
+from app.api.routers import backbones, datasets, health, jobs, keys, models
+from app.core.database import Database
+from app.core.logging import configure_logging
+from app.core.settings import Settings
+from app.jobs.doorbell import open_doorbell
+from app.jobs.weights import configured_weights
+from app.predictions.cache import ModelCache
+from app.storage.configured import configured_store
+
+_DESCRIPTION = """Fine-tune and serve image classifiers.
+
+1. `POST /v1/datasets`: upload labelled images.
+2. `POST /v1/jobs`: fine-tune a pretrained backbone on them.
+3. `POST /v1/models/{id}/predict`: classify images with the model that comes out.
+
+Every call under `/v1` needs `Authorization: Bearer gw_…`. Errors are RFC 9457 problem documents with a stable `code`.
+"""
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The application, ready for a server (`uvicorn app.api.app:create_app --factory`). Nothing is opened at import."""
+    settings = settings or Settings()
+    configure_logging(settings)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.services = services = _open_services(settings)
+        try:
+            yield
+        finally:
+            services.models.close()
+            services.database.close()
+
+    app = FastAPI(
+        title="Graftwork",
+        version=__version__,
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        dependencies=[Depends(authenticate)],
+        redoc_url=None,
+        max_body_size=settings.max_json_bytes,
+        responses={503: {"model": problems.Problem, "content": {problems.MEDIA_TYPE: {}}}},
+    )
+    problems.install(app)
+    app.include_router(health.router)
+    app.include_router(backbones.router)
+    app.include_router(datasets.router, max_body_size=settings.max_upload_bytes + 2**20)
+    app.include_router(jobs.router)
+    app.include_router(models.router, max_body_size=settings.max_predict_bytes)
+    app.include_router(keys.router)
+    return app
+
+
+def _open_services(settings: Settings) -> Services:
+    store = configured_store(settings)
+    return Services(
+        settings=settings,
+        database=Database(settings.sqlalchemy_url),
+        store=store,
+        weights=configured_weights(settings),
+        doorbell=open_doorbell(settings.redis_url),
+        models=ModelCache(
+            store,
+            budget_bytes=settings.model_cache_bytes,
+            max_batch=settings.predict_batch,
+            max_waiting=settings.predict_queue,
+            scratch=settings.scratch,
+        ),
+    )

@@ -1,0 +1,103 @@
+"""What routes depend on: the service's parts, a session per request, and who is calling."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Header, Query, Request
+from sqlalchemy.orm import Session
+
+from app.auth import service as auth
+from app.auth.schemas import Scope
+from app.auth.service import Principal
+from app.core.database import Database
+from app.core.paging import MAX_LIMIT
+from app.core.settings import Settings
+from app.jobs.doorbell import Doorbell
+from app.predictions.cache import ModelCache
+from app.storage import BlobStore
+from app.vision.weights import WeightStore
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What one API process holds, made by `create_app` and closed with it."""
+
+    settings: Settings
+    database: Database
+    store: BlobStore
+    weights: WeightStore
+    doorbell: Doorbell
+    models: ModelCache
+
+
+def get_services(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+ServicesDep = Annotated[Services, Depends(get_services)]
+
+
+def _reading(services: ServicesDep) -> Iterator[Session]:
+    with services.database.reading() as session:
+        yield session
+
+
+def _writing(services: ServicesDep) -> Iterator[Session]:
+    with services.database.writing() as session:
+        yield session
+
+
+# scope="function": the transaction ends, and may fail, before the answer is sent.
+ReadSession = Annotated[Session, Depends(_reading, scope="function")]
+WriteSession = Annotated[Session, Depends(_writing, scope="function")]
+
+# Routes that answer without a key. Every other route is closed; a test walks them all.
+OPEN_ROUTES = frozenset({"/healthz", "/readyz"})
+
+
+def authenticate(
+    request: Request,
+    services: ServicesDep,
+    authorization: Annotated[str | None, Header(include_in_schema=False)] = None,
+) -> Principal | None:
+    """The application's own dependency: no key, no answer, except on the open routes."""
+    if request.scope["route"].path in OPEN_ROUTES:
+        return None
+    with services.database.reading() as session:
+        return auth.authenticate(session, authorization)
+
+
+class Needs:
+    """A dependency that gives the caller if its key has the scope."""
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+
+    def __call__(self, principal: Annotated[Principal | None, Depends(authenticate)]) -> Principal:
+        assert principal is not None, "an open route cannot ask who is calling"
+        principal.require(self.scope)
+        return principal
+
+
+Reader = Annotated[Principal, Depends(Needs(Scope.read))]
+Predictor = Annotated[Principal, Depends(Needs(Scope.predict))]
+Writer = Annotated[Principal, Depends(Needs(Scope.write))]
+Admin = Annotated[Principal, Depends(Needs(Scope.admin))]
+
+Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Items a page.")]
+Cursor = Annotated[str | None, Query(description="`next_cursor` of the page before.")]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        description="Any text of your own. Sent again, the call makes nothing new and gets the first answer.",
+    ),
+]
+Wait = Annotated[
+    float,
+    Query(ge=0, le=60, description="Seconds to wait for the end before answering; saves a polling loop."),
+]

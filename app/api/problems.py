@@ -1,0 +1,114 @@
+"""Errors as RFC 9457 problem documents. No stack trace and no exception text of ours leaves the server."""
+
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+from app.core.errors import FieldError, GraftError, Malformed, NotFound, TooLarge
+from app.core.logging import log
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class FieldProblem(BaseModel):
+    field: str = Field(description="A dotted path in the body, a parameter, a header, or a file of the upload.")
+    code: str
+    message: str
+
+
+class Problem(BaseModel):
+    """An RFC 9457 problem document."""
+
+    type: str
+    title: str
+    status: int
+    code: str = Field(description="Stable and for programs.")
+    detail: str
+    instance: str
+    errors: list[FieldProblem] = []
+
+
+def problem(request: Request, error: GraftError) -> JSONResponse:
+    """The answer that says what was wrong and what to do."""
+    headers = {}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(error.retry_after)
+    if error.status == 401:
+        headers["WWW-Authenticate"] = 'Bearer realm="graftwork"'
+    body = Problem(
+        type=f"urn:graftwork:problem:{error.code}",
+        title=error.title,
+        status=error.status,
+        code=error.code,
+        detail=error.detail,
+        instance=request.url.path,
+        errors=[FieldProblem(**one.as_dict()) for one in error.errors],
+    )
+    return JSONResponse(body.model_dump(), status_code=error.status, media_type=MEDIA_TYPE, headers=headers)
+
+
+def install(app: FastAPI) -> None:
+    """Render every error of this application as a problem document."""
+
+    @app.exception_handler(GraftError)
+    def known(request: Request, error: GraftError) -> JSONResponse:
+        if error.status >= 500:
+            log.error("request_failed", path=request.url.path, code=error.code, detail=error.detail, exc_info=error)
+        return problem(request, error)
+
+    @app.exception_handler(RequestValidationError)
+    def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        return problem(request, _invalid(error))
+
+    @app.exception_handler(HTTPException)
+    def http(request: Request, error: HTTPException) -> JSONResponse:
+        return problem(request, _from_http(request, error))
+
+    @app.exception_handler(Exception)
+    def unexpected(request: Request, error: Exception) -> JSONResponse:
+        log.error("request_crashed", path=request.url.path, exc_info=error)
+        detail = "Something went wrong in the service; its log says what. Nothing of this request was kept."
+        return problem(request, GraftError(detail))
+
+
+def _invalid(error: RequestValidationError) -> GraftError:
+    from app.core.errors import Invalid
+
+    details = error.errors()
+    if any(one["type"] == "json_invalid" for one in details):
+        return Malformed(f"The body is not JSON: {details[0].get('ctx', {}).get('error', 'it cannot be parsed')}.")
+    fields = [FieldError(_field(one), _message(one), one["type"]) for one in details]
+    summary = "; ".join(f"{one.field}: {one.message}" for one in fields[:3])
+    return Invalid(f"{summary}.", errors=fields)
+
+
+def _field(error: Any) -> str:
+    """`head.dropout` for ("body", "head", "dropout"); a union's branches are pydantic's business, not the caller's."""
+    location = error["loc"][1:] if error["loc"][0] in ("body", "query", "path", "header") else error["loc"]
+    return ".".join(str(part) for part in location) or "body"
+
+
+def _message(error: Any) -> str:
+    if error["type"] == "extra_forbidden":
+        return "there is no such field; GET /docs lists them"
+    if error["type"] == "missing":
+        return "is required"
+    message = error["msg"].removeprefix("Value error, ")
+    value = error.get("input")
+    shown = repr(value) if isinstance(value, str | int | float | bool | None) else ""
+    shown = shown if len(shown) <= 100 else shown[:97] + "…"
+    return f"{message[0].lower()}{message[1:]}" + (f", not {shown}" if shown and shown not in message else "")
+
+
+def _from_http(request: Request, error: HTTPException) -> GraftError:
+    if error.status_code == 404:
+        return NotFound(f"There is no {request.url.path}. GET /docs lists what there is.", code="no_such_route")
+    if error.status_code == 413:
+        return TooLarge("The body is larger than this route takes. See the GRAFT_MAX_ settings.")
+    known = GraftError(str(error.detail), code=f"http_{error.status_code}")
+    known.status, known.title = error.status_code, str(error.detail)
+    return known

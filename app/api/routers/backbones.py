@@ -1,0 +1,44 @@
+"""Backbones: what can be fine-tuned, and which to choose."""
+
+from typing import Literal
+
+from fastapi import APIRouter
+from pydantic import BaseModel, Field
+
+from app.api.deps import Reader, ServicesDep
+from app.api.views import ListOut, problems
+from app.vision.backbones import BACKBONES, default_backbone
+
+router = APIRouter(prefix="/v1/backbones", tags=["backbones"])
+
+
+class BackboneOut(BaseModel):
+    name: str
+    family: str
+    depth: int = Field(description="Layers with weights.")
+    parameters: int = Field(description="With the 1,000-class ImageNet head.")
+    gflops: float = Field(description="Multiply-adds of one image at the published input size, in billions.")
+    input_size: int = Field(description="Recommended pixels a side.")
+    imagenet_top1: float | None = Field(description="Published ImageNet-1K accuracy in per cent.")
+    imagenet_top5: float | None
+    stages: int = Field(description="The most that `last_stages` can train.")
+    weights_file: str
+    weights: Literal["bundled", "present", "downloadable", "missing"]
+    default: bool = Field(description="What `auto` means on this server.")
+    advice: str
+
+
+@router.get("", responses=problems(), summary="List backbones")
+def list_backbones(_: Reader, services: ServicesDep) -> ListOut[BackboneOut]:
+    """From light to heavy within a family. `weights` says whether a job can have them: `downloadable` ones are fetched
+    when a job first needs them, `missing` ones have to be put into `GRAFT_WEIGHTS_DIR`."""
+    default = default_backbone(services.weights)
+    items = [
+        BackboneOut(
+            **{name: getattr(backbone, name) for name in BackboneOut.model_fields if hasattr(backbone, name)},
+            weights=services.weights.status(backbone),
+            default=backbone.name == default,
+        )
+        for backbone in BACKBONES.values()
+    ]
+    return ListOut(items=items)

@@ -1,0 +1,127 @@
+"""Training jobs: submit, watch, cancel."""
+
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+from uuid import UUID
+
+import anyio
+from fastapi import APIRouter, Depends, Header, Query
+from fastapi.responses import JSONResponse
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+from starlette.concurrency import run_in_threadpool
+
+from app.api.deps import Cursor, IdempotencyKey, Limit, Reader, ReadSession, ServicesDep, Wait, Writer, WriteSession
+from app.api.idempotency import answer_once, fingerprint
+from app.api.views import ListOut, problems
+from app.api.waiting import until
+from app.jobs import events
+from app.jobs import service as jobs
+from app.jobs.orm import JobEvent
+from app.jobs.schemas import EpochOut, JobOut, TrainRequest
+from app.jobs.states import TERMINAL, JobKind, JobState
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+_LOOK_EVERY = 0.3  # seconds between looks for new events
+
+
+@router.post("", status_code=202, response_model=JobOut, responses=problems(400, 409, 422), summary="Train a model")
+def create_job(body: TrainRequest, writer: Writer, services: ServicesDep, key: IdempotencyKey = None) -> Any:
+    """Only `dataset` is required. `GET /v1/jobs/{id}?wait=60` waits for the end, `/events` streams it; the finished
+    job's `result.model_id` is the model."""
+    config = jobs.plan_training(body, services.weights)
+    with services.database.writing() as session:
+
+        def create() -> JSONResponse:
+            job = jobs.submit_training(
+                session, services.doorbell, writer.workspace_id, body, config, services.settings.max_attempts
+            )
+            view = JobOut.model_validate(job).model_dump(mode="json")
+            return JSONResponse(view, status_code=202, headers={"Location": f"/v1/jobs/{job.id}"})
+
+        request_sha256 = fingerprint("POST /v1/jobs", body.model_dump())
+        return answer_once(session, writer.workspace_id, key, request_sha256, create)
+
+
+@router.get("", responses=problems(422), summary="List jobs")
+def list_jobs(
+    reader: Reader,
+    session: ReadSession,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+    kind: Annotated[JobKind | None, Query(description="`ingest` jobs read uploads.")] = JobKind.train,
+    state: JobState | None = None,
+    dataset_id: UUID | None = None,
+) -> ListOut[JobOut]:
+    page = jobs.list_jobs(
+        session, reader.workspace_id, kind=kind, state=state, dataset_id=dataset_id, limit=limit, cursor=cursor
+    )
+    return ListOut(items=[JobOut.model_validate(job) for job in page.items], next_cursor=page.next_cursor)
+
+
+@router.get("/{job_id}", responses=problems(404, 422), summary="Look at a job")
+async def get_job(job_id: UUID, reader: Reader, services: ServicesDep, wait: Wait = 0) -> JobOut:
+    """With `wait`, the answer comes when the job has ended, or after that many seconds."""
+
+    def look() -> JobOut:
+        with services.database.reading() as session:
+            return JobOut.model_validate(jobs.get(session, reader.workspace_id, job_id))
+
+    return await until(look, lambda job: job.state in TERMINAL, wait)
+
+
+@router.post("/{job_id}:cancel", response_model=JobOut, responses=problems(404, 409, 422), summary="Cancel a job")
+def cancel_job(job_id: UUID, writer: Writer, session: WriteSession) -> JobOut:
+    """A waiting job ends at once. A running one is `cancelling` until its computation is gone, then `cancelled`."""
+    return JobOut.model_validate(jobs.cancel(session, writer.workspace_id, job_id))
+
+
+@router.get("/{job_id}/metrics", responses=problems(404, 422), summary="Metrics of each epoch")
+def get_metrics(job_id: UUID, reader: Reader, session: ReadSession) -> ListOut[EpochOut]:
+    """Every finished epoch, in order; a page is never cut."""
+    jobs.get(session, reader.workspace_id, job_id)
+    return ListOut(items=[EpochOut.model_validate(row.metrics) for row in jobs.metrics(session, job_id)])
+
+
+def _known_job(job_id: UUID, reader: Reader, session: ReadSession) -> UUID:
+    """A dependency, for a stream's own code runs when its 200 has been sent."""
+    return jobs.get(session, reader.workspace_id, job_id).id
+
+
+@router.get(
+    "/{job_id}/events",
+    response_class=EventSourceResponse,
+    responses=problems(404, 422),
+    summary="Stream a job's events",
+)
+async def stream_events(
+    job_id: Annotated[UUID, Depends(_known_job)],
+    reader: Reader,
+    services: ServicesDep,
+    last_event_id: Annotated[int | None, Header(ge=0)] = None,
+) -> AsyncIterator[ServerSentEvent]:
+    """Server-sent events until the job has ended: `state` and `epoch` carry ids, and with `Last-Event-ID` the stream
+    goes on after that one; `progress` is the present figure and carries none."""
+    seq = last_event_id or 0
+    shown: dict[str, Any] = {}
+
+    def look() -> tuple[list[JobEvent], JobOut]:
+        with services.database.reading() as session:
+            # The job first: an event written between the two looks is then not taken for the end.
+            job = JobOut.model_validate(jobs.get(session, reader.workspace_id, job_id))
+            return list(events.after(session, job_id, seq)), job
+
+    while True:
+        new, job = await run_in_threadpool(look)
+        for one in new:
+            seq = one.seq
+            yield ServerSentEvent(event=one.type, id=str(one.seq), data=one.data)
+        if job.state in TERMINAL:
+            if not new:
+                return
+            continue
+        progress = {"phase": job.phase, "progress": job.progress, "eta_seconds": job.eta_seconds}
+        if job.state is JobState.running and progress != shown:
+            shown = progress
+            yield ServerSentEvent(event="progress", data=progress)
+        await anyio.sleep(_LOOK_EVERY)

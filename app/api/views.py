@@ -1,0 +1,54 @@
+"""Put together what a resource says from the domains that know parts of it."""
+
+from collections.abc import Sequence
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel
+from sqlalchemy.orm import Session
+
+from app.api.problems import MEDIA_TYPE, Problem
+from app.datasets import service as datasets
+from app.datasets.orm import Dataset, DatasetState
+from app.datasets.schemas import DatasetOut, VersionOut
+from app.jobs import service as jobs
+
+T = TypeVar("T")
+
+
+class ListOut(BaseModel, Generic[T]):
+    """One page of a list, newest first."""
+
+    items: list[T]
+    next_cursor: str | None = None
+
+
+def dataset_views(session: Session, rows: Sequence[Dataset]) -> list[DatasetOut]:
+    """Datasets with their newest version and how far reading them has come."""
+    ids = [row.id for row in rows]
+    versions = datasets.latest_versions(session, ids)
+    ingestions = jobs.ingestion_jobs(session, ids)
+    views = []
+    for row in rows:
+        version, job = versions.get(row.id), ingestions.get(row.id)
+        views.append(
+            DatasetOut.model_validate(
+                {
+                    "id": row.id,
+                    "name": row.name,
+                    "state": row.state,
+                    "progress": 1.0 if row.state is DatasetState.ready else (job.progress if job else 0.0),
+                    "job_id": job.id if job else None,
+                    "version": VersionOut.model_validate(version) if version else None,
+                    "report": row.report,
+                    "failure": row.failure,
+                    "upload": row.upload,
+                    "created_at": row.created_at,
+                }
+            )
+        )
+    return views
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI entries for the errors a route answers, beside those that every route may answer."""
+    return {status: {"model": Problem, "content": {MEDIA_TYPE: {}}} for status in (401, 403, *statuses)}

@@ -1,0 +1,134 @@
+"""The HTTP API as the commands use it: finds the service and the key, turns every failure into one line."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import httpx2
+
+from app.cli.errors import CommandError
+from app.core.settings import Settings
+
+
+class Client:
+    """Calls one service. Address and key come from the arguments, else GRAFT_URL and GRAFT_API_KEY, else `graft up`."""
+
+    def __init__(self, url: str | None = None, key: str | None = None, settings: Settings | None = None) -> None:
+        settings = settings or Settings()
+        saved = _read_saved(settings.client_file)
+        self.url = url or settings.url or saved.get("url") or f"http://{settings.host}:{settings.port}"
+        secret = key or (settings.api_key.get_secret_value() if settings.api_key else None) or saved.get("key")
+        self._http = httpx2.Client(
+            base_url=self.url,
+            headers={"Authorization": f"Bearer {secret}"} if secret else {},
+            # Uploads and long waits take as long as they take; a dead service shows when connecting.
+            timeout=httpx2.Timeout(120.0, connect=5.0),
+        )
+
+    def get(self, path: str, **params: Any) -> Any:
+        return self._call("GET", path, params=_given(params))
+
+    def post(self, path: str, body: Any = None, *, params: dict[str, Any] | None = None, **kwargs: Any) -> Any:
+        if body is not None:
+            kwargs["json"] = body
+        return self._call("POST", path, params=_given(params or {}), **kwargs)
+
+    def delete(self, path: str) -> Any:
+        return self._call("DELETE", path)
+
+    def upload(self, path: str, file: BinaryIO, size: int, params: dict[str, Any]) -> Any:
+        """Stream a file as the body; reading `file` is what a progress bar can watch."""
+
+        def chunks() -> Iterator[bytes]:
+            while chunk := file.read(1 << 20):
+                yield chunk
+
+        headers = {"Content-Length": str(size), "Content-Type": "application/octet-stream"}
+        return self._call("POST", path, params=_given(params), content=chunks(), headers=headers)
+
+    def predict(self, model_id: str, images: list[Path], top_k: int) -> Any:
+        with ExitStack() as opened:
+            parts = [("file", (path.name, opened.enter_context(_open(path)))) for path in images]
+            return self._call("POST", f"/v1/models/{model_id}/predict", params={"top_k": top_k}, files=parts)
+
+    def events(self, job_id: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """A job's events until it has ended; a broken connection is taken up where it broke."""
+        seen, failures = "", 0
+        while True:
+            try:
+                headers = {"Last-Event-ID": seen} if seen else {}
+                with self._http.stream("GET", f"/v1/jobs/{job_id}/events", headers=headers) as answer:
+                    if answer.is_error:
+                        answer.read()
+                        raise _refusal(answer)
+                    failures, event = 0, "message"
+                    for line in answer.iter_lines():
+                        name, _, value = line.partition(": ")
+                        if name == "id":
+                            seen = value
+                        elif name == "event":
+                            event = value
+                        elif name == "data":
+                            yield event, json.loads(value)
+                    return
+            except httpx2.TransportError as error:
+                failures += 1
+                if failures > 5:
+                    raise self._no_service(error) from None
+
+    def _call(self, method: str, path: str, **kwargs: Any) -> Any:
+        try:
+            answer = self._http.request(method, path, **kwargs)
+        except httpx2.TransportError as error:
+            raise self._no_service(error) from None
+        if answer.is_error:
+            raise _refusal(answer)
+        return answer.json() if answer.content else None
+
+    def _no_service(self, error: Exception) -> CommandError:
+        return CommandError(
+            f"No Graftwork service answers at {self.url} ({error}). Start one with 'graft up', or set GRAFT_URL.", 3
+        )
+
+
+def _refusal(answer: httpx2.Response) -> CommandError:
+    exit_code = 4 if answer.status_code in (401, 403) else 1
+    try:
+        problem = answer.json()
+        line = problem["detail"]
+        named = [f"{one['field']}: {one['message']}" for one in problem.get("errors", [])]
+        extra = [text for text in named if text.partition(": ")[2] not in line]
+        line = " ".join([line, *extra])
+    except (ValueError, KeyError, TypeError):
+        line = f"The service answered {answer.status_code} and no reason; is {answer.url} a Graftwork service?"
+    return CommandError(line, exit_code)
+
+
+def _given(params: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in params.items() if value is not None}
+
+
+def _read_saved(path: Path) -> dict[str, str]:
+    try:
+        saved: dict[str, str] = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return saved
+
+
+def save(path: Path, url: str, key: str) -> None:
+    """Keep a service's address and key where `Client` finds them, readable by their owner alone."""
+    temporary = path.with_suffix(".tmp")
+    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:  # noqa: PTH123
+        json.dump({"url": url, "key": key}, file)
+    temporary.replace(path)
+
+
+def _open(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise CommandError(f"{path} cannot be read: {error.strerror}.") from None

@@ -1,0 +1,75 @@
+"""`graft datasets`: push, list, show, delete."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from app.cli.options import Json, client, print_json
+
+datasets = typer.Typer(help="Labelled images.", no_args_is_help=True)
+
+
+@datasets.command("push")
+def datasets_push(
+    path: Annotated[Path, typer.Argument(help="A folder or an archive: class/image.jpg, or train/class/image.jpg.")],
+    name: Annotated[str | None, typer.Option(help="Name of the dataset; the file's name if left out.")] = None,
+    val_fraction: Annotated[float | None, typer.Option(help="Share held out, where there is no val folder.")] = None,
+    test_fraction: Annotated[float | None, typer.Option(help="Share kept for a final test.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the drawn split.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Upload labelled images and wait until every one has been checked."""
+    from app.cli import show
+    from app.cli.pack import as_archive
+
+    api = client()
+    with as_archive(path) as archive:
+        size = archive.stat().st_size
+        options = {
+            "name": name or archive.name.split(".")[0],
+            "val_fraction": val_fraction,
+            "test_fraction": test_fraction,
+            "seed": seed,
+        }
+        with show.upload_bar(archive, size) as file:
+            created = api.upload("/v1/datasets", file, size, options)
+    dataset = show.watch_dataset(api, created["id"])
+    print_json(dataset) if as_json else show.show_dataset(dataset)
+
+
+@datasets.command("list")
+def datasets_list(as_json: Json = False) -> None:
+    """List datasets, newest first."""
+    found = client().get("/v1/datasets", limit=200)
+    if as_json:
+        return print_json(found)
+    from app.cli import show
+
+    rows = [
+        [d["name"], d["state"], sum(map(_images, (d["version"] or {}).get("counts", {}).values())), d["id"]]
+        for d in found["items"]
+    ]
+    return show.table(["name", "state", "images", "id"], rows)
+
+
+def _images(by_class: dict[str, int]) -> int:
+    return sum(by_class.values())
+
+
+@datasets.command("show")
+def datasets_show(dataset: str, as_json: Json = False) -> None:
+    """Show a dataset, by id or name: its classes, and the files that were left out."""
+    from app.cli import show
+
+    api = client()
+    found = api.get(f"/v1/datasets/{dataset}")
+    if as_json or found["state"] == "processing":
+        return print_json(found)
+    return show.show_dataset(show.watch_dataset(api, found["id"]))
+
+
+@datasets.command("delete")
+def datasets_delete(dataset: str) -> None:
+    """Delete a dataset. Models trained on it stay."""
+    client().delete(f"/v1/datasets/{dataset}")

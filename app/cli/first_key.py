@@ -1,0 +1,22 @@
+"""Make a key without the API: for a service that has none yet."""
+
+from typing import Any
+
+from app.auth import service as auth
+from app.auth.schemas import CreatedKey, KeyOut, Scope
+from app.cli.errors import CommandError
+from app.core.database import Database
+from app.core.settings import Settings
+
+
+def create_direct(settings: Settings, workspace: str, name: str, scope: str) -> dict[str, Any]:
+    """A new key in the database of the settings, as the API would show it."""
+    if scope not in list(Scope):
+        raise CommandError(f"There is no scope {scope!r}; use one of {', '.join(Scope)}.", 2)
+    database = Database(settings.sqlalchemy_url)
+    with database.writing() as session:
+        owner = auth.ensure_workspace(session, workspace)
+        key, secret = auth.create_key(session, owner.id, name, [Scope(scope)])
+        view = CreatedKey(secret=secret, **KeyOut.model_validate(key).model_dump())
+    database.close()
+    return view.model_dump(mode="json")

@@ -1,0 +1,130 @@
+"""`graft train` and `graft jobs`: list, show, watch, cancel."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from app.cli.options import Json, client, print_json
+
+jobs = typer.Typer(help="Training jobs.", no_args_is_help=True)
+
+
+def train(
+    dataset: Annotated[str, typer.Argument(help="Id or name of a dataset.")],
+    backbone: Annotated[str | None, typer.Option(help="See 'graft backbones'.")] = None,
+    what: Annotated[str | None, typer.Option("--train", help="head, all, or the number of last stages.")] = None,
+    hidden: Annotated[list[int] | None, typer.Option(help="Units of a hidden layer of the head; repeatable.")] = None,
+    dropout: Annotated[float | None, typer.Option(help="In the head.")] = None,
+    epochs: Annotated[int | None, typer.Option()] = None,
+    batch_size: Annotated[int | None, typer.Option()] = None,
+    optimizer: Annotated[str | None, typer.Option(help="sgd, adam or adamw.")] = None,
+    learning_rate: Annotated[float | None, typer.Option()] = None,
+    schedule: Annotated[str | None, typer.Option(help="constant, step or cosine.")] = None,
+    weight_decay: Annotated[float | None, typer.Option()] = None,
+    augmentation: Annotated[str | None, typer.Option(help="none, light, standard or strong.")] = None,
+    input_size: Annotated[int | None, typer.Option(help="Pixels a side.")] = None,
+    seed: Annotated[int | None, typer.Option()] = None,
+    name: Annotated[str | None, typer.Option(help="Of the model; the dataset's name if left out.")] = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Submit the job and do not wait for it.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Fine-tune a pretrained backbone on a dataset. Only the dataset is required."""
+    from app.cli import show
+
+    head = {key: value for key, value in (("hidden", hidden), ("dropout", dropout)) if value}
+    body = {
+        "dataset": dataset,
+        "backbone": backbone,
+        "train": {"last_stages": int(what)} if what and what.isdigit() else what,
+        "head": head or None,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "optimizer": optimizer,
+        "learning_rate": learning_rate,
+        "schedule": schedule,
+        "weight_decay": weight_decay,
+        "augmentation": augmentation,
+        "input_size": input_size,
+        "seed": seed,
+        "model_name": name,
+    }
+    api = client()
+    job = api.post("/v1/jobs", {field: value for field, value in body.items() if value is not None})
+    if detach:
+        return print_json(job) if as_json else print(job["id"])
+    show.progress_console.print(f"Job {job['id']}: Ctrl-C stops watching, 'graft jobs cancel' stops the job.")
+    job = show.watch_job(api, job["id"])
+    model = api.get(f"/v1/models/{job['result']['model_id']}")
+    if as_json:
+        return print_json(model)
+    show.show_model(model)
+    return print(f"Classify with: graft predict {model['id']} IMAGE...")
+
+
+@jobs.command("list")
+def jobs_list(as_json: Json = False) -> None:
+    """List training jobs, newest first."""
+    found = client().get("/v1/jobs", limit=200)
+    if as_json:
+        return print_json(found)
+    from app.cli import show
+
+    rows = [
+        [
+            job["spec"]["model_name"],
+            job["spec"]["backbone"],
+            job["state"],
+            f"{job['progress']:.0%}",
+            job["created_at"][:19],
+            job["id"],
+        ]
+        for job in found["items"]
+    ]
+    return show.table(["model", "backbone", "state", "done", "created (UTC)", "id"], rows)
+
+
+@jobs.command("show")
+def jobs_show(job_id: str, as_json: Json = False) -> None:
+    """Show a job and its epochs."""
+    api = client()
+    job = api.get(f"/v1/jobs/{job_id}")
+    epochs = api.get(f"/v1/jobs/{job_id}/metrics")["items"]
+    if as_json:
+        return print_json({**job, "epochs": epochs})
+    from app.cli import show
+
+    facts = (
+        "id",
+        "state",
+        "phase",
+        "progress",
+        "eta_seconds",
+        "attempt",
+        "worker",
+        "created_at",
+        "started_at",
+        "finished_at",
+    )
+    show.table(["", ""], [[fact, job[fact]] for fact in facts])
+    for part in ("spec", "result", "failure"):
+        show.console.print(f"[bold]{part}[/] {json.dumps(job[part])}")
+    columns = ["epoch", "train_loss", "val_loss", "train_accuracy", "val_accuracy"]
+    return show.table(columns, [[epoch[column] for column in columns] for epoch in epochs])
+
+
+@jobs.command("watch")
+def jobs_watch(job_id: str, as_json: Json = False) -> None:
+    """Follow a job to its end. The exit code is 1 unless it succeeds."""
+    from app.cli import show
+
+    api = client()
+    job = show.watch_job(api, job_id)
+    print_json(job) if as_json else show.show_model(api.get(f"/v1/models/{job['result']['model_id']}"))
+
+
+@jobs.command("cancel")
+def jobs_cancel(job_id: str, as_json: Json = False) -> None:
+    """Cancel a job."""
+    job = client().post(f"/v1/jobs/{job_id}:cancel")
+    print_json(job) if as_json else print(job["state"])

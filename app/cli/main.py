@@ -1,0 +1,95 @@
+"""The `graft` command. What its commands do stands in the modules beside this one."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from app.cli.dataset_commands import datasets
+from app.cli.errors import CommandError
+from app.cli.job_commands import jobs, train
+from app.cli.key_commands import keys
+from app.cli.model_commands import backbones, models, predict
+from app.cli.options import settings
+from app.core.errors import GraftError
+
+Home = Annotated[Path | None, typer.Option(help="Where data is kept; GRAFT_HOME, else ~/.graftwork.")]
+Host = Annotated[str | None, typer.Option(help="Address to listen on.")]
+Port = Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535)]
+
+app = typer.Typer(
+    name="graft",
+    help="Fine-tune and serve image classifiers.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def run() -> None:
+    """The console script. Every failure is one line on stderr that says what to do, and an exit code:
+    1 refused or failed, 2 wrong usage, 3 no service, 4 no valid key, 130 interrupted."""
+    try:
+        sys.exit(app(standalone_mode=False))
+    except typer.Exit as error:
+        sys.exit(error.exit_code)
+    except CommandError as error:
+        print(f"graft: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except GraftError as error:
+        print(f"graft: {error.detail}", file=sys.stderr)
+        sys.exit(1)
+    except (KeyboardInterrupt, typer.Abort):
+        print("graft: interrupted.", file=sys.stderr)
+        sys.exit(130)
+
+
+@app.command()
+def up(home: Home = None, host: Host = None, port: Port = None) -> None:
+    """Start the embedded service: SQLite, local files, no broker. Ctrl-C stops it."""
+    given = settings(home=home, host=host, port=port)
+    from app.cli.up import up
+
+    up(given)
+
+
+@app.command()
+def demo(
+    data: Annotated[
+        Path | None, typer.Option(help="Your own images, a folder or an archive; else handwritten digits.")
+    ] = None,
+) -> None:
+    """The whole job on real images: start, upload, fine-tune, classify three held-out images, stop."""
+    from app.cli.demo import demo
+
+    demo(data)
+
+
+@app.command()
+def api(host: Host = None, port: Port = None) -> None:
+    """Serve the HTTP API alone, beside workers of their own."""
+    import uvicorn
+
+    from app.api.app import create_app
+
+    given = settings(host=host, port=port)
+    uvicorn.run(create_app(given), host=given.host, port=given.port, log_config=None)
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database to the newest schema."""
+    from app.core.database import Database
+    from app.core.migrations import migrate
+
+    database = Database(settings().sqlalchemy_url)
+    migrate(database)
+    database.close()
+
+
+app.command()(train)
+app.command()(predict)
+app.command()(backbones)
+for name, group in (("datasets", datasets), ("jobs", jobs), ("models", models), ("keys", keys)):
+    app.add_typer(group, name=name)

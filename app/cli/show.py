@@ -1,0 +1,143 @@
+"""What people see on the terminal: tables, and progress that follows a dataset or a job to its end."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    SpinnerColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.table import Table
+
+from app.cli.client import Client
+from app.cli.errors import CommandError
+
+console = Console(highlight=False)
+# Progress is not output: `graft ... --json | jq` must read nothing else.
+progress_console = Console(stderr=True, highlight=False)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str | None = None) -> None:
+    """Print rows under columns; numbers stand to the right."""
+    if title:
+        console.print(title)  # above the table, not in it: there it would wrap at the table's width
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    for index, column in enumerate(columns):
+        numeric = bool(rows) and all(isinstance(row[index], int | float) for row in rows)
+        shown.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        shown.add_row(*(_text(value) for value in row))
+    console.print(shown)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+@contextmanager
+def upload_bar(path: Path, size: int) -> Iterator[Any]:
+    """Open `path` for reading with a bar that follows it."""
+    with (
+        Progress(
+            TextColumn("Uploading {task.description}"),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            console=progress_console,
+        ) as progress,
+        progress.open(path, "rb", total=size, description=path.name) as file,
+    ):
+        yield file
+
+
+def _bar() -> Progress:
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(compact=True),
+        TextColumn("{task.fields[note]}"),
+        console=progress_console,
+    )
+
+
+def watch_dataset(client: Client, dataset_id: str) -> dict[str, Any]:
+    """Follow an upload until it has been read; raises `CommandError` if it could not be."""
+    with _bar() as progress:
+        task = progress.add_task("Checking images", total=1.0, note="")
+        while True:
+            dataset: dict[str, Any] = client.get(f"/v1/datasets/{dataset_id}")
+            progress.update(task, completed=dataset["progress"])
+            if dataset["state"] != "processing":
+                break
+            time.sleep(0.2)
+    if dataset["state"] == "failed":
+        failure = dataset["failure"]
+        for finding in (dataset["report"] or {}).get("rejected", [])[:10]:
+            progress_console.print(f"  left out: {finding['file']}: {finding['reason']}", style="yellow")
+        raise CommandError(f"The upload could not be used. {failure['detail']} {failure['hint'] or ''}".strip())
+    return dataset
+
+
+def watch_job(client: Client, job_id: str) -> dict[str, Any]:
+    """Follow a job until it has ended, a line for each epoch; raises `CommandError` unless it succeeded."""
+    with _bar() as progress:
+        task = progress.add_task("Waiting for a worker", total=1.0, note="")
+        for event, data in client.events(job_id):
+            if event == "progress":
+                phase = (data["phase"] or "starting").capitalize()
+                progress.update(task, description=phase, completed=data["progress"])
+            elif event == "epoch":
+                note = f"epoch {data['epoch']}/{data['epochs']}  val accuracy {data['val_accuracy']:.1%}"
+                progress.update(task, note=note)
+            elif event == "state" and data["state"] == "succeeded":
+                progress.update(task, completed=1.0)
+    job: dict[str, Any] = client.get(f"/v1/jobs/{job_id}")
+    if job["state"] != "succeeded":
+        failure = job["failure"] or {"reason": job["state"], "detail": "It was cancelled.", "hint": None}
+        raise CommandError(f"Job {job_id} {job['state']}: {failure['detail']} {failure['hint'] or ''}".strip())
+    return job
+
+
+def show_dataset(dataset: dict[str, Any]) -> None:
+    version, report = dataset["version"], dataset["report"]
+    counts = version["counts"]
+    rows = [[label, *(counts[split].get(label, 0) for split in counts)] for label in version["classes"]]
+    table(["class", *counts], rows, f"Dataset {dataset['name']}: {report['accepted']} of {report['files']} files kept")
+    for finding in [*report["rejected"][:5], *report["noted"][:5]]:
+        console.print(f"  {finding['file']}: {finding['reason']}", style="yellow")
+
+
+def show_model(model: dict[str, Any]) -> None:
+    """Accuracy and per-class results, on the test split where there is one."""
+    split = "test" if "test" in model["metrics"] else "val"
+    metrics = model["metrics"][split]
+    rows = [[one["class"], one["precision"], one["recall"], one["f1"], one["support"]] for one in metrics["per_class"]]
+    images = sum(row[4] for row in rows)
+    title = f"Model {model['name']} ({model['backbone']}): {metrics['accuracy']:.1%} of {images} {split} images right"
+    table(["class", "precision", "recall", "F1", "images"], rows, title)
+
+
+def show_predictions(items: Sequence[dict[str, Any]]) -> None:
+    rows = []
+    for item in items:
+        if item["status"] == "ok":
+            best, *others = item["predictions"]
+            runners_up = ", ".join(f"{one['label']} {one['probability']:.1%}" for one in others[:2])
+            rows.append([item["file"], best["label"], f"{best['probability']:.1%}", runners_up])
+        else:
+            rows.append([item["file"], "–", "–", item["error"]["detail"]])
+    table(["image", "class", "probability", "next"], rows)

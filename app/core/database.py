@@ -1,0 +1,128 @@
+"""The database: one engine a process, short transactions, SQLite and PostgreSQL behind the same two methods."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum as PythonEnum
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import JSON, Connection, Engine, Enum, MetaData, create_engine, event, make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.orm import DeclarativeBase, Session
+
+from app.core.errors import Unavailable
+
+# SQLite releases without the WAL-reset bug (https://sqlite.org/wal.html): a crash there can corrupt the file.
+_WAL_SAFE = ((3, 51, 3), (3, 50, 7), (3, 44, 6))
+
+
+Json = JSON(none_as_null=True)  # a Python None is an SQL NULL, not the JSON text null
+
+
+class Base(DeclarativeBase):
+    # Named constraints: SQLite can only change a table by copying it, and Alembic then needs the names.
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(column_0_label)s",
+            "uq": "uq_%(table_name)s_%(column_0_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+def enum_column(states: type[PythonEnum]) -> Enum:
+    """A column type that keeps an enum's value as text, checked by the database."""
+    return Enum(
+        states,
+        name=states.__name__.lower(),
+        native_enum=False,
+        create_constraint=True,
+        length=32,
+        values_callable=lambda members: [member.value for member in members],
+    )
+
+
+class Database:
+    """Sessions for readers and writers. One request or one worker write is one transaction."""
+
+    def __init__(self, url: str) -> None:
+        self.url = make_url(url)
+        self.engine = _make_engine(url)
+        self._writer = self.engine.execution_options(graft_begin="BEGIN IMMEDIATE")
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """A session that must not write; on SQLite it does not wait for writers."""
+        with _translated(), Session(self.engine, expire_on_commit=False) as session:
+            yield session
+
+    @contextmanager
+    def writing(self) -> Iterator[Session]:
+        """A session whose transaction is committed on leaving, or rolled back if the body raises."""
+        with _translated(), Session(self._writer, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except OperationalError as error:
+        raise Unavailable(
+            f"The database does not answer ({_first_line(error)}). Nothing was changed; try again shortly.",
+            code="database_unavailable",
+            retry_after=2,
+        ) from error
+
+
+def _first_line(error: DBAPIError) -> str:
+    return str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else type(error.orig).__name__
+
+
+def _make_engine(url: str) -> Engine:
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "postgresql":
+        # A dead connection is noticed before it is used; waiting for a server is bounded.
+        engine = create_engine(
+            parsed,
+            pool_pre_ping=True,
+            pool_size=10,
+            max_overflow=20,
+            connect_args={"connect_timeout": 5, "options": "-c timezone=utc"},
+        )
+    elif parsed.get_backend_name() == "sqlite":
+        if parsed.database:
+            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        engine = create_engine(parsed, connect_args={"timeout": 10, "check_same_thread": False})
+        event.listen(engine, "connect", _configure_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    else:
+        raise ValueError(f"GRAFT_DATABASE_URL {url!r}: use sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME")
+    return engine
+
+
+def _configure_sqlite(connection: DBAPIConnection, _record: Any) -> None:
+    # Python's own transaction handling would begin too late and too weakly; `_begin_sqlite` does it.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in ("foreign_keys=ON", "busy_timeout=10000", "synchronous=FULL", f"journal_mode={_journal_mode()}"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _journal_mode() -> str:
+    version = sqlite3.sqlite_version_info
+    safe = version >= _WAL_SAFE[0] or any(version[:2] == fixed[:2] and version >= fixed for fixed in _WAL_SAFE)
+    return "WAL" if safe else "DELETE"
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # Writers take the write lock at once: a reader that turns writer half-way can only fail with SQLITE_BUSY.
+    connection.exec_driver_sql(connection.get_execution_options().get("graft_begin", "BEGIN"))

@@ -1,0 +1,101 @@
+"""Errors a caller can act on. Each carries its HTTP status and a stable code; `app.api.problems` renders them.
+
+Every message says what was wrong, with the value, and what to do about it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """One bad field of a request, or one bad file of an upload.
+
+    `field` is a dotted path (`head.dropout`), a query parameter, a header, or a file's name in an archive.
+    """
+
+    field: str
+    message: str
+    code: str = "invalid"
+
+    def as_dict(self) -> dict[str, str]:
+        return {"field": self.field, "code": self.code, "message": self.message}
+
+
+class GraftError(Exception):
+    """Base of every error that may reach a caller.
+
+    `detail` is one or two sentences for a person; `code` is stable and for programs; `retry_after` is in seconds.
+    """
+
+    status = 500
+    title = "Internal error"
+    code = "internal"
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        code: str | None = None,
+        errors: Sequence[FieldError] = (),
+        retry_after: int | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.code = code or type(self).code
+        self.errors = tuple(errors)
+        self.retry_after = retry_after
+
+
+class Invalid(GraftError):
+    """422: the request was understood and is wrong."""
+
+    status, title, code = 422, "Invalid request", "invalid"
+
+
+class Malformed(GraftError):
+    """400: the request could not be read at all."""
+
+    status, title, code = 400, "Malformed request", "malformed"
+
+
+class Unauthenticated(GraftError):
+    """401: no key, or a key that is not valid."""
+
+    status, title, code = 401, "Authentication required", "unauthenticated"
+
+
+class Forbidden(GraftError):
+    """403: the key is valid and may not do this."""
+
+    status, title, code = 403, "Not allowed", "forbidden"
+
+
+class NotFound(GraftError):
+    """404: there is no such thing in this workspace."""
+
+    status, title, code = 404, "Not found", "not_found"
+
+
+class Conflict(GraftError):
+    """409: the thing is in a state that does not allow this."""
+
+    status, title, code = 409, "Conflict", "conflict"
+
+
+class TooLarge(GraftError):
+    """413: more bytes than the limit."""
+
+    status, title, code = 413, "Too large", "too_large"
+
+
+class UnsupportedMedia(GraftError):
+    """415: a body of a kind that this route does not read."""
+
+    status, title, code = 415, "Unsupported media type", "unsupported_media_type"
+
+
+class Unavailable(GraftError):
+    """503: something this service needs is away; trying again later may work."""
+
+    status, title, code = 503, "Unavailable", "unavailable"

@@ -1,0 +1,90 @@
+"""Settings: the only reader of the environment. Every name is `GRAFT_` + the field's name in capitals."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """One immutable object, made at a process's edge and handed down. Sizes are bytes, times are seconds."""
+
+    model_config = SettingsConfigDict(env_prefix="GRAFT_", env_file=".env", extra="ignore", frozen=True)
+
+    # Where things lie. Without further settings everything is below `home`.
+    home: Path = Path.home() / ".graftwork"
+    database_url: str | None = None
+    redis_url: str | None = None
+    storage_url: str | None = None
+    s3_endpoint: str | None = None
+    s3_region: str = "us-east-1"
+    s3_access_key: SecretStr | None = None
+    s3_secret_key: SecretStr | None = None
+
+    # Backbone weights.
+    weights_dir: Path | None = None
+    weights_mirror: str | None = None
+    weights_download: bool = True
+
+    # The HTTP service, and where its clients find it.
+    host: str = "127.0.0.1"
+    port: int = Field(default=8400, ge=0, le=65535)
+    url: str | None = None
+    api_key: SecretStr | None = None
+
+    # Limits on what a caller may send.
+    max_upload_bytes: int = Field(default=8 * 2**30, gt=0)
+    max_json_bytes: int = Field(default=2**20, gt=0)
+    max_predict_bytes: int = Field(default=128 * 2**20, gt=0)
+    max_predict_files: int = Field(default=64, gt=0)
+    max_file_bytes: int = Field(default=64 * 2**20, gt=0)
+    max_image_pixels: int = Field(default=64_000_000, gt=0)
+    max_archive_entries: int = Field(default=200_000, gt=0)
+    max_expanded_bytes: int = Field(default=64 * 2**30, gt=0)
+    max_expansion_ratio: int = Field(default=200, gt=0)
+
+    # Jobs.
+    train_slots: int = Field(default=1, gt=0, description="Trainings at once on this machine; one a GPU.")
+    lease_seconds: float = Field(default=12.0, gt=0)
+    heartbeat_seconds: float = Field(default=2.0, gt=0)
+    poll_seconds: float = Field(default=0.1, gt=0)
+    broker_poll_seconds: float = Field(default=5.0, gt=0)
+    sweep_seconds: float = Field(default=5.0, gt=0)
+    stop_grace_seconds: float = Field(default=10.0, gt=0)
+    max_attempts: int = Field(default=3, gt=0)
+    blob_grace_seconds: float = Field(default=3600.0, ge=0)
+
+    # Predictions.
+    model_cache_bytes: int = Field(default=2 * 2**30, gt=0)
+    predict_batch: int = Field(default=32, gt=0)
+    predict_queue: int = Field(default=256, gt=0)
+
+    log_format: Literal["console", "json"] = "console"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @cached_property
+    def sqlalchemy_url(self) -> str:
+        """The database's URL; a SQLite file below `home` unless one is given."""
+        return self.database_url or f"sqlite:///{self.home.absolute() / 'graftwork.db'}"
+
+    @cached_property
+    def blobs_url(self) -> str:
+        """The blob store's URL: `file:///...` or `s3://bucket/prefix`."""
+        return self.storage_url or f"file://{self.home.absolute() / 'blobs'}"
+
+    @cached_property
+    def scratch(self) -> Path:
+        """Where uploads are staged and jobs keep their working files; nothing here outlives its user."""
+        return self.home.absolute() / "scratch"
+
+    @cached_property
+    def weights_cache(self) -> Path:
+        """Where downloaded backbone weights are kept."""
+        return self.home.absolute() / "weights"
+
+    @cached_property
+    def client_file(self) -> Path:
+        """Where `graft up` leaves the service's address and a key for `graft`'s other commands."""
+        return self.home.absolute() / "client.json"

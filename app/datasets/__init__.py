@@ -1,0 +1,1 @@
+"""Floor 2: datasets, images, frozen versions, ingestion."""

@@ -1,0 +1,226 @@
+"""Turn an uploaded archive into verified image blobs and a frozen manifest. Knows no database."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from app.core.errors import GraftError, TooLarge
+from app.datasets.archive import ArchiveLimits, members, names
+from app.datasets.intake import IntakeLimits, Note, RejectedImage, take_in
+from app.datasets.layout import Layout, Placement, Split, check_counts, read_layout
+from app.datasets.manifest import ManifestItem, write_manifest
+from app.datasets.split import draw_split, fill_split
+from app.storage import BlobStore
+
+_LISTED = 1000  # findings kept a list; the counts are complete
+_THREADS = 2  # decoding and encoding release the interpreter's lock
+_AHEAD = 8  # files read before the oldest is done: bounds the memory
+
+
+@dataclass(frozen=True, slots=True)
+class Ingested:
+    """What a dataset is made of. Every blob it names is in the store."""
+
+    manifest_sha256: str
+    classes: list[str]
+    counts: dict[str, dict[str, int]]
+    images: list[dict[str, Any]]
+    report: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    name: str
+    placement: Placement
+    sha256: str
+    width: int
+    height: int
+    size: int
+
+
+@dataclass(slots=True)
+class Report:
+    """What became of every file."""
+
+    files: int = 0
+    accepted: int = 0
+    rejected_count: int = 0
+    rejected: list[dict[str, Any]] = field(default_factory=list)
+    noted_count: int = 0
+    noted: list[dict[str, Any]] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def reject(self, file: str, code: str, reason: str, remedy: str | None) -> None:
+        self.rejected_count += 1
+        if len(self.rejected) < _LISTED:
+            self.rejected.append({"file": file, "code": code, "reason": reason, "remedy": remedy})
+
+    def note(self, file: str, code: str, reason: str) -> None:
+        self.noted_count += 1
+        if len(self.noted) < _LISTED:
+            self.noted.append({"file": file, "code": code, "reason": reason, "remedy": None})
+
+
+class UnusableUpload(Exception):
+    """Too little is left of the upload to train on. `errors` names each class or file and the remedy."""
+
+    def __init__(self, cause: GraftError, report: Report) -> None:
+        super().__init__(cause.detail)
+        self.cause = cause
+        self.report = report
+
+
+def ingest(
+    archive: Path,
+    store: BlobStore,
+    *,
+    val_fraction: float,
+    test_fraction: float,
+    seed: int,
+    archive_limits: ArchiveLimits,
+    intake_limits: IntakeLimits,
+    progress: Callable[[float], None],
+) -> Ingested:
+    """Read `archive` member by member, keep what is an image, split it, and freeze the result.
+
+    `progress` gets fractions from 0 to 1. Raises `UnusableUpload` when what is left cannot be trained on.
+    """
+    layout = read_layout([entry.name for entry in names(archive, archive_limits)])
+    report = Report(files=len(layout.placements) + len(layout.skipped))
+    for skipped in layout.skipped:
+        report.reject(skipped.name, skipped.code, skipped.reason, skipped.remedy)
+
+    kept = _take_in_all(archive, store, layout, archive_limits, intake_limits, report, progress)
+    kept = _without_duplicates(kept, report)
+    report.accepted = len(kept)
+
+    splits = _splits(kept, layout, val_fraction, test_fraction, seed)
+    counts: dict[str, dict[str, int]] = {}
+    for item in kept:
+        by_split = counts.setdefault(item.placement.label, {})
+        by_split[splits[item.name]] = by_split.get(splits[item.name], 0) + 1
+    try:
+        check_counts(counts)
+    except GraftError as cause:
+        raise UnusableUpload(cause, report) from cause
+
+    classes = sorted(counts)
+    manifest = write_manifest(
+        [ManifestItem(k.sha256, k.placement.label, splits[k.name], k.name) for k in kept], classes
+    )
+    images = [
+        {
+            "sha256": k.sha256,
+            "name": k.name,
+            "label": k.placement.label,
+            "split": splits[k.name],
+            "width": k.width,
+            "height": k.height,
+            "size": k.size,
+        }
+        for k in kept
+    ]
+    return Ingested(store.put_bytes(manifest).sha256, classes, _by_split(counts), images, report.as_dict())
+
+
+def _take_in_all(
+    archive: Path,
+    store: BlobStore,
+    layout: Layout,
+    archive_limits: ArchiveLimits,
+    intake_limits: IntakeLimits,
+    report: Report,
+    progress: Callable[[float], None],
+) -> list[_Kept]:
+    """Verify and store every placed file, in the archive's order whichever thread is faster."""
+
+    def intake(name: str, data: bytes) -> tuple[_Kept, tuple[Note, ...]]:
+        image = take_in(data, name, intake_limits)
+        blob = store.put_bytes(image.data)
+        kept = _Kept(name, layout.placements[name], blob.sha256, image.width, image.height, blob.size)
+        return kept, image.notes
+
+    def results(pool: ThreadPoolExecutor) -> Iterator[tuple[str, Future[tuple[_Kept, tuple[Note, ...]]]]]:
+        waiting: deque[tuple[str, Future[tuple[_Kept, tuple[Note, ...]]]]] = deque()
+        for entry, read in members(archive, archive_limits):
+            if entry.name not in layout.placements:
+                continue
+            try:
+                data = read()
+            except TooLarge as error:
+                remedy = "Send a smaller file, or raise GRAFT_MAX_FILE_BYTES."
+                report.reject(entry.name, "file_too_large", error.detail, remedy)
+                continue
+            waiting.append((entry.name, pool.submit(intake, entry.name, data)))
+            if len(waiting) >= _AHEAD:
+                yield waiting.popleft()
+        yield from waiting
+
+    kept: list[_Kept] = []
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="intake") as pool:
+        for done, (name, result) in enumerate(results(pool), start=1):
+            try:
+                item, notes = result.result()
+            except RejectedImage as rejected:
+                report.reject(name, rejected.code, rejected.reason, rejected.remedy)
+            else:
+                kept.append(item)
+                for note in notes:
+                    report.note(name, note.code, note.message)
+            progress(done / len(layout.placements))
+    return kept
+
+
+def _without_duplicates(kept: list[_Kept], report: Report) -> list[_Kept]:
+    """One copy of each image, so that no image is both learnt from and tested on.
+
+    Copies within a class: the first in train, else the first, stays. An image under two labels says that one of
+    them is wrong, and nobody here knows which: all its copies are left out.
+    """
+    copies: dict[str, list[_Kept]] = {}
+    for item in kept:
+        copies.setdefault(item.sha256, []).append(item)
+    chosen = []
+    for group in copies.values():
+        labels = sorted({item.placement.label for item in group})
+        if len(labels) > 1:
+            for item in group:
+                report.reject(
+                    item.name,
+                    "conflicting_labels",
+                    f"The same image stands under the labels {', '.join(labels)}.",
+                    "Keep it under the one label that is right.",
+                )
+            continue
+        first = min(group, key=lambda item: item.placement.split not in (None, "train"))
+        chosen.append(first)
+        for item in group:
+            if item is not first:
+                leak = item.placement.split != first.placement.split
+                code = "duplicate_across_splits" if leak else "duplicate"
+                report.reject(item.name, code, f"The same image as {first.name}.", "Nothing to do: one copy is kept.")
+    return chosen
+
+
+def _splits(
+    kept: list[_Kept], layout: Layout, val_fraction: float, test_fraction: float, seed: int
+) -> dict[str, Split]:
+    if not layout.has_split:
+        items = [(item.name, item.placement.label) for item in kept]
+        return dict(draw_split(items, val_fraction=val_fraction, test_fraction=test_fraction, seed=seed))
+    given = [(item.name, item.placement.label, item.placement.split or "train") for item in kept]
+    return dict(fill_split(given, val_fraction=val_fraction, seed=seed))
+
+
+def _by_split(counts: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
+    """Counts by split and then class, for people to read; splits in the order train, val, test."""
+    order = [split for split in ("train", "val", "test") if any(split in by_split for by_split in counts.values())]
+    return {split: {label: counts[label].get(split, 0) for label in sorted(counts)} for split in order}

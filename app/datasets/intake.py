@@ -1,0 +1,235 @@
+"""Turns one untrusted file into the image that is kept (whole, upright, RGB, without metadata), or rejects it."""
+
+import hashlib
+import io
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import Lock
+from typing import Literal, NoReturn, TypeVar
+
+from PIL import Image, UnidentifiedImageError
+
+from app.vision.pixels import UnsupportedPixels, to_rgb, upright
+
+T = TypeVar("T")
+
+MIN_SIDE = 2  # px; handwritten digits of 8 × 8 px are legitimate, a line of pixels is not
+
+# What a format is called in a name. A file may carry another's name: it is told by its content.
+_SUFFIXES = {
+    "JPEG": ("jpg", "jpeg"),
+    "PNG": ("png",),
+    "WEBP": ("webp",),
+    "BMP": ("bmp",),
+    "TIFF": ("tif", "tiff"),
+    "GIF": ("gif",),
+}
+_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF", b"BM", b"II*\0", b"MM\0*", b"GIF8")
+_OTHERS = {
+    b"%PDF": "a PDF document",
+    b"8BPS": "a Photoshop document",
+    b"PK\x03\x04": "a zip archive",
+    b"\x1f\x8b": "a gzip file",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class IntakeLimits:
+    """Refused by the header alone, before anything is decoded. `max_pixels` is width × height, `max_side` in px."""
+
+    max_pixels: int = 64_000_000
+    max_side: int = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something worth knowing about an image that was accepted."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredImage:
+    """The bytes that are kept, their SHA-256 in hexadecimal, and the size of the upright image in px."""
+
+    data: bytes
+    sha256: str
+    media_type: Literal["image/jpeg", "image/png"]
+    width: int
+    height: int
+    notes: tuple[Note, ...]
+
+
+class RejectedImage(Exception):
+    """The file cannot be kept. `code` is stable; `reason` and `remedy` are sentences for a person."""
+
+    def __init__(self, code: str, reason: str, remedy: str) -> None:
+        super().__init__(code, reason, remedy)
+        self.code = code
+        self.reason = reason
+        self.remedy = remedy
+
+
+def take_in(data: bytes, name: str, limits: IntakeLimits) -> StoredImage:
+    """Decode `data` fully and re-encode it: lossy sources as JPEG (quality 95, 4:4:4), all others as PNG.
+
+    The same data gives the same bytes under the same Pillow. `name` is used for its extension alone. Safe to call
+    from several threads. Raises `RejectedImage` with one of the codes `empty_file`, `not_an_image`,
+    `image_too_large`, `image_too_small`, `truncated_image`, `damaged_image`, `unsupported_pixels`; and nothing else.
+    """
+
+    def encode(image: Image.Image) -> StoredImage:
+        notes = _notes(image, name)
+        lossy = image.format in ("JPEG", "MPO") or (image.format == "WEBP" and _is_lossy_webp(data))
+        pixels = _decode(image)
+        kept = io.BytesIO()
+        if lossy:
+            pixels.save(kept, "JPEG", quality=95, subsampling=0)
+        else:
+            pixels.save(kept, "PNG", compress_level=1)
+        stored = kept.getvalue()
+        media_type: Literal["image/jpeg", "image/png"] = "image/jpeg" if lossy else "image/png"
+        return StoredImage(stored, hashlib.sha256(stored).hexdigest(), media_type, *pixels.size, notes)
+
+    return read_image(data, limits, encode)
+
+
+def read_image(data: bytes, limits: IntakeLimits, read: Callable[[Image.Image], T]) -> T:
+    """What `read` makes of the opened, not yet decoded image; the same checks as `take_in`, and nothing is kept.
+
+    Raises `RejectedImage` as `take_in` does, whatever of Pillow's errors `read` meets.
+    """
+    if not data:
+        raise RejectedImage("empty_file", "The file is empty.", "Send it again, or leave it out.")
+    with _pillow_quiet(), _open(data) as image:
+        _check_size(image.size, limits)
+        try:
+            return read(image)
+        except Exception as error:
+            _reject(error)
+
+
+def _open(data: bytes) -> Image.Image:
+    """Read the header, with no decoders but those on the list."""
+    try:
+        return Image.open(io.BytesIO(data), formats=tuple(_SUFFIXES))
+    except UnidentifiedImageError:
+        if data.startswith(_MAGIC):
+            raise _damaged("its header cannot be read") from None
+        remedy = "Convert it to JPEG or PNG, or leave it out."
+        raise RejectedImage("not_an_image", f"The content is {_found(data)}.", remedy) from None
+    except Exception as error:
+        _reject(error)
+
+
+def _check_size(size: tuple[int, int], limits: IntakeLimits) -> None:
+    width, height = size
+    if max(size) > limits.max_side or width * height > limits.max_pixels:
+        most = f"{limits.max_pixels} pixels or {limits.max_side} px a side"
+        raise RejectedImage("image_too_large", f"It is {width} × {height} px, more than {most}.", "Scale it down.")
+    if min(size) < MIN_SIDE:
+        reason = f"It is {width} × {height} px, less than {MIN_SIDE} px a side."
+        raise RejectedImage("image_too_small", reason, "Send the image in its full size, or leave it out.")
+
+
+def _decode(image: Image.Image) -> Image.Image:
+    """All pixels of the first frame, upright, as RGB that carries no metadata."""
+    image.load()
+    pixels = upright(to_rgb(image), image)
+    pixels.info = {}  # the encoders would copy a comment or a colour profile from here
+    return pixels
+
+
+def _reject(error: Exception) -> NoReturn:
+    """Pillow has no closed list of what it raises on hostile bytes, so callers catch `Exception` and come here."""
+    if isinstance(error, UnsupportedPixels):
+        remedy = "Convert it to RGB or greyscale with 8 or 16 bits."
+        raise RejectedImage("unsupported_pixels", f"{error}.", remedy) from error
+    if isinstance(error, Image.DecompressionBombError | MemoryError):
+        reason = "It has more pixels than can be decoded safely."
+        raise RejectedImage("image_too_large", reason, "Scale it down.") from error
+    if isinstance(error, EOFError) or "truncated" in str(error).lower():
+        reason = "The file ends before the image does."
+        raise RejectedImage("truncated_image", reason, "Send the whole file again, or leave it out.") from error
+    raise _damaged(f"{type(error).__name__}: {str(error)[:200]}") from error
+
+
+def _damaged(why: str) -> RejectedImage:
+    return RejectedImage(
+        "damaged_image", f"The image is damaged ({why}).", "Export it again from its source, or leave it out."
+    )
+
+
+def _notes(image: Image.Image, name: str) -> tuple[Note, ...]:
+    notes = []
+    actual = "JPEG" if image.format == "MPO" else str(image.format)
+    _, dot, suffix = name.rpartition(".")
+    if dot and suffix.lower() not in _SUFFIXES[actual]:
+        notes.append(Note("format_differs", f"The name ends in .{suffix}, the content is {actual}."))
+    if _is_animated(image):
+        notes.append(Note("first_frame_kept", "The file holds several frames; the first one is kept."))
+    return tuple(notes)
+
+
+def _is_animated(image: Image.Image) -> bool:
+    try:
+        return bool(getattr(image, "is_animated", False))
+    except Exception:  # a damaged second frame takes nothing from the first
+        return True
+
+
+def _is_lossy_webp(data: bytes) -> bool:
+    """Whether the first picture in the RIFF chunks is lossy VP8 (RFC 9649); data of an unknown kind counts as not."""
+    at = 12
+    while at + 8 <= len(data):
+        kind, size = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
+        if kind in (b"VP8 ", b"VP8L"):
+            return kind == b"VP8 "
+        # A frame of an animation is 16 bytes of geometry and then chunks of its own.
+        at += 8 + (16 if kind == b"ANMF" else size + size % 2)
+    return False
+
+
+def _found(data: bytes) -> str:
+    for magic, words in _OTHERS.items():
+        if data.startswith(magic):
+            return words
+    if data[4:8] == b"ftyp":
+        return "a HEIC, AVIF or video file"
+    head = data[:512]
+    if head.lstrip()[:1] == b"<":
+        return "HTML, SVG or XML text"
+    if all(byte >= 0x20 or byte in b"\t\r\n\f" for byte in head):
+        return "text"
+    return f"of an unknown format (it begins with the bytes {head[:8].hex(' ')})"
+
+
+_quiet_lock = Lock()
+_quiet_depth = 0
+_quiet: "warnings.catch_warnings[None] | None" = None
+
+
+@contextmanager
+def _pillow_quiet() -> Iterator[None]:
+    """Silence the warnings of Pillow, about bombs, EXIF and palettes: each is handled here or means nothing.
+
+    `warnings.catch_warnings` restores the wrong state when threads overlap, so the first one in enters it and the
+    last one out leaves it.
+    """
+    global _quiet, _quiet_depth
+    with _quiet_lock:
+        if _quiet_depth == 0:
+            _quiet = warnings.catch_warnings(action="ignore")
+            _quiet.__enter__()
+        _quiet_depth += 1
+    try:
+        yield
+    finally:
+        with _quiet_lock:
+            _quiet_depth -= 1
+            if _quiet_depth == 0 and _quiet is not None:
+                _quiet.__exit__(None, None, None)
+                _quiet = None

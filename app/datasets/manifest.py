@@ -1,0 +1,120 @@
+"""The frozen manifest of a dataset version: canonical JSON lines, so that the same content has the same hash."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, get_args
+
+from app.core.errors import Malformed
+from app.datasets.layout import Split
+
+FORMAT = "graftwork-manifest"
+VERSION = 1
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_SPLITS = get_args(Split)
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestItem:
+    """One image. `name` is where it came from: not written and not compared, for a new name is no new content."""
+
+    sha256: str
+    label: str
+    split: Split
+    name: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A version's classes, sorted: a label's index here is its index in the logits. Items in the written order."""
+
+    classes: tuple[str, ...]
+    items: tuple[ManifestItem, ...]
+
+
+def write_manifest(items: Iterable[ManifestItem], classes: Sequence[str]) -> bytes:
+    """The canonical bytes, whatever the order of `items` and `classes`.
+
+    A header line, then one line an item sorted by split, label and hash; UTF-8, keys sorted, no spaces, every line
+    ended by a newline. Raises `ValueError` for an item that is not of `classes`, or with a bad hash or split.
+    """
+    ordered = sorted(classes)
+    if len(set(ordered)) != len(ordered):
+        raise ValueError("the classes of a manifest are not unique")
+    known = frozenset(ordered)
+    rows = sorted((item.split, item.label, item.sha256) for item in items)
+    for row in rows:
+        if problem := _problem(*row, known):
+            raise ValueError(problem)
+    lines = [{"classes": ordered, "format": FORMAT, "version": VERSION}]
+    lines += [{"label": label, "sha256": sha256, "split": split} for split, label, sha256 in rows]
+    return "".join(_line(line) for line in lines).encode()
+
+
+def read_manifest(data: bytes) -> Manifest:
+    """What `write_manifest` wrote; names come back empty.
+
+    Raises `Malformed` (`malformed_manifest`), naming the line, for anything else.
+    """
+    lines = data.removesuffix(b"\n").split(b"\n")
+    with _malformed(1):
+        classes = _read_header(lines[0])
+    known = frozenset(classes)
+    items = []
+    for number, line in enumerate(lines[1:], start=2):
+        with _malformed(number):
+            items.append(_read_item(line, known))
+    return Manifest(classes, tuple(items))
+
+
+def manifest_sha256(data: bytes) -> str:
+    """The version's hash: SHA-256 of the manifest's bytes, 64 lower-case hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def _read_header(line: bytes) -> tuple[str, ...]:
+    header = json.loads(line)
+    if (header["format"], header["version"]) != (FORMAT, VERSION):
+        raise ValueError(f"format {header['format']!r} version {header['version']!r} is not read here")
+    classes = tuple(header["classes"])
+    if list(classes) != sorted(set(classes)):
+        raise ValueError("the classes are not sorted and unique")
+    return classes
+
+
+def _read_item(line: bytes, classes: frozenset[str]) -> ManifestItem:
+    entry = json.loads(line)
+    item = ManifestItem(entry["sha256"], entry["label"], entry["split"])
+    if problem := _problem(item.split, item.label, item.sha256, classes):
+        raise ValueError(problem)
+    return item
+
+
+@contextmanager
+def _malformed(number: int) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise Malformed(
+            f"Line {number} of the manifest cannot be read ({error!r}). Restore it from a backup, or freeze the "
+            "dataset again.",
+            code="malformed_manifest",
+        ) from error
+
+
+def _line(value: dict[str, Any]) -> str:
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":")) + "\n"
+
+
+def _problem(split: str, label: str, sha256: str, classes: frozenset[str]) -> str | None:
+    if label not in classes:
+        return f"the label {label!r} is not among the classes"
+    if split not in _SPLITS:
+        return f"the split {split!r} is none of {', '.join(_SPLITS)}"
+    if not _SHA256.fullmatch(sha256):
+        return f"{sha256!r} is no SHA-256 in lower-case hexadecimal"
+    return None

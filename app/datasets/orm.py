@@ -1,0 +1,83 @@
+"""Tables of datasets, the images in them, and their frozen versions."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ForeignKey, Index, String, Text, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.auth.orm import Workspace
+from app.core.clock import DatabaseTime, UtcDateTime
+from app.core.database import Base, Json, enum_column
+from app.core.ids import new_id
+
+
+class DatasetState(StrEnum):
+    """`processing` while the upload is read; `ready` to train on; `failed` with the reason in `failure`."""
+
+    processing = "processing"
+    ready = "ready"
+    failed = "failed"
+
+
+_NAMED = text("deleted_at IS NULL AND state <> 'failed'")
+
+
+class Dataset(Base):
+    """A named, mutable collection of labelled images. A deleted one stays as a row that models can point to."""
+
+    __tablename__ = "datasets"
+    __table_args__ = (
+        # A name is free again once its dataset is deleted, or could not be read.
+        Index(
+            "uq_datasets_workspace_name",
+            "workspace_id",
+            "name",
+            unique=True,
+            sqlite_where=_NAMED,
+            postgresql_where=_NAMED,
+        ),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    workspace_id: Mapped[UUID] = mapped_column(ForeignKey(Workspace.id), index=True)
+    name: Mapped[str] = mapped_column(String(100))
+    state: Mapped[DatasetState] = mapped_column(enum_column(DatasetState), default=DatasetState.processing)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=DatabaseTime())
+    deleted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    upload: Mapped[dict[str, Any]] = mapped_column(Json)
+    archive_sha256: Mapped[str | None] = mapped_column(String(64))
+    failure: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    report: Mapped[dict[str, Any] | None] = mapped_column(Json)
+
+
+class DatasetImage(Base):
+    """One image in a dataset. Its bytes are the blob `sha256`; another dataset may hold the same blob."""
+
+    __tablename__ = "dataset_images"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    dataset_id: Mapped[UUID] = mapped_column(ForeignKey(Dataset.id), index=True)
+    sha256: Mapped[str] = mapped_column(String(64), index=True)
+    name: Mapped[str] = mapped_column(Text)
+    label: Mapped[str] = mapped_column(String(255))
+    split: Mapped[str] = mapped_column(String(8))
+    width: Mapped[int]
+    height: Mapped[int]
+    size: Mapped[int]
+
+
+class DatasetVersion(Base):
+    """A frozen manifest, kept as the blob `manifest_sha256`. Jobs train on versions, so any model can be repeated."""
+
+    __tablename__ = "dataset_versions"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    dataset_id: Mapped[UUID] = mapped_column(ForeignKey(Dataset.id), index=True)
+    number: Mapped[int]
+    manifest_sha256: Mapped[str] = mapped_column(String(64))
+    classes: Mapped[list[str]] = mapped_column(Json)
+    counts: Mapped[dict[str, dict[str, int]]] = mapped_column(Json)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=DatabaseTime())

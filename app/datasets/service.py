@@ -1,0 +1,152 @@
+"""Datasets and their versions: create, find, fill with what ingestion found, delete."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Select, insert, select, union
+from sqlalchemy import delete as sql_delete
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from app.core.clock import DatabaseTime
+from app.core.errors import Conflict, FieldError, NotFound
+from app.core.ids import new_id, parse_id
+from app.core.paging import Page, paginate
+from app.datasets.ingestion import Ingested
+from app.datasets.orm import Dataset, DatasetImage, DatasetState, DatasetVersion
+from app.storage import Blob
+
+_ROWS_AT_ONCE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """An archive that has arrived in the blob store."""
+
+    archive: Blob
+    format: str
+    filename: str | None
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "bytes": self.archive.size,
+            "sha256": self.archive.sha256,
+            "format": self.format,
+            "filename": self.filename,
+        }
+
+
+def create(session: Session, workspace_id: UUID, name: str, upload: Upload) -> Dataset:
+    """A dataset in state `processing`; the caller submits its ingestion in the same transaction."""
+    dataset = Dataset(
+        workspace_id=workspace_id, name=name, upload=upload.as_dict(), archive_sha256=upload.archive.sha256
+    )
+    try:
+        with session.begin_nested():
+            session.add(dataset)
+            session.flush()
+    except IntegrityError:
+        raise name_taken(name) from None
+    return dataset
+
+
+def name_taken(name: str) -> Conflict:
+    return Conflict(
+        f"There is a dataset named {name!r} already.",
+        code="name_taken",
+        errors=[FieldError("name", f"Choose another name than {name!r}, or delete that dataset first.", "name_taken")],
+    )
+
+
+def is_name_taken(session: Session, workspace_id: UUID, name: str) -> bool:
+    query = _visible(workspace_id).where(Dataset.name == name, Dataset.state != DatasetState.failed)
+    return session.scalar(query) is not None
+
+
+def get(session: Session, workspace_id: UUID, reference: str | UUID, *, lock: bool = False) -> Dataset:
+    """The dataset with that id or, failing that, that name. `lock` holds the row until the transaction ends."""
+    dataset_id = reference if isinstance(reference, UUID) else parse_id(reference)
+    query = _visible(workspace_id)
+    if dataset_id is not None:
+        query = query.where(Dataset.id == dataset_id)
+    else:
+        # A failed upload gives its name back, so the newest of several is meant.
+        query = query.where(Dataset.name == reference).order_by(Dataset.id.desc()).limit(1)
+    dataset: Dataset | None = session.scalar(query.with_for_update() if lock else query)
+    if dataset is None:
+        raise NotFound(f"There is no dataset {str(reference)!r} here. GET /v1/datasets lists them.")
+    return dataset
+
+
+def list_datasets(
+    session: Session, workspace_id: UUID, *, name: str | None, limit: int, cursor: str | None
+) -> Page[Dataset]:
+    query = _visible(workspace_id)
+    if name is not None:
+        query = query.where(Dataset.name == name)
+    return paginate(session, query, Dataset.id, limit=limit, cursor=cursor)
+
+
+def latest_versions(session: Session, dataset_ids: Sequence[UUID]) -> dict[UUID, DatasetVersion]:
+    """The newest version of each dataset that has one."""
+    query = select(DatasetVersion).where(DatasetVersion.dataset_id.in_(dataset_ids)).order_by(DatasetVersion.number)
+    return {version.dataset_id: version for version in session.scalars(query)}
+
+
+def get_version(session: Session, version_id: UUID) -> DatasetVersion:
+    return session.get_one(DatasetVersion, version_id)
+
+
+def fill(session: Session, dataset_id: UUID, ingested: Ingested) -> DatasetVersion:
+    """Make what ingestion found the dataset's content and its version 1; the dataset is then `ready`."""
+    dataset = session.get_one(Dataset, dataset_id)
+    rows = [{"id": new_id(), "dataset_id": dataset_id, **image} for image in ingested.images]
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        session.execute(insert(DatasetImage), rows[start : start + _ROWS_AT_ONCE])
+    version = DatasetVersion(
+        dataset_id=dataset_id,
+        number=1,
+        manifest_sha256=ingested.manifest_sha256,
+        classes=ingested.classes,
+        counts=ingested.counts,
+    )
+    session.add(version)
+    dataset.state = DatasetState.ready
+    dataset.report = ingested.report
+    dataset.archive_sha256 = None
+    session.flush()
+    return version
+
+
+def fail(session: Session, dataset_id: UUID, failure: dict[str, Any], report: dict[str, Any] | None = None) -> None:
+    """End an ingestion that found nothing to train on."""
+    dataset = session.get_one(Dataset, dataset_id)
+    dataset.state = DatasetState.failed
+    dataset.failure = failure
+    dataset.report = report
+    dataset.archive_sha256 = None
+    session.flush()
+
+
+def delete(session: Session, dataset: Dataset) -> None:
+    """Hide the dataset and let go of its images; the garbage collector frees blobs that nothing else holds.
+
+    Versions stay as rows: models name the one they were trained on.
+    """
+    session.execute(sql_delete(DatasetImage).where(DatasetImage.dataset_id == dataset.id))
+    dataset.archive_sha256 = None
+    dataset.deleted_at = DatabaseTime()
+    session.flush()
+
+
+def referenced_blobs(session: Session) -> Iterator[str]:
+    """The SHA-256 of every blob that a dataset needs."""
+    manifests = select(DatasetVersion.manifest_sha256)
+    archives = select(Dataset.archive_sha256).where(Dataset.archive_sha256.is_not(None))
+    yield from session.scalars(union(select(DatasetImage.sha256), manifests, archives))
+
+
+def _visible(workspace_id: UUID) -> Select[Dataset]:
+    return select(Dataset).where(Dataset.workspace_id == workspace_id, Dataset.deleted_at.is_(None))

@@ -1,0 +1,1 @@
+"""Floor 3: the job row, its states, claim and lease, metrics, training specs."""

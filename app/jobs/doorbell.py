@@ -1,0 +1,80 @@
+"""Ring for workers after a job is committed. A hint and nothing more: workers also look by themselves.
+
+The ring is a Celery message (https://docs.celeryq.dev/en/stable/internals/protocol.html, version 2), published with
+kombu, Celery's own messaging library, so that the API does not import the worker.
+"""
+
+import queue
+import threading
+import uuid
+from typing import Protocol
+
+import kombu
+from sqlalchemy import event
+from sqlalchemy.orm import Session
+
+from app.core.logging import log
+from app.jobs.states import JobKind
+
+TASK = "graftwork.run_jobs"  # the name under which the worker registers its task
+QUEUE = "graftwork"
+
+
+class Doorbell(Protocol):
+    def ring(self, kind: JobKind) -> None:
+        """Tell workers that a job of this kind waits. Returns at once and never raises."""
+
+
+class SilentDoorbell:
+    """For the embedded service, whose worker polls the database beside it."""
+
+    def ring(self, kind: JobKind) -> None:
+        pass
+
+
+class CeleryDoorbell:
+    """Publishes from a thread of its own, so that a slow or dead broker never holds up a request."""
+
+    def __init__(self, broker_url: str) -> None:
+        self._connection = kombu.Connection(
+            broker_url, connect_timeout=2, transport_options={"socket_timeout": 2, "socket_connect_timeout": 2}
+        )
+        self._rings: queue.SimpleQueue[JobKind] = queue.SimpleQueue()
+        threading.Thread(target=self._publish_forever, name="doorbell", daemon=True).start()
+
+    def ring(self, kind: JobKind) -> None:
+        self._rings.put(kind)
+
+    def _publish_forever(self) -> None:
+        while True:
+            kind = self._rings.get()
+            try:
+                self._publish(kind)
+            except Exception as error:  # workers find the row without this ring
+                log.warning("doorbell_failed", kind=kind.value, error=str(error))
+                self._connection.close()
+
+    def _publish(self, kind: JobKind) -> None:
+        ring_id = str(uuid.uuid4())
+        with self._connection.channel() as channel:
+            kombu.Producer(channel).publish(
+                [[kind.value], {}, {}],
+                serializer="json",
+                exchange="",
+                routing_key=QUEUE,
+                declare=[kombu.Queue(QUEUE, routing_key=QUEUE)],
+                headers={"lang": "py", "task": TASK, "id": ring_id, "root_id": ring_id, "ignore_result": True},
+                correlation_id=ring_id,
+                # A ring nobody heard for a minute is stale: by then every worker has looked for itself.
+                expiration=60,
+                retry=False,
+            )
+
+
+def ring_after_commit(session: Session, doorbell: Doorbell, kind: JobKind) -> None:
+    """Ring once this session's transaction is committed; not at all if it is rolled back."""
+    event.listen(session, "after_commit", lambda _: doorbell.ring(kind), once=True)
+
+
+def open_doorbell(redis_url: str | None) -> Doorbell:
+    return CeleryDoorbell(redis_url) if redis_url else SilentDoorbell()

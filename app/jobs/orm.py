@@ -1,0 +1,85 @@
+"""Tables of jobs, what they report while they run, and their checkpoints. The job's row is the queue and the truth."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import BigInteger, ForeignKey, Index, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.auth.orm import Workspace
+from app.core.clock import DatabaseTime, UtcDateTime
+from app.core.database import Base, Json, enum_column
+from app.core.ids import new_id
+from app.datasets.orm import Dataset, DatasetVersion
+from app.jobs.states import JobKind, JobState
+
+
+class Job(Base):
+    __tablename__ = "jobs"
+    __table_args__ = (Index("ix_jobs_claim", "state", "kind", "id"),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    workspace_id: Mapped[UUID] = mapped_column(ForeignKey(Workspace.id), index=True)
+    kind: Mapped[JobKind] = mapped_column(enum_column(JobKind))
+    state: Mapped[JobState] = mapped_column(enum_column(JobState), default=JobState.queued)
+    dataset_id: Mapped[UUID] = mapped_column(ForeignKey(Dataset.id), index=True)
+    dataset_version_id: Mapped[UUID | None] = mapped_column(ForeignKey(DatasetVersion.id))
+    spec: Mapped[dict[str, Any]] = mapped_column(Json)
+
+    # Who holds it. `epoch` is the fence: it grows with every claim, and only its holder's writes find the row.
+    attempt: Mapped[int] = mapped_column(default=0)
+    max_attempts: Mapped[int]
+    epoch: Mapped[int] = mapped_column(default=0)
+    worker: Mapped[str | None] = mapped_column(String(255))
+    lease_expires_at: Mapped[datetime] = mapped_column(UtcDateTime, default=DatabaseTime())
+
+    # What it says.
+    phase: Mapped[str | None] = mapped_column(String(32))
+    progress: Mapped[float] = mapped_column(default=0.0)
+    eta_seconds: Mapped[float | None]
+    event_seq: Mapped[int] = mapped_column(default=0)
+    failure: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    result: Mapped[dict[str, Any] | None] = mapped_column(Json)
+
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=DatabaseTime())
+    started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class JobEvent(Base):
+    """What a client of the event stream is told, in order. `seq` counts from 1 within a job."""
+
+    __tablename__ = "job_events"
+
+    job_id: Mapped[UUID] = mapped_column(ForeignKey(Job.id), primary_key=True)
+    seq: Mapped[int] = mapped_column(primary_key=True)
+    type: Mapped[str] = mapped_column(String(16))
+    data: Mapped[dict[str, Any]] = mapped_column(Json)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=DatabaseTime())
+
+
+class EpochMetrics(Base):
+    """One finished epoch of training. A resumed run that repeats an epoch replaces its row."""
+
+    __tablename__ = "epoch_metrics"
+
+    job_id: Mapped[UUID] = mapped_column(ForeignKey(Job.id), primary_key=True)
+    epoch: Mapped[int] = mapped_column(primary_key=True)
+    attempt: Mapped[int]
+    metrics: Mapped[dict[str, Any]] = mapped_column(Json)
+
+
+class Checkpoint(Base):
+    """Where a run can go on. The bytes are the blob `sha256`."""
+
+    __tablename__ = "checkpoints"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    job_id: Mapped[UUID] = mapped_column(ForeignKey(Job.id), index=True)
+    attempt: Mapped[int]
+    epoch: Mapped[int]
+    step: Mapped[int]
+    sha256: Mapped[str] = mapped_column(String(64))
+    size: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=DatabaseTime())

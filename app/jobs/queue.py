@@ -1,0 +1,227 @@
+"""The queue that the job rows are: claim under a lease, fenced writes, expiry. Used by workers alone."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from app.core.clock import DatabaseTime
+from app.core.errors import Conflict
+from app.datasets import service as datasets
+from app.jobs import events
+from app.jobs.orm import Checkpoint, EpochMetrics, Job
+from app.jobs.states import HELD, TERMINAL, FailureReason, JobKind, JobState, check_transition
+from app.storage import Blob
+
+
+class ClaimLost(Conflict):
+    """Somebody else owns the job now, or it has ended: what this worker computes counts for nothing."""
+
+    code = "claim_lost"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A worker's right to one job. It ends when the row's epoch moves on."""
+
+    job_id: UUID
+    epoch: int
+
+
+def claim(session: Session, kinds: Collection[JobKind], worker: str, lease_seconds: float) -> Job | None:
+    """Take the oldest waiting job of these kinds, in one statement; None if there is none."""
+    oldest = (
+        select(Job.id)
+        .where(Job.state == JobState.queued, Job.kind.in_(kinds))
+        .order_by(Job.id)
+        .limit(1)
+        # Two workers never wait for each other, and never take the same row. SQLite has one writer at a time.
+        .with_for_update(skip_locked=True)
+        .scalar_subquery()
+    )
+    job = session.scalar(
+        update(Job)
+        .where(Job.id == oldest)
+        .values(
+            state=JobState.running,
+            worker=worker,
+            attempt=Job.attempt + 1,
+            epoch=Job.epoch + 1,
+            lease_expires_at=DatabaseTime(lease_seconds),
+            started_at=func.coalesce(Job.started_at, DatabaseTime()),
+            phase="starting",
+            progress=0.0,
+            eta_seconds=None,
+        )
+        .returning(Job)
+    )
+    if job is not None:
+        events.tell_state(session, job)
+        session.flush()
+    return job
+
+
+def waiting(session: Session, kinds: Collection[JobKind]) -> bool:
+    """Whether a claim would find something. Reads only, so that idle workers do not take the write lock."""
+    query = select(Job.id).where(Job.state == JobState.queued, Job.kind.in_(kinds)).limit(1)
+    return session.scalar(query) is not None
+
+
+def renew(session: Session, held: Claim, lease_seconds: float) -> JobState:
+    """Keep the lease. Returns the state: `cancelling` asks the worker to stop."""
+    state: JobState | None = session.scalar(
+        update(Job)
+        .where(Job.id == held.job_id, Job.epoch == held.epoch, Job.state.in_(HELD))
+        .values(lease_expires_at=DatabaseTime(lease_seconds))
+        .returning(Job.state)
+    )
+    if state is None:
+        raise _lost(held)
+    return state
+
+
+def locked(session: Session, held: Claim) -> Job:
+    """The row, locked until the transaction ends. Raises `ClaimLost` unless the claim still stands."""
+    query = select(Job).where(Job.id == held.job_id, Job.epoch == held.epoch, Job.state.in_(HELD)).with_for_update()
+    job = session.scalar(query)
+    if job is None:
+        raise _lost(held)
+    return job
+
+
+def report_progress(session: Session, held: Claim, phase: str, progress: float, eta_seconds: float | None) -> None:
+    """Publish how far the job is; within an attempt it never goes back."""
+    job = locked(session, held)
+    job.phase = phase
+    job.progress = max(job.progress, min(progress, 1.0))
+    job.eta_seconds = eta_seconds
+
+
+def record_epoch(session: Session, held: Claim, metrics: dict[str, Any]) -> None:
+    """Keep one finished epoch's metrics and tell listeners."""
+    job = locked(session, held)
+    session.merge(EpochMetrics(job_id=job.id, epoch=metrics["epoch"], attempt=job.attempt, metrics=metrics))
+    events.tell(session, job, "epoch", metrics)
+
+
+def record_checkpoint(session: Session, held: Claim, blob: Blob, epoch: int, step: int) -> None:
+    """Keep where the run can go on, once its bytes are safely in the blob store; the last two are kept."""
+    job = locked(session, held)
+    older = select(Checkpoint).where(Checkpoint.job_id == job.id).order_by(Checkpoint.id.desc()).offset(1)
+    for row in session.scalars(older):
+        session.delete(row)
+    session.add(
+        Checkpoint(job_id=job.id, attempt=job.attempt, epoch=epoch, step=step, sha256=blob.sha256, size=blob.size)
+    )
+
+
+def checkpoints(session: Session, job_id: UUID) -> Sequence[Checkpoint]:
+    """The job's checkpoints, newest first."""
+    return session.scalars(select(Checkpoint).where(Checkpoint.job_id == job_id).order_by(Checkpoint.id.desc())).all()
+
+
+def succeed(session: Session, job: Job, result: dict[str, Any]) -> None:
+    """End the job with its result. What `result` names is written in the same transaction."""
+    job.result = result
+    job.progress = 1.0
+    end(session, job, JobState.succeeded)
+
+
+def fail(session: Session, held: Claim, failure: dict[str, Any], report: dict[str, Any] | None = None) -> None:
+    """End the job without a result. `failure` holds reason, detail and hint; `report` is an ingestion's."""
+    job = locked(session, held)
+    if job.state is JobState.cancelling:
+        end(session, job, JobState.cancelled)
+        return
+    job.failure = failure
+    end(session, job, JobState.failed, report)
+
+
+def retry(session: Session, held: Claim, failure: dict[str, Any]) -> None:
+    """Queue a job again whose computation broke off, or fail it with `failure` after its last attempt."""
+    job = locked(session, held)
+    if job.state is JobState.running and job.attempt < job.max_attempts:
+        _requeue(session, job)
+    else:
+        fail(session, held, failure)
+
+
+def cancelled(session: Session, held: Claim) -> None:
+    """End a job that was asked to stop, once its computation is gone."""
+    end(session, locked(session, held), JobState.cancelled)
+
+
+def release(session: Session, held: Claim) -> None:
+    """Give the job back, to be gone on with from its last checkpoint; this does not count as an attempt."""
+    job = locked(session, held)
+    if job.state is JobState.cancelling:
+        end(session, job, JobState.cancelled)
+        return
+    job.attempt -= 1
+    _requeue(session, job)
+
+
+def expire(session: Session) -> list[UUID]:
+    """Take back every job whose worker let the lease run out. Returns their ids."""
+    overdue = (
+        select(Job).where(Job.state.in_(HELD), Job.lease_expires_at < DatabaseTime()).with_for_update(skip_locked=True)
+    )
+    jobs = session.scalars(overdue).all()
+    for job in jobs:
+        if job.state is JobState.cancelling:
+            end(session, job, JobState.cancelled)
+        elif job.attempt < job.max_attempts:
+            _requeue(session, job)
+        else:
+            job.failure = {
+                "reason": FailureReason.worker_lost,
+                "detail": f"The worker was lost {job.attempt} times while it ran this job, at last on {job.worker}.",
+                "hint": "Look at that machine's memory and logs; a smaller batch_size or input_size needs less memory.",
+            }
+            end(session, job, JobState.failed)
+    return [job.id for job in jobs]
+
+
+def is_held(session: Session, held: Claim) -> bool:
+    query = select(Job.id).where(Job.id == held.job_id, Job.epoch == held.epoch, Job.state.in_(HELD))
+    return session.scalar(query) is not None
+
+
+def oldest_unfinished(session: Session) -> datetime | None:
+    """When the oldest job that has not ended was made: blobs younger than that may yet be needed."""
+    return session.scalar(select(func.min(Job.created_at)).where(Job.state.not_in(TERMINAL)))
+
+
+def end(session: Session, job: Job, state: JobState, report: dict[str, Any] | None = None) -> None:
+    """Put a job into a terminal state, with everything that has to be true from then on."""
+    check_transition(job.state, state)
+    assert state in TERMINAL
+    job.state = state
+    job.finished_at = DatabaseTime()
+    job.eta_seconds = None
+    job.epoch += 1
+    for row in checkpoints(session, job.id):
+        session.delete(row)
+    if job.kind is JobKind.ingest and state is not JobState.succeeded:
+        failure = job.failure or {"reason": "cancelled", "detail": "Reading the upload was cancelled.", "hint": None}
+        datasets.fail(session, job.dataset_id, failure, report)
+    events.tell_state(session, job)
+    session.flush()
+
+
+def _requeue(session: Session, job: Job) -> None:
+    check_transition(job.state, JobState.queued)
+    job.state = JobState.queued
+    job.epoch += 1
+    job.phase = None
+    job.eta_seconds = None
+    events.tell_state(session, job)
+    session.flush()
+
+
+def _lost(held: Claim) -> ClaimLost:
+    return ClaimLost(f"Job {held.job_id} is no longer held under epoch {held.epoch}.")

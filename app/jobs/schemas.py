@@ -1,0 +1,167 @@
+"""What a caller may ask of a training job, and what the API says of jobs. Defaults are `app.vision.config`'s."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from app.datasets.schemas import Failure
+from app.jobs.states import JobKind, JobState
+from app.vision.config import HeadConfig, TrainConfig
+
+
+class LastStages(BaseModel):
+    """Train the last n stages of the backbone together with the head."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    last_stages: int = Field(ge=1)
+
+
+def _check_train(value: Any) -> Any:
+    if isinstance(value, str) and value in ("head", "all"):
+        return value
+    if isinstance(value, LastStages):
+        return value
+    if isinstance(value, dict) and set(value) == {"last_stages"}:
+        stages = value["last_stages"]
+        if isinstance(stages, int) and not isinstance(stages, bool) and stages >= 1:
+            return value
+        raise ValueError(f"last_stages is {stages!r}; use a whole number from 1 to the backbone's stages")
+    raise ValueError(f'{value!r} is not known; use "head", "all" or {{"last_stages": n}}')
+
+
+Train = Annotated[Literal["head", "all"] | LastStages, BeforeValidator(_check_train)]
+
+
+class Head(BaseModel):
+    """The new classifier: linear, or hidden ReLU layers with dropout before each linear layer."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    hidden: list[Annotated[int, Field(ge=1, le=65536)]] = Field(
+        default=[], max_length=4, description="Units of each hidden layer; empty: a linear head."
+    )
+    dropout: float = Field(default=HeadConfig().dropout, ge=0, lt=1)
+
+
+# Fields that mean the same, under the same name, to the caller and to the training library.
+_SHARED_FIELDS = {
+    "epochs",
+    "batch_size",
+    "optimizer",
+    "learning_rate",
+    "schedule",
+    "weight_decay",
+    "augmentation",
+    "input_size",
+    "seed",
+}
+
+
+class TrainRequest(BaseModel):
+    """A transfer-learning job. Only `dataset` is required; what is left out gets a default that fits the rest."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {"dataset": "pets"},
+                {
+                    "dataset": "pets",
+                    "backbone": "resnet50",
+                    "train": {"last_stages": 1},
+                    "head": {"hidden": [1024], "dropout": 0.5},
+                    "epochs": 12,
+                    "batch_size": 32,
+                    "optimizer": "adamw",
+                    "learning_rate": 0.0003,
+                    "schedule": "cosine",
+                    "weight_decay": 0.01,
+                    "augmentation": "standard",
+                    "seed": 7,
+                },
+            ]
+        },
+    )
+
+    dataset: str = Field(description="Id or name of a dataset that is ready.")
+    model_name: str | None = Field(
+        default=None, min_length=1, max_length=100, description="Of the model to be; the dataset's name if left out."
+    )
+    backbone: str = Field(
+        default="auto",
+        description="A name from GET /v1/backbones. `auto`: resnet18 where its weights lie on the server, "
+        "else the bundled resnet18-tiny64.",
+    )
+    train: Train = Field(
+        default="head",
+        description='What is trained: `"head"` (trunk frozen), `{"last_stages": n}` or `"all"`.',
+    )
+    head: Head = Head()
+    epochs: int | None = Field(default=None, ge=1, le=10_000)
+    batch_size: int | None = Field(default=None, ge=1, le=65_536)
+    optimizer: Literal["sgd", "adam", "adamw"] = "adamw"
+    learning_rate: float | None = Field(default=None, gt=0, le=100)
+    schedule: Literal["constant", "step", "cosine"] = "cosine"
+    weight_decay: float | None = Field(default=None, ge=0, le=10)
+    augmentation: Literal["none", "light", "standard", "strong"] | None = None
+    input_size: int | None = Field(
+        default=None, ge=32, le=1024, description="Pixels a side; the backbone's if left out."
+    )
+    seed: int = Field(default=0, ge=0, lt=2**32)
+
+    def config(self, backbone: str) -> TrainConfig:
+        """The same request in the training library's words, not yet resolved."""
+        stages = self.train.last_stages if isinstance(self.train, LastStages) else None
+        shared: dict[str, Any] = self.model_dump(include=_SHARED_FIELDS)
+        if stages is not None:
+            shared["last_stages"] = stages
+        return TrainConfig(
+            backbone=backbone,
+            train="last_stages" if isinstance(self.train, LastStages) else self.train,
+            head=HeadConfig(hidden=tuple(self.head.hidden), dropout=self.head.dropout),
+            **shared,
+        )
+
+
+class JobOut(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+    id: UUID
+    kind: JobKind
+    state: JobState
+    dataset_id: UUID
+    dataset_version_id: UUID | None
+    spec: dict[str, Any] = Field(description="What is done, with every default filled in.")
+    phase: str | None = Field(description="What the worker is at: starting, packing, features, training, …")
+    progress: float = Field(description="0 to 1; within an attempt it never goes back.")
+    eta_seconds: float | None
+    attempt: int
+    max_attempts: int
+    worker: str | None
+    result: dict[str, Any] | None = Field(
+        description="Set exactly when the job succeeded; a training's names `model_id`."
+    )
+    failure: Failure | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None = Field(description="Set exactly when the state is terminal.")
+
+
+class EpochOut(BaseModel):
+    """Losses and metrics of one epoch. Losses are mean cross-entropy in nats; the others are 0 to 1."""
+
+    model_config = ConfigDict(extra="allow")
+
+    epoch: int
+    epochs: int
+    train_loss: float
+    train_accuracy: float
+    val_loss: float
+    val_accuracy: float
+    val_macro_f1: float
+    learning_rate: float
+    images_per_s: float
+    duration_s: float

@@ -1,0 +1,190 @@
+"""Jobs as callers see them: submit, look up, cancel. Workers use `app.jobs.queue`."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.core.errors import Conflict, FieldError, GraftError, Invalid, NotFound
+from app.core.paging import Page, paginate
+from app.datasets import service as datasets
+from app.datasets.orm import Dataset, DatasetState
+from app.datasets.schemas import SplitOptions
+from app.jobs import events, queue
+from app.jobs.doorbell import Doorbell, ring_after_commit
+from app.jobs.orm import Checkpoint, EpochMetrics, Job
+from app.jobs.schemas import TrainRequest
+from app.jobs.states import TERMINAL, JobKind, JobState, check_transition
+from app.vision.backbones import default_backbone, get_backbone
+from app.vision.config import TrainConfig
+from app.vision.errors import InvalidConfig, UnknownBackbone, WeightsUnavailable
+from app.vision.weights import WeightStore
+
+
+def submit_ingestion(
+    session: Session, doorbell: Doorbell, dataset: Dataset, options: SplitOptions, max_attempts: int
+) -> Job:
+    """Queue the reading of a dataset's upload."""
+    assert dataset.archive_sha256 is not None
+    spec = {"archive_sha256": dataset.archive_sha256, **options.model_dump()}
+    return _enqueue(session, doorbell, JobKind.ingest, dataset, None, spec, max_attempts)
+
+
+def plan_training(request: TrainRequest, weights: WeightStore) -> TrainConfig:
+    """The request with every default filled in, checked against the backbones and weights there are.
+
+    May ask the weights' server whether it has a file, so it is not to be called inside a transaction.
+    """
+    name = default_backbone(weights) if request.backbone == "auto" else request.backbone
+    try:
+        config = request.config(get_backbone(name).name).resolve()
+    except UnknownBackbone as error:
+        raise _bad_field("backbone", error, code="unknown_backbone") from None
+    except InvalidConfig as error:
+        raise _bad_field(error.field, error) from None
+    backbone = get_backbone(name)
+    if weights.status(backbone) == "missing":
+        raise _bad_field(
+            "backbone",
+            weights.unavailable(backbone, "it is not on this server and cannot be downloaded"),
+            code="weights_unavailable",
+        )
+    return config
+
+
+def submit_training(
+    session: Session,
+    doorbell: Doorbell,
+    workspace_id: UUID,
+    request: TrainRequest,
+    config: TrainConfig,
+    max_attempts: int,
+) -> Job:
+    """Queue a training on the dataset's newest version."""
+    # Locked, so that the dataset cannot be deleted between this look and the commit.
+    try:
+        dataset = datasets.get(session, workspace_id, request.dataset, lock=True)
+    except NotFound as error:
+        raise Invalid(error.detail, code="unknown_dataset", errors=[FieldError("dataset", error.detail)]) from None
+    if dataset.state is not DatasetState.ready:
+        why = (
+            "is still being read; wait for its state to be ready"
+            if dataset.state is DatasetState.processing
+            else (f"could not be read: {(dataset.failure or {}).get('detail', '')} Upload it again")
+        )
+        raise Conflict(f"The dataset {dataset.name!r} {why}.", code="dataset_not_ready", retry_after=2)
+    version = datasets.latest_versions(session, [dataset.id])[dataset.id]
+    spec = {"model_name": request.model_name or dataset.name, **config.to_dict()}
+    return _enqueue(session, doorbell, JobKind.train, dataset, version.id, spec, max_attempts)
+
+
+def get(session: Session, workspace_id: UUID, job_id: UUID, *, lock: bool = False) -> Job:
+    query = select(Job).where(Job.id == job_id, Job.workspace_id == workspace_id)
+    job = session.scalar(query.with_for_update() if lock else query)
+    if job is None:
+        raise NotFound(f"There is no job {job_id} here. GET /v1/jobs lists them.")
+    return job
+
+
+def list_jobs(
+    session: Session,
+    workspace_id: UUID,
+    *,
+    kind: JobKind | None,
+    state: JobState | None,
+    dataset_id: UUID | None,
+    limit: int,
+    cursor: str | None,
+) -> Page[Job]:
+    query = select(Job).where(Job.workspace_id == workspace_id)
+    if kind is not None:
+        query = query.where(Job.kind == kind)
+    if state is not None:
+        query = query.where(Job.state == state)
+    if dataset_id is not None:
+        query = query.where(Job.dataset_id == dataset_id)
+    return paginate(session, query, Job.id, limit=limit, cursor=cursor)
+
+
+def cancel(session: Session, workspace_id: UUID, job_id: UUID) -> Job:
+    """Stop a job. One that waits ends at once; one that runs is `cancelling` until its computation is gone."""
+    job = get(session, workspace_id, job_id, lock=True)
+    if job.state in (JobState.cancelling, JobState.cancelled):
+        return job
+    if job.state is JobState.queued:
+        queue.end(session, job, JobState.cancelled)
+        return job
+    if job.state in TERMINAL:
+        raise Conflict(f"Job {job_id} has {job.state} already; there is nothing to cancel.", code="job_ended")
+    check_transition(job.state, JobState.cancelling)
+    job.state = JobState.cancelling
+    events.tell_state(session, job)
+    session.flush()
+    return job
+
+
+def release_dataset(session: Session, dataset: Dataset) -> None:
+    """Make sure that no job needs the dataset: its ingestion is cancelled, a waiting or running training refuses."""
+    active = session.scalars(select(Job).where(Job.dataset_id == dataset.id, Job.state.not_in(TERMINAL))).all()
+    trainings = [str(job.id) for job in active if job.kind is JobKind.train]
+    if trainings:
+        raise Conflict(
+            f"The dataset {dataset.name!r} is used by {len(trainings)} unfinished job(s): {', '.join(trainings)}. "
+            "Cancel them or wait.",
+            code="dataset_in_use",
+        )
+    for job in active:
+        cancel(session, dataset.workspace_id, job.id)
+
+
+def metrics(session: Session, job_id: UUID) -> Sequence[EpochMetrics]:
+    query = select(EpochMetrics).where(EpochMetrics.job_id == job_id).order_by(EpochMetrics.epoch)
+    return session.scalars(query).all()
+
+
+def ingestion_jobs(session: Session, dataset_ids: Sequence[UUID]) -> dict[UUID, Job]:
+    """The ingestion job of each dataset."""
+    query = select(Job).where(Job.dataset_id.in_(dataset_ids), Job.kind == JobKind.ingest)
+    return {job.dataset_id: job for job in session.scalars(query)}
+
+
+def referenced_blobs(session: Session) -> Sequence[str]:
+    """The SHA-256 of every blob that a job needs."""
+    return session.scalars(select(Checkpoint.sha256)).all()
+
+
+def _enqueue(
+    session: Session,
+    doorbell: Doorbell,
+    kind: JobKind,
+    dataset: Dataset,
+    version_id: UUID | None,
+    spec: dict[str, Any],
+    max_attempts: int,
+) -> Job:
+    job = Job(
+        workspace_id=dataset.workspace_id,
+        kind=kind,
+        dataset_id=dataset.id,
+        dataset_version_id=version_id,
+        spec=spec,
+        max_attempts=max_attempts,
+        state=JobState.queued,
+        attempt=0,
+        progress=0.0,
+        event_seq=0,
+    )
+    session.add(job)
+    session.flush()
+    events.tell_state(session, job)
+    session.flush()
+    ring_after_commit(session, doorbell, kind)
+    return job
+
+
+def _bad_field(
+    field: str, error: InvalidConfig | UnknownBackbone | WeightsUnavailable, code: str = "invalid"
+) -> GraftError:
+    return Invalid(str(error), code=code, errors=[FieldError(field, str(error), code)])

@@ -1,0 +1,34 @@
+"""Table of models."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import BigInteger, ForeignKey, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.auth.orm import Workspace
+from app.core.clock import DatabaseTime, UtcDateTime
+from app.core.database import Base, Json
+from app.core.ids import new_id
+from app.datasets.orm import DatasetVersion
+from app.jobs.orm import Job
+
+
+class Model(Base):
+    """A trained model. It exists exactly when its job succeeded; its bytes are the blob `artefact_sha256`."""
+
+    __tablename__ = "models"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    workspace_id: Mapped[UUID] = mapped_column(ForeignKey(Workspace.id), index=True)
+    job_id: Mapped[UUID] = mapped_column(ForeignKey(Job.id), unique=True)
+    dataset_version_id: Mapped[UUID] = mapped_column(ForeignKey(DatasetVersion.id))
+    name: Mapped[str] = mapped_column(String(100))
+    backbone: Mapped[str] = mapped_column(String(64))
+    classes: Mapped[list[str]] = mapped_column(Json)
+    preprocessing: Mapped[dict[str, Any]] = mapped_column(Json)
+    metrics: Mapped[dict[str, Any]] = mapped_column(Json)
+    artefact_sha256: Mapped[str] = mapped_column(String(64))
+    artefact_size: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=DatabaseTime())

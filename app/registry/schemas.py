@@ -1,0 +1,26 @@
+"""What the API says of models."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class ModelOut(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+    id: UUID
+    name: str
+    backbone: str
+    classes: list[str] = Field(description="In the order of the model's outputs.")
+    job_id: UUID
+    dataset_version_id: UUID
+    metrics: dict[str, Any] = Field(
+        description="By split (`val`, and `test` where there is one): accuracy, log_loss, per-class precision, recall, "
+        "f1 and support, macro and weighted means, and the confusion matrix (rows: true, columns: predicted)."
+    )
+    preprocessing: dict[str, Any] = Field(description="How an image is prepared, in training and in prediction alike.")
+    artefact_sha256: str
+    artefact_size: int = Field(description="Bytes of the safetensors file.")
+    created_at: datetime

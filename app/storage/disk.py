@@ -1,0 +1,61 @@
+"""Local files that are whole or absent, and disk errors put into words."""
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from app.core.errors import Unavailable
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NO_PERMISSION = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+@contextmanager
+def staged_file(folder: Path) -> Iterator[tuple[Path, BinaryIO]]:
+    """A new file in `folder` (made if needed), removed on the way out unless it was renamed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=folder)
+    path = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield path, file
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` outlast a power cut."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def disk_errors_explained(folder: Path) -> Iterator[None]:
+    """Turn any OSError of the body into Unavailable that says what to do about `folder`."""
+    try:
+        yield
+    except OSError as error:
+        raise Unavailable(_advice(folder, error), code="storage_unavailable", retry_after=30) from error
+
+
+def _advice(folder: Path, error: OSError) -> str:
+    what = f"{error.strerror or error}: {error.filename or folder}"
+    if error.errno in _NO_ROOM:
+        free = ""
+        with suppress(OSError):
+            free = f" ({shutil.disk_usage(folder).free // 2**20} MiB free)"
+        return f"The folder {folder} has no room{free} ({what}). Free some space, then try again."
+    if error.errno in _NO_PERMISSION:
+        return (
+            f"The folder {folder} does not allow this ({what}). "
+            f"Give the user with id {os.geteuid()} read and write access to it."
+        )
+    return f"The folder {folder} failed ({what}). Check that it is a folder and that its disk is mounted."

@@ -1,0 +1,145 @@
+"""Blobs as files below one folder: `ab/cd/<sha256>`, written temp → fsync → rename → fsync of the folder."""
+
+import errno
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO
+
+from app.storage.blobs import CHUNK_BYTES, Blob, BlobDamaged, BlobMissing, StoredBlob, blob_key, sha256_of_key
+from app.storage.disk import disk_errors_explained, staged_file, sync_folder
+
+
+class FilesystemStore:
+    """A `BlobStore` in a local or network folder, which is made when something is first written."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+        # Below root, so that the rename never crosses file systems.
+        self._tmp = self.root / "tmp"
+
+    def __repr__(self) -> str:
+        return f"FilesystemStore({str(self.root)!r})"
+
+    def put_bytes(self, data: bytes) -> Blob:
+        blob = Blob(hashlib.sha256(data).hexdigest(), len(data))
+        with disk_errors_explained(self.root):
+            if not self._refresh(blob):
+                with staged_file(self._tmp) as (staged, file):
+                    file.write(data)
+                    self._publish(staged, file, blob)
+        return blob
+
+    def put_file(self, path: Path, *, move: bool = False) -> Blob:
+        with disk_errors_explained(self.root):
+            return self._take(path) if move else self._copy(path)
+
+    def read(self, sha256: str) -> bytes:
+        with self.open(sha256) as file, disk_errors_explained(self.root):
+            data = file.read()
+        found = hashlib.sha256(data).hexdigest()
+        if found != sha256:
+            raise BlobDamaged(sha256, str(self.root), found)
+        return data
+
+    def open(self, sha256: str) -> BinaryIO:
+        with disk_errors_explained(self.root):
+            try:
+                return self._path(sha256).open("rb")
+            except FileNotFoundError:
+                raise BlobMissing(sha256, str(self.root)) from None
+
+    def fetch(self, sha256: str, directory: Path) -> Path:
+        if not self.exists(sha256):
+            raise BlobMissing(sha256, str(self.root))
+        return self._path(sha256)
+
+    def exists(self, sha256: str) -> bool:
+        with disk_errors_explained(self.root):
+            return self._path(sha256).is_file()
+
+    def delete(self, sha256: str) -> None:
+        with disk_errors_explained(self.root):
+            self._path(sha256).unlink(missing_ok=True)
+
+    def list(self, older_than: datetime | None = None) -> Iterator[StoredBlob]:
+        with disk_errors_explained(self.root):
+            for path in self.root.glob("??/??/*"):
+                sha256 = sha256_of_key(path.relative_to(self.root).as_posix())
+                if sha256 is None:
+                    continue
+                with suppress(FileNotFoundError):  # deleted since the folder was read
+                    stat = path.stat()
+                    modified = datetime.fromtimestamp(stat.st_mtime, UTC)
+                    if older_than is None or modified < older_than:
+                        yield StoredBlob(sha256, stat.st_size, modified)
+
+    def discard_unfinished(self, older_than: datetime) -> int:
+        discarded = 0
+        with disk_errors_explained(self._tmp):
+            for path in self._tmp.glob("*"):
+                with suppress(FileNotFoundError):
+                    if path.stat().st_mtime < older_than.timestamp():
+                        path.unlink()
+                        discarded += 1
+        return discarded
+
+    def check(self) -> None:
+        with disk_errors_explained(self.root), staged_file(self._tmp) as (_, file):
+            file.write(b"writable")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _path(self, sha256: str) -> Path:
+        return self.root / blob_key(sha256)
+
+    def _copy(self, path: Path) -> Blob:
+        with path.open("rb") as source, staged_file(self._tmp) as (staged, file):
+            digest = hashlib.sha256()
+            while chunk := source.read(CHUNK_BYTES):
+                digest.update(chunk)
+                file.write(chunk)
+            blob = Blob(digest.hexdigest(), file.tell())
+            if not self._refresh(blob):
+                self._publish(staged, file, blob)
+        return blob
+
+    def _take(self, path: Path) -> Blob:
+        with path.open("rb") as file:
+            blob = Blob(hashlib.file_digest(file, "sha256").hexdigest(), file.tell())
+            if not self._refresh(blob):
+                try:
+                    self._publish(path, file, blob)
+                except OSError as error:
+                    if error.errno != errno.EXDEV:
+                        raise
+                    blob = self._copy(path)
+        # What is left is a second copy, unless the caller handed in the store's own file.
+        if path.absolute() != self._path(blob.sha256):
+            path.unlink(missing_ok=True)
+        return blob
+
+    def _refresh(self, blob: Blob) -> bool:
+        """True if the blob is there; its time is now. A file of another size is damaged and gets replaced."""
+        path = self._path(blob.sha256)
+        try:
+            os.utime(path)
+            return path.stat().st_size == blob.size
+        except FileNotFoundError:
+            return False
+
+    def _publish(self, staged: Path, file: BinaryIO, blob: Blob) -> None:
+        file.flush()
+        # A moved file may be old, and a rename keeps its time; the garbage collector must see it as new at once.
+        os.utime(file.fileno())
+        os.fsync(file.fileno())
+        target = self._path(blob.sha256)
+        if not target.parent.is_dir():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            sync_folder(target.parent.parent)
+            sync_folder(self.root)
+        staged.replace(target)
+        sync_folder(target.parent)

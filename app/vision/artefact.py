@@ -1,0 +1,58 @@
+"""A trained model as one safetensors file: tensors, classes, preprocessing, configuration, scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from app.vision.backbones import get_backbone
+from app.vision.classifier import Classifier
+from app.vision.config import TrainConfig
+from app.vision.errors import DamagedArtefact, VisionError
+from app.vision.network import Network, build_network
+from app.vision.preprocessing import Preprocessing
+from app.vision.tensorfile import read_tensors, write_tensors
+
+KIND = "graftwork.model"
+
+
+def save_model(
+    path: Path,
+    network: Network,
+    *,
+    config: TrainConfig,
+    classes: Sequence[str],
+    preprocessing: Preprocessing,
+    metrics: dict[str, Any],
+) -> None:
+    """Write the model; afterwards `path` is whole, or as it was."""
+    document = {
+        "backbone": config.backbone,
+        "head": config.to_dict()["head"],
+        "classes": list(classes),
+        "preprocessing": preprocessing.to_dict(),
+        "config": config.to_dict(),
+        "metrics": metrics,
+    }
+    write_tensors(path, KIND, network.state_dict(), document)
+
+
+def load_model(path: Path, device: str = "cpu") -> Classifier:
+    """The classifier that `save_model` wrote; raises DamagedArtefact for a damaged or foreign file."""
+    tensors, document = read_tensors(path, KIND)
+    try:
+        config = TrainConfig.from_dict(document["config"])
+        classes = tuple(str(name) for name in document["classes"])
+        preprocessing = Preprocessing.from_dict(document["preprocessing"])
+        network = build_network(get_backbone(config.backbone), len(classes), config.head)
+        network.load_state_dict(tensors, assign=True)
+    except (KeyError, TypeError, ValueError, RuntimeError, VisionError) as error:
+        raise DamagedArtefact(f"{path.name} does not describe a model this version can build: {error}") from error
+    network.to(device)
+    return Classifier(network, classes, preprocessing)
+
+
+def read_model_document(path: Path) -> dict[str, Any]:
+    """What the file says about itself: backbone, head, classes, preprocessing, config, metrics."""
+    return read_tensors(path, KIND)[1]

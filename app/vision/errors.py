@@ -1,0 +1,90 @@
+"""The errors that training and classifying raise; each message says what was wrong and what to do about it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+
+
+class VisionError(Exception):
+    """Everything this package raises on purpose."""
+
+
+class UnknownBackbone(VisionError):
+    """A backbone name that the catalogue does not hold."""
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        self.name = name
+        self.known = tuple(known)
+        near = difflib.get_close_matches(name.lower(), self.known, n=1, cutoff=0.6)
+        guess = f" Did you mean {near[0]!r}?" if near else ""
+        super().__init__(f"There is no backbone {name!r}.{guess} Known ones: {', '.join(self.known)}.")
+
+
+class WeightsUnavailable(VisionError):
+    """The pretrained weights of a backbone can neither be found nor downloaded, or the file is not what it should be.
+
+    Attributes: `backbone` (its name), `file_name` (as the file must be called), `url` (where it is published, empty
+    for a backbone that ships inside the package), `searched` (the folders looked in), `reason`.
+    """
+
+    def __init__(self, backbone: str, file_name: str, url: str, searched: Iterable[Path], reason: str) -> None:
+        self.backbone = backbone
+        self.file_name = file_name
+        self.url = url
+        self.searched = tuple(searched)
+        self.reason = reason
+        source = f" It is published at {url}." if url else ""
+        looked = ", ".join(str(folder) for folder in self.searched) or "nowhere"
+        super().__init__(
+            f"The weights of {backbone} are not available: {reason}. Put {file_name} into GRAFT_WEIGHTS_DIR"
+            f" (looked in: {looked}).{source}"
+        )
+
+
+class InvalidConfig(VisionError):
+    """A training configuration that cannot be run; `field` is the name of the field to change."""
+
+    def __init__(self, field: str, message: str) -> None:
+        self.field = field
+        super().__init__(f"{field}: {message}")
+
+
+class InvalidData(VisionError):
+    """Images or labels that cannot be trained on or classified."""
+
+
+class Diverged(VisionError):
+    """The loss became infinite or not a number in `epoch` (1-based) at `step` (1-based, within the epoch)."""
+
+    def __init__(self, epoch: int, step: int) -> None:
+        self.epoch = epoch
+        self.step = step
+        super().__init__(f"The loss is not finite in epoch {epoch}, step {step}: lower the learning rate.")
+
+
+class OutOfMemory(VisionError):
+    """A batch of `batch_size` images did not fit into the memory of the device."""
+
+    def __init__(self, batch_size: int) -> None:
+        self.batch_size = batch_size
+        super().__init__(
+            f"A batch of {batch_size} images does not fit into memory: lower batch_size or input_size,"
+            " or choose a smaller backbone."
+        )
+
+
+class DamagedArtefact(VisionError):
+    """A model or checkpoint file that is cut short, altered, or not one of ours."""
+
+
+class Stopped(Exception):
+    """A run that was asked to stop and did; not a failure, hence not a VisionError.
+
+    `checkpoint_written` says whether a checkpoint was reported: there is none to write before the first step.
+    """
+
+    def __init__(self, *, checkpoint_written: bool) -> None:
+        self.checkpoint_written = checkpoint_written
+        super().__init__("The run was stopped" + (" after writing a checkpoint." if checkpoint_written else "."))

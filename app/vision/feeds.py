@@ -1,0 +1,156 @@
+"""Where batches come from: features computed once behind a frozen trunk, or images augmented anew each epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from app.vision.augment import PRESETS, augment, draw
+from app.vision.classifier import CHUNK, full_precision, to_probabilities
+from app.vision.config import TrainConfig
+from app.vision.errors import Stopped
+from app.vision.network import Network
+from app.vision.preprocessing import Preprocessing
+
+VIEWS = 4  # augmented copies of each training image behind a frozen trunk; epochs take turns with them
+
+
+class Feed(Protocol):
+    """Gives the training loop its batches and its evaluations, so that there is one loop for all runs."""
+
+    def logits(self, epoch: int, rows: NDArray[np.int64]) -> Tensor:
+        """Logits float32 [n, C] of training rows as this epoch shows them, with gradients for what learns."""
+
+    def probabilities(self, split: str) -> NDArray[np.float32]:
+        """What the network says now about a split's images, un-augmented: float32 [N, C]."""
+
+
+def fast_dtype(device: torch.device) -> torch.dtype | None:
+    """bfloat16 where the device multiplies it natively, else None: emulated it would be slower than float32."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else None
+    native = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # private names: absent means no
+    return torch.bfloat16 if any(getattr(torch.cpu, name, lambda: False)() for name in native) else None
+
+
+class ImageFeed:
+    """Training images from the pack, augmented and passed through the whole network."""
+
+    def __init__(
+        self,
+        network: Network,
+        packs: Mapping[str, NDArray[np.uint8]],
+        preprocessing: Preprocessing,
+        config: TrainConfig,
+        device: torch.device,
+    ) -> None:
+        self._network = network
+        self._packs = packs
+        self._preprocessing = preprocessing
+        self._preset = PRESETS.get(config.augmentation or "none")
+        self._seed = config.seed
+        self._device = device
+        self._drawn: tuple[int, Tensor] | None = None
+
+    def logits(self, epoch: int, rows: NDArray[np.int64]) -> Tensor:
+        logits: Tensor = self._network.head(self.features("train", rows, epoch).float())
+        return logits
+
+    def features(self, split: str, rows: NDArray[np.int64], epoch: int) -> Tensor:
+        """Trunk features [n, F] of augmented images, in reduced precision where that is fast."""
+        dtype = fast_dtype(self._device)
+        images = self._preprocessing.normalize(self._augmented(split, rows, epoch))
+        with torch.autocast(self._device.type, dtype=dtype, enabled=dtype is not None):
+            features: Tensor = self._network.trunk(images)
+        return features
+
+    def exact_features(self, split: str, rows: NDArray[np.int64]) -> Tensor:
+        """Trunk features float32 [n, F] as prediction computes them: centre crop, full precision."""
+        pixels = self._preprocessing.crop_array(self._packs[split][rows])
+        with full_precision(self._device):
+            batch = torch.from_numpy(np.ascontiguousarray(pixels)).to(self._device)
+            features: Tensor = self._network.trunk(self._preprocessing.normalize(batch))
+        return features
+
+    def probabilities(self, split: str) -> NDArray[np.float32]:
+        self._network.eval()
+        with torch.inference_mode(), full_precision(self._device):
+            chunks = _chunks(len(self._packs[split]))
+            return np.concatenate(
+                [to_probabilities(self._network.head(self.exact_features(split, rows))) for rows in chunks]
+            )
+
+    def _augmented(self, split: str, rows: NDArray[np.int64], epoch: int) -> Tensor:
+        pack = self._packs[split]
+        if self._preset is None:
+            crop = self._preprocessing.crop_array(pack[rows])
+            return torch.from_numpy(np.ascontiguousarray(crop)).to(self._device)
+        if self._drawn is None or self._drawn[0] != epoch:
+            self._drawn = (epoch, torch.from_numpy(draw(self._seed, epoch, len(pack))))
+        batch = torch.from_numpy(pack[rows]).to(self._device)
+        uniform = self._drawn[1][torch.from_numpy(rows)].to(self._device)
+        return augment(batch, uniform, self._preset, self._preprocessing.crop)
+
+
+class FeatureFeed:
+    """Features of a frozen trunk, computed once; after that an epoch is a few small matrix products."""
+
+    def __init__(
+        self,
+        images: ImageFeed,
+        network: Network,
+        sizes: Mapping[str, int],
+        folder: Path,
+        config: TrainConfig,
+        device: torch.device,
+        *,
+        progress: Callable[[float], object],
+        should_stop: Callable[[], bool],
+    ) -> None:
+        """Raises Stopped if `should_stop` says so between two chunks."""
+        network.eval()
+        width = len(network.head.mean)
+        views = 1 if config.augmentation == "none" else VIEWS
+        total = sum(sizes.values()) + (views - 1) * sizes["train"]
+        self._head = network.head
+        self._device = device
+        self._views = views
+        self._features: dict[str, NDArray[np.float32]] = {}
+        done = 0
+        for split, size in sizes.items():
+            shape = (views if split == "train" else 1, size, width)
+            # On disk behind the page cache: a hundred thousand images times 2,048 features would crowd the memory.
+            table = np.lib.format.open_memmap(folder / f"features-{split}.npy", "w+", dtype=np.float32, shape=shape)
+            self._features[split] = table
+            for view in range(shape[0]):
+                for rows in _chunks(size):
+                    with torch.inference_mode():
+                        augmented = split == "train" and views > 1
+                        chunk = images.features(split, rows, view) if augmented else images.exact_features(split, rows)
+                    table[view, rows] = chunk.float().cpu().numpy()
+                    done += len(rows)
+                    progress(done / total)
+                    if should_stop():
+                        raise Stopped(checkpoint_written=False)
+
+    def logits(self, epoch: int, rows: NDArray[np.int64]) -> Tensor:
+        features = torch.from_numpy(self._features["train"][epoch % self._views, rows])
+        logits: Tensor = self._head(features.to(self._device))
+        return logits
+
+    def probabilities(self, split: str) -> NDArray[np.float32]:
+        self._head.eval()
+        with torch.inference_mode():
+            table = torch.from_numpy(self._features[split][0]).to(self._device)
+            return to_probabilities(self._head(table))
+
+
+def _chunks(count: int) -> list[NDArray[np.int64]]:
+    rows = np.arange(count)
+    return [rows[start : start + CHUNK] for start in range(0, count, CHUNK)]

@@ -1,0 +1,165 @@
+"""The network: a pretrained trunk in stages, pooled features, and the head that is grafted on."""
+
+from __future__ import annotations
+
+import itertools
+from collections import OrderedDict
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from app.vision.backbones import Backbone
+from app.vision.config import HeadConfig, TrainConfig
+
+
+class Head(nn.Module):
+    """Class scores from pooled features [N, F]: standardise, then linear layers with ReLU between them.
+
+    `mean` and `scale` are those of the training features (see `standardise`), so that one learning rate suits
+    backbones whose features differ tenfold in size. The last layer starts at zero: all classes equally likely.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, features: int, classes: int, config: HeadConfig) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("scale", torch.ones(features))
+        sizes = [features, *config.hidden]
+        layers: list[nn.Module] = []
+        for before, after in itertools.pairwise(sizes):
+            layers += [nn.Dropout(config.dropout), nn.Linear(before, after), nn.ReLU()]
+        last = nn.Linear(sizes[-1], classes)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.layers = nn.Sequential(*layers, nn.Dropout(config.dropout), last)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """float32 [N, classes]."""
+        logits: Tensor = self.layers((features - self.mean) / self.scale)
+        return logits
+
+    def standardise(self, features: Tensor) -> None:
+        """Take mean and spread from training features [N, F]; a feature that hardly varies is not blown up."""
+        spread = features.std(dim=0, correction=0)
+        self.mean.copy_(features.mean(dim=0))
+        self.scale.copy_(spread.clamp(min=max(float(spread.mean()) * 0.1, 1e-6)))
+
+
+class Network(nn.Module):
+    """`trunk` gives features [N, F] from normalised images [N, 3, S, S]; `head` gives logits [N, classes]."""
+
+    def __init__(self, trunk: nn.Sequential, head: Head) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.head = head
+        self.learning: tuple[str, ...] = ()  # the names of the trunk's stages that learn
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.trunk(images).float())
+        return logits
+
+    def train(self, mode: bool = True) -> Network:
+        """As ever, except that frozen stages stay in evaluation mode: their batch norm statistics must not drift."""
+        super().train(mode)
+        for name, stage in self.trunk.named_children():
+            if name not in self.learning:
+                stage.eval()
+        return self
+
+
+class Pool(nn.Module):
+    """Mean over height and width: [N, F, H, W] → [N, F]."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps.mean(dim=(2, 3))
+
+
+def build_network(backbone: Backbone, classes: int, head: HeadConfig, *, seed: int = 0) -> Network:
+    """The network with an initialised head and a trunk that holds no memory yet (meta tensors): see `load_trunk`."""
+    with torch.device("meta"):
+        trunk = _trunk(backbone)
+        features = next(tensor.shape[0] for tensor in reversed(list(trunk.parameters())))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Network(trunk, Head(features, classes, head))
+
+
+def _trunk(backbone: Backbone) -> nn.Sequential:
+    """torchvision's layers, regrouped into stages from the image to the features."""
+    model = torchvision.models.get_model(backbone.name.partition("-")[0], weights=None)
+    stages: OrderedDict[str, nn.Module] = OrderedDict()
+    if backbone.family == "vgg":
+        block: list[nn.Module] = []
+        for layer in model.features:
+            block.append(layer)
+            if isinstance(layer, nn.MaxPool2d):
+                stages[f"block{len(stages) + 1}"] = nn.Sequential(*block)
+                block = []
+    else:
+        stem = OrderedDict(conv1=model.conv1, bn1=model.bn1, relu=model.relu, maxpool=model.maxpool)
+        stages["stem"] = nn.Sequential(stem)
+        for name in ("layer1", "layer2", "layer3", "layer4"):
+            stages[name] = getattr(model, name)
+    stages["pool"] = Pool()
+    return nn.Sequential(stages)
+
+
+def load_trunk(network: Network, backbone: Backbone, published: dict[str, Tensor]) -> None:
+    """Fill the trunk from a state dict with torchvision's names; raises ValueError if the two do not belong together.
+
+    The pretrained classifier is left out: of a VGG that is nine tenths of the parameters, and mean-pooled features
+    of the last block serve a new head as well.
+    """
+    state: dict[str, Tensor] = {}
+    for name, expected in network.trunk.state_dict().items():
+        source = _published_name(name, backbone)
+        if name.endswith("num_batches_tracked"):
+            tensor = published.get(source, torch.zeros((), dtype=torch.long))
+        elif source in published:
+            tensor = published[source]
+        else:
+            raise ValueError(f"no tensor {source}")
+        if tensor.shape != expected.shape:
+            raise ValueError(f"{source} has shape {list(tensor.shape)}, expected {list(expected.shape)}")
+        state[name] = tensor
+    network.trunk.load_state_dict(state, assign=True)
+
+
+def _published_name(name: str, backbone: Backbone) -> str:
+    if backbone.family != "vgg":
+        return name.removeprefix("stem.")
+    # torchvision numbers a VGG's layers straight through; the blocks here restart at zero.
+    block, layer, tensor = name.split(".", 2)
+    model_index = _block_starts(backbone)[int(block.removeprefix("block")) - 1] + int(layer)
+    return f"features.{model_index}.{tensor}"
+
+
+def _block_starts(backbone: Backbone) -> list[int]:
+    with torch.device("meta"):
+        sizes = [len(stage) for stage in _trunk(backbone) if isinstance(stage, nn.Sequential)]
+    return [sum(sizes[:index]) for index in range(len(sizes))]
+
+
+def stage_names(network: Network) -> list[str]:
+    """The trunk's stages in the order in which they thaw: nearest the head first."""
+    return [name for name, stage in network.trunk.named_children() if not isinstance(stage, Pool)][::-1]
+
+
+def set_trainable(network: Network, config: TrainConfig) -> None:
+    """Let the head learn, and as many stages as `config.train` says; freeze the rest, batch norms included."""
+    stages = stage_names(network)
+    thawed = {"head": 0, "last_stages": config.last_stages, "all": len(stages)}[config.train]
+    network.learning = tuple(stages[:thawed])
+    network.trunk.requires_grad_(False)
+    for name in network.learning:
+        network.trunk.get_submodule(name).requires_grad_(True)
+    network.head.requires_grad_(True)
+
+
+def learned_state(network: Network) -> dict[str, Tensor]:
+    """The part of the state dict that training changes: the head and the learning stages with their statistics."""
+    prefixes = ("head.", *(f"trunk.{name}." for name in network.learning))
+    return {name: tensor for name, tensor in network.state_dict().items() if name.startswith(prefixes)}

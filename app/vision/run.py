@@ -1,0 +1,74 @@
+"""What a training run takes and gives: samples, the observer that follows it, and the result."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.vision.config import TrainConfig
+from app.vision.errors import InvalidData
+from app.vision.preprocessing import Preprocessing
+
+Split = Literal["train", "val", "test"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One labelled image; `label` is the index of its class."""
+
+    path: Path
+    label: int
+    split: Split
+
+
+class Observer(Protocol):
+    """Follows a run from the thread that trains; a slow observer slows the run."""
+
+    def progress(self, phase: str, fraction: float, eta_s: float | None) -> None:
+        """`fraction` (0..1) covers the whole run and never decreases; `eta_s` is None until there is a guess."""
+
+    def epoch(self, metrics: dict[str, Any]) -> None:
+        """After each epoch: epoch (from 1), epochs, train_loss, train_accuracy, val_loss, val_accuracy, val_macro_f1,
+        learning_rate, images_per_s, duration_s. Losses are in nats."""
+
+    def checkpoint(self, path: Path, epoch: int, step: int) -> None:
+        """A checkpoint lies at `path` until this returns; `step` steps of `epoch` (from 1) are done."""
+
+    def should_stop(self) -> bool:
+        """Asked after every optimiser step; True ends the run with a checkpoint."""
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """A finished run. `probabilities` holds float32 [N, C] for "val" and "test", rows in the order of the samples."""
+
+    model_path: Path
+    metrics: dict[str, Any]
+    history: list[dict[str, Any]]
+    best_epoch: int
+    preprocessing: Preprocessing
+    config: TrainConfig
+    probabilities: dict[str, NDArray[np.float32]]
+
+
+def check_samples(samples: Sequence[Sample], classes: Sequence[str]) -> None:
+    """Raises InvalidData, naming the first thing that makes training pointless or impossible."""
+    if len(classes) < 2:
+        raise InvalidData(f"{len(classes)} class(es): at least two are needed to tell apart.")
+    if len(set(classes)) < len(classes):
+        raise InvalidData("Two classes have the same name.")
+    for sample in samples:
+        if not 0 <= sample.label < len(classes):
+            raise InvalidData(f"{sample.path.name} has label {sample.label}, but there are {len(classes)} classes.")
+    splits = Counter(sample.split for sample in samples)
+    if not splits["val"]:
+        raise InvalidData("No validation images: put some of them into the split 'val', a fifth is usual.")
+    trained = Counter(sample.label for sample in samples if sample.split == "train")
+    if missing := [name for label, name in enumerate(classes) if not trained[label]]:
+        raise InvalidData(f"No training images of {', '.join(missing[:5])}: add some, or leave the class out.")

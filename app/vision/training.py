@@ -1,0 +1,172 @@
+"""`fit`: from labelled images and pretrained weights to a model file."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from app.vision.artefact import save_model
+from app.vision.backbones import Backbone, get_backbone
+from app.vision.config import TrainConfig, settled
+from app.vision.errors import OutOfMemory, Stopped, WeightsUnavailable
+from app.vision.evaluation import evaluate
+from app.vision.feeds import FeatureFeed, Feed, ImageFeed
+from app.vision.loop import Run, train
+from app.vision.network import Network, build_network, load_trunk, set_trainable
+from app.vision.packing import pack
+from app.vision.preprocessing import Preprocessing
+from app.vision.progress import Progress
+from app.vision.run import FitResult, Observer, Sample, check_samples
+from app.vision.weights import WeightStore, load_state_dict
+
+# Shares of a run's time on a CPU, measured with default settings on a few hundred photographs.
+HEAD_SHARES = {"weights": 0.02, "decoding": 0.38, "features": 0.45, "training": 0.14, "evaluating": 0.01}
+IMAGE_SHARES = {"weights": 0.01, "decoding": 0.04, "training": 0.94, "evaluating": 0.01}
+
+SCALING_SAMPLE = 1024  # training images whose features set the head's standardisation
+
+
+def fit(
+    config: TrainConfig,
+    samples: Sequence[Sample],
+    classes: Sequence[str],
+    *,
+    weights: Path | WeightStore,
+    workdir: Path,
+    observer: Observer,
+    resume: Path | None = None,
+) -> FitResult:
+    """Train a classifier and write it to `workdir`/model.safetensors.
+
+    The same configuration, samples and machine give the same file bit for bit, whether or not the run was stopped and
+    resumed on the way. (On CUDA this also needs CUBLAS_WORKSPACE_CONFIG=:4096:8 in the environment of the process.)
+    `workdir` holds the decoded images meanwhile, about 3 · resize² bytes each; it is the caller's to remove.
+
+    Raises InvalidConfig, InvalidData, WeightsUnavailable, Diverged, OutOfMemory, DamagedArtefact (of `resume`), and
+    Stopped when the observer asked for it.
+    """
+    config = config.resolve()
+    check_samples(samples, classes)
+    workdir.mkdir(parents=True, exist_ok=True)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    progress = Progress(observer, HEAD_SHARES if config.train == "head" else IMAGE_SHARES)
+    with reproducible(device), memory_errors(config):
+        progress.report("weights", 0.0)
+        network = _pretrained(config, len(classes), weights).to(device)
+        preprocessing = Preprocessing.for_backbone(get_backbone(config.backbone), settled(config.input_size))
+        packs = _decode(samples, preprocessing, workdir, progress, observer)
+        labels = {
+            split: np.array([sample.label for sample in samples if sample.split == split], dtype=np.int64)
+            for split in packs
+        }
+        images = ImageFeed(network, packs, preprocessing, config, device)
+        _standardise(network, images, len(packs["train"]))
+        feed: Feed = images
+        if config.train == "head":
+            feed = FeatureFeed(
+                images, network, {split: len(rows) for split, rows in packs.items()}, workdir, config, device,
+                progress=lambda done: progress.report("features", done), should_stop=observer.should_stop,
+            )  # fmt: skip
+        run = Run(config, network, feed, labels, workdir, observer, progress, _identity(config, samples, classes))
+        position = train(run, resume)
+        progress.report("evaluating", 0.0)
+        probabilities = {split: feed.probabilities(split) for split in packs if split != "train"}
+    metrics = {split: evaluate(rows, labels[split], classes) for split, rows in probabilities.items()}
+    model_path = workdir / "model.safetensors"
+    summary = {split: {key: scores[key] for key in ("samples", "accuracy", "log_loss", "macro_f1")}
+               for split, scores in metrics.items()}  # fmt: skip
+    save_model(model_path, network, config=config, classes=classes, preprocessing=preprocessing, metrics=summary)
+    progress.report("evaluating", 1.0)
+    return FitResult(
+        model_path, metrics, position.history, position.best_epoch + 1, preprocessing, config, probabilities
+    )
+
+
+def _pretrained(config: TrainConfig, classes: int, weights: Path | WeightStore) -> Network:
+    backbone = get_backbone(config.backbone)
+    path = weights.obtain(backbone) if isinstance(weights, WeightStore) else weights
+    network = build_network(backbone, classes, config.head, seed=config.seed)
+    try:
+        load_trunk(network, backbone, load_state_dict(path, backbone))
+    except ValueError as error:
+        raise _mismatch(backbone, path, error) from error
+    set_trainable(network, config)
+    network.to(memory_format=torch.channels_last)
+    return network
+
+
+def _mismatch(backbone: Backbone, path: Path, error: ValueError) -> WeightsUnavailable:
+    reason = f"{path} holds the weights of another network ({error})"
+    return WeightsUnavailable(backbone.name, backbone.weights_file, backbone.weights_url, [path.parent], reason)
+
+
+def _decode(
+    samples: Sequence[Sample], preprocessing: Preprocessing, workdir: Path, progress: Progress, observer: Observer
+) -> dict[str, NDArray[np.uint8]]:
+    """One pack a split that has images."""
+    packs: dict[str, NDArray[np.uint8]] = {}
+    before = 0
+    for split in ("train", "val", "test"):
+        paths = [sample.path for sample in samples if sample.split == split]
+        if not paths:
+            continue
+
+        def report(done: int, before: int = before) -> None:
+            progress.report("decoding", (before + done) / len(samples))
+
+        target = workdir / f"pack-{split}.npy"
+        packed = pack(paths, preprocessing, target, progress=report, should_stop=observer.should_stop)
+        if packed is None:
+            raise Stopped(checkpoint_written=False)
+        packs[split] = packed
+        before += len(paths)
+    return packs
+
+
+def _standardise(network: Network, images: ImageFeed, train_size: int) -> None:
+    """Fit the head's standardisation to the pretrained features of training images spread over the whole split."""
+    network.eval()
+    rows = np.unique(np.linspace(0, train_size - 1, min(train_size, SCALING_SAMPLE)).astype(np.int64))
+    with torch.inference_mode():
+        chunks = np.array_split(rows, -(-len(rows) // 32))
+        network.head.standardise(torch.cat([images.exact_features("train", chunk) for chunk in chunks]))
+
+
+def _identity(config: TrainConfig, samples: Sequence[Sample], classes: Sequence[str]) -> dict[str, Any]:
+    """What must be equal for a checkpoint to be continued. File paths may differ: another machine may go on."""
+    digest = hashlib.sha256("\n".join(f"{sample.label} {sample.split}" for sample in samples).encode())
+    return {"config": config.to_dict(), "classes": list(classes), "samples": digest.hexdigest()}
+
+
+@contextmanager
+def reproducible(device: torch.device) -> Iterator[None]:
+    """Deterministic kernels, and the process's random state left as it was found."""
+    cudnn = torch.backends.cudnn
+    before = (cudnn.deterministic, cudnn.benchmark)
+    devices = [torch.cuda.current_device()] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        try:
+            cudnn.deterministic, cudnn.benchmark = True, False
+            yield
+        finally:
+            cudnn.deterministic, cudnn.benchmark = before
+
+
+@contextmanager
+def memory_errors(config: TrainConfig) -> Iterator[None]:
+    """Translate the ways in which memory runs out into OutOfMemory."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise OutOfMemory(settled(config.batch_size)) from error
+    except RuntimeError as error:
+        if "can't allocate memory" not in str(error):  # what torch says when the CPU's memory is exhausted
+            raise
+        raise OutOfMemory(settled(config.batch_size)) from error

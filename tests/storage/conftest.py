@@ -1,0 +1,67 @@
+"""Real stores: a folder, and a bucket in an S3 server that runs in this process."""
+
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from itertools import count
+from pathlib import Path
+
+import boto3
+import obstore
+import pytest
+from moto.server import ThreadedMotoServer
+
+from app.storage import BlobStore, BucketStore, FilesystemStore, S3Options
+
+BUCKET = "graft-test"
+_prefixes = count()
+
+
+@pytest.fixture(scope="session")
+def s3_options() -> Iterator[S3Options]:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    options = S3Options(endpoint=f"http://{host}:{port}", access_key="test-key", secret_key="test-secret")
+    client = boto3.client(
+        "s3",
+        endpoint_url=options.endpoint,
+        region_name=options.region,
+        aws_access_key_id=options.access_key,
+        aws_secret_access_key=options.secret_key,
+    )
+    client.create_bucket(Bucket=BUCKET)
+    client.close()
+    yield options
+    server.stop()
+
+
+@pytest.fixture
+def bucket(s3_options: S3Options) -> BucketStore:
+    """An empty store; `refresh_after` of nothing, so that every put counts."""
+    return BucketStore(BUCKET, f"pre fix/{next(_prefixes)}", s3_options, refresh_after=timedelta(0))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> FilesystemStore:
+    return FilesystemStore(tmp_path / "blobs")
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def store(request: pytest.FixtureRequest) -> BlobStore:
+    found: BlobStore = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture
+def damage(store: BlobStore) -> Callable[[str, bytes], None]:
+    """Puts other bytes where a blob lies, behind the store's back."""
+
+    def overwrite(sha256: str, data: bytes) -> None:
+        key = f"{sha256[:2]}/{sha256[2:4]}/{sha256}"
+        if isinstance(store, FilesystemStore):
+            (store.root / key).write_bytes(data)
+        else:
+            assert isinstance(store, BucketStore)
+            obstore.put(store._store, key, data)
+
+    return overwrite

@@ -1,0 +1,77 @@
+"""Defaults, checks and the JSON form of a training configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from app.vision.config import HeadConfig, TrainConfig
+from app.vision.errors import InvalidConfig
+
+
+@pytest.mark.parametrize("train", ["head", "last_stages", "all"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_resolve_leaves_no_gap_and_keeps_what_was_said(train: Any, optimizer: Any) -> None:
+    config = TrainConfig("resnet50", train=train, optimizer=optimizer, epochs=7).resolve()
+    assert None not in dataclasses.asdict(config).values()
+    assert config.epochs == 7
+    assert config.input_size == 224
+    assert config.resolve() == config
+
+
+def test_defaults_depend_on_what_learns() -> None:
+    head, full = TrainConfig("resnet18").resolve(), TrainConfig("resnet18", train="all").resolve()
+    assert head.augmentation == "none"
+    assert full.augmentation != "none"
+    assert head.learning_rate is not None
+    assert full.learning_rate is not None
+    assert head.learning_rate > full.learning_rate
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"backbone": "resnet19"}, "backbone"),
+        ({"train": "everything"}, "train"),
+        ({"last_stages": 6}, "last_stages"),
+        ({"epochs": 0}, "epochs"),
+        ({"epochs": True}, "epochs"),
+        ({"batch_size": 2.5}, "batch_size"),
+        ({"optimizer": "lion"}, "optimizer"),
+        ({"learning_rate": 0.0}, "learning_rate"),
+        ({"learning_rate": float("nan")}, "learning_rate"),
+        ({"learning_rate": "fast"}, "learning_rate"),
+        ({"schedule": "linear"}, "schedule"),
+        ({"weight_decay": -1e-4}, "weight_decay"),
+        ({"augmentation": "medium"}, "augmentation"),
+        ({"input_size": 16}, "input_size"),
+        ({"seed": -1}, "seed"),
+        ({"head": HeadConfig(dropout=1.0)}, "head.dropout"),
+        ({"head": HeadConfig(hidden=(0,))}, "head.hidden"),
+        ({"head": HeadConfig(hidden=(8,) * 5)}, "head.hidden"),
+    ],
+)
+def test_a_bad_field_is_named_with_its_value(fields: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidConfig) as caught:
+        TrainConfig(**({"backbone": "resnet18"} | fields)).resolve()
+    assert caught.value.field == field
+    assert str(caught.value).startswith(field + ": ")
+
+
+def test_json_and_back() -> None:
+    config = TrainConfig("vgg11", train="last_stages", last_stages=2, head=HeadConfig((64, 32), 0.25), seed=9)
+    assert TrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    assert TrainConfig.from_dict({"backbone": "vgg11"}) == TrainConfig("vgg11")
+    with pytest.raises(InvalidConfig, match="lr: no such field"):
+        TrainConfig.from_dict({"backbone": "vgg11", "lr": 1})
+
+
+def test_the_light_modules_do_not_import_torch() -> None:
+    modules = ("backbones", "config", "errors", "preprocessing", "weights")
+    script = f"import sys, {', '.join('app.vision.' + name for name in modules)}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

@@ -1,0 +1,41 @@
+"""`python -m worker`: the embedded service's worker. It polls the database and needs no broker."""
+
+import signal
+import sys
+import threading
+from typing import Any
+
+from app.core.logging import configure_logging, log
+from app.core.settings import Settings
+from worker.worker import Worker
+
+
+def main() -> None:
+    """Run until SIGTERM or SIGINT or, with `--with-parent`, until stdin closes."""
+    settings = Settings()
+    configure_logging(settings)
+    done = threading.Event()
+
+    def stop(*_: Any) -> None:
+        done.set()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    if "--with-parent" in sys.argv:
+
+        def wait_for_parent() -> None:
+            sys.stdin.buffer.read()
+            done.set()
+
+        threading.Thread(target=wait_for_parent, daemon=True).start()
+
+    worker = Worker(settings, settings.poll_seconds)
+    worker.start()
+    log.info("worker_started")
+    done.wait()
+    worker.stop()
+    log.info("worker_stopped")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""A child's work on an ingestion job: read the archive, verify every image, freeze the result."""
+
+import resource
+from pathlib import Path
+from typing import Any
+
+from app.core.errors import GraftError
+from app.core.settings import Settings
+from app.datasets.ingestion import UnusableUpload
+from app.datasets.ingestion import ingest as ingest_archive
+from app.datasets.limits import archive_limits, intake_limits
+from app.jobs.states import FailureReason
+from app.storage.configured import configured_store
+from worker.child import JobFailure, Parent, StopRequested
+from worker.messages import Work
+
+_MEMORY_BYTES = 8 * 2**30  # of address space: an image that wants more ends as a rejected image, not as a dead machine
+
+
+def ingest(work: Work, parent: Parent, settings: Settings) -> dict[str, Any]:
+    """What the dataset is made of, as `Ingested.to_dict`."""
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
+    store = configured_store(settings)
+    spec = work["spec"]
+    archive = store.fetch(spec["archive_sha256"], Path(work["scratch"]))
+
+    def progress(fraction: float) -> None:
+        if parent.should_stop():
+            raise StopRequested
+        parent.progress("reading", fraction, None)
+
+    try:
+        return ingest_archive(
+            archive,
+            store,
+            val_fraction=spec["val_fraction"],
+            test_fraction=spec["test_fraction"],
+            seed=spec["seed"],
+            archive_limits=archive_limits(settings),
+            intake_limits=intake_limits(settings),
+            progress=progress,
+        ).to_dict()
+    except UnusableUpload as unusable:
+        problems = "; ".join(f"{one.field}: {one.message}" for one in unusable.cause.errors)
+        raise JobFailure(
+            FailureReason.invalid_data,
+            f"{unusable.cause.detail} {problems}".strip(),
+            "The report names every file that was left out, and why. Mend them and upload again.",
+            unusable.report.as_dict(),
+        ) from None
+    except GraftError as error:
+        if error.status >= 500:
+            raise
+        raise JobFailure(FailureReason.invalid_data, error.detail, "Mend the archive and upload it again.") from None

@@ -1,0 +1,86 @@
+"""What has to be done again and again: take back expired jobs, free what nothing refers to."""
+
+import shutil
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import UUID
+
+from sqlalchemy import delete
+
+from app.api.orm import KEPT_SECONDS, IdempotentAnswer
+from app.core.clock import DatabaseTime
+from app.core.database import Database
+from app.core.logging import log
+from app.core.settings import Settings
+from app.datasets import service as datasets
+from app.jobs import queue
+from app.jobs import service as jobs
+from app.jobs.queue import Claim
+from app.registry import service as registry
+from app.storage import BlobStore
+
+
+def take_back_expired(database: Database) -> list[UUID]:
+    """Queue, or fail, every job whose worker is lost."""
+    with database.writing() as session:
+        expired = queue.expire(session)
+    for job_id in expired:
+        log.warning("lease_expired", job=str(job_id))
+    return expired
+
+
+def free_blobs(database: Database, store: BlobStore, grace_seconds: float) -> int:
+    """Delete blobs that no row refers to. Returns how many.
+
+    A blob comes before the row that names it, so young ones are let be: those younger than `grace_seconds`, or than
+    the oldest job under way, which may have put it there.
+    """
+    with database.reading() as session:
+        oldest = queue.oldest_unfinished(session)
+    cutoff = min(datetime.now(UTC) - timedelta(seconds=grace_seconds), oldest or datetime.max.replace(tzinfo=UTC))
+    candidates = {blob.sha256 for blob in store.list(older_than=cutoff)}
+    with database.reading() as session:
+        for referenced in (datasets.referenced_blobs, jobs.referenced_blobs, registry.referenced_blobs):
+            candidates.difference_update(referenced(session))
+    for sha256 in candidates:
+        store.delete(sha256)
+    store.discard_unfinished(older_than=cutoff)
+    return len(candidates)
+
+
+def free_scratch(database: Database, settings: Settings) -> int:
+    """Remove working files whose process is gone: a job's when its claim ended, others by their age."""
+    removed = 0
+    cutoff = datetime.now(UTC).timestamp() - settings.blob_grace_seconds
+    for path in settings.scratch.glob("*") if settings.scratch.is_dir() else ():
+        held = _claim_of(path)
+        if held is not None:
+            with database.reading() as session:
+                orphaned = not queue.is_held(session, held)
+        else:
+            orphaned = path.stat().st_mtime < cutoff
+        if orphaned:
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+            removed += 1
+    return removed
+
+
+def _claim_of(path: Path) -> Claim | None:
+    """The claim that a job's scratch folder is named after."""
+    kind, _, rest = path.name.partition("-")
+    job_id, _, epoch = rest.rpartition("-")
+    return Claim(UUID(job_id), int(epoch)) if kind == "job" else None
+
+
+def forget_answers(database: Database) -> None:
+    """Forget idempotent answers that are past their time."""
+    with database.writing() as session:
+        session.execute(delete(IdempotentAnswer).where(IdempotentAnswer.created_at < DatabaseTime(-KEPT_SECONDS)))
+
+
+def collect_garbage(database: Database, store: BlobStore, settings: Settings) -> None:
+    blobs = free_blobs(database, store, settings.blob_grace_seconds)
+    files = free_scratch(database, settings)
+    forget_answers(database)
+    if blobs or files:
+        log.info("garbage_collected", blobs=blobs, files=files)

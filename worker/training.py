@@ -1,0 +1,115 @@
+"""A child's work on a training job: fetch the images, fine-tune, hand over the model."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from app.core.logging import log
+from app.core.settings import Settings
+from app.datasets.manifest import Manifest, read_manifest
+from app.jobs.states import FailureReason
+from app.jobs.weights import configured_weights
+from app.storage import BlobDamaged, BlobMissing, BlobStore
+from app.storage.configured import configured_store
+from app.vision.config import TrainConfig
+from app.vision.errors import (
+    DamagedArtefact,
+    Diverged,
+    InvalidData,
+    OutOfMemory,
+    Stopped,
+    VisionError,
+    WeightsUnavailable,
+)
+from app.vision.run import Sample
+from app.vision.training import fit
+from worker.child import JobFailure, Parent, StopRequested
+from worker.messages import Work
+
+_REASONS: dict[type[VisionError], tuple[FailureReason, str]] = {
+    InvalidData: (FailureReason.invalid_data, "Look at the dataset's report, mend the images, and upload them again."),
+    WeightsUnavailable: (FailureReason.weights_unavailable, "Put the file into GRAFT_WEIGHTS_DIR on every worker."),
+    Diverged: (FailureReason.diverged, "Lower learning_rate, for example to a tenth, and train again."),
+    OutOfMemory: (FailureReason.out_of_memory, "Lower batch_size or input_size, or take a smaller backbone."),
+}
+
+
+class _Observer:
+    """Passes what the training library reports to the parent; a checkpoint's bytes go into the blob store first."""
+
+    def __init__(self, parent: Parent, store: BlobStore) -> None:
+        self._parent = parent
+        self._store = store
+        self.progress = parent.progress
+        self.epoch = parent.epoch
+        self.should_stop = parent.should_stop
+
+    def checkpoint(self, path: Path, epoch: int, step: int) -> None:
+        self._parent.checkpoint(self._store.put_file(path), epoch, step)
+
+
+def train(work: Work, parent: Parent, settings: Settings) -> dict[str, Any]:
+    """The model's row to be: where its bytes are, its classes, preprocessing and metrics."""
+    store = configured_store(settings)
+    scratch = Path(work["scratch"])
+    assert work["manifest_sha256"] is not None
+    manifest = read_manifest(store.read(work["manifest_sha256"]))
+    samples = _fetch_images(manifest, store, scratch / "images", parent)
+    config = TrainConfig.from_dict({key: value for key, value in work["spec"].items() if key != "model_name"})
+    try:
+        return _fit(config, samples, manifest.classes, work["checkpoints"], store, scratch, parent, settings)
+    except Stopped:
+        raise StopRequested from None
+    except VisionError as error:
+        reason, hint = _REASONS.get(type(error), (FailureReason.internal, "The worker's log has the details."))
+        raise JobFailure(reason, str(error), hint) from error
+
+
+def _fetch_images(manifest: Manifest, store: BlobStore, folder: Path, parent: Parent) -> list[Sample]:
+    folder.mkdir(parents=True, exist_ok=True)
+    labels = {label: index for index, label in enumerate(manifest.classes)}
+    samples = []
+    for item in manifest.items:
+        if parent.should_stop():
+            raise StopRequested
+        samples.append(Sample(store.fetch(item.sha256, folder), labels[item.label], item.split))
+    return samples
+
+
+def _fit(
+    config: TrainConfig,
+    samples: Sequence[Sample],
+    classes: Sequence[str],
+    checkpoints: Sequence[str],
+    store: BlobStore,
+    scratch: Path,
+    parent: Parent,
+    settings: Settings,
+) -> dict[str, Any]:
+    """Train from the newest checkpoint that is whole, or from the start."""
+    for sha256 in [*checkpoints, None]:
+        try:
+            resume = store.fetch(sha256, scratch) if sha256 else None
+            result = fit(
+                config,
+                samples,
+                classes,
+                weights=configured_weights(settings),
+                workdir=scratch,
+                observer=_Observer(parent, store),
+                resume=resume,
+            )
+        except (DamagedArtefact, BlobMissing, BlobDamaged) as error:
+            if sha256 is None:
+                raise
+            log.warning("checkpoint_damaged", sha256=sha256, error=str(error))
+            continue
+        artefact = store.put_file(result.model_path)
+        return {
+            "artefact": {"sha256": artefact.sha256, "size": artefact.size},
+            "classes": list(classes),
+            "preprocessing": result.preprocessing.to_dict(),
+            "metrics": result.metrics,
+            "best_epoch": result.best_epoch,
+        }
+    raise AssertionError("unreachable: the last attempt is without a checkpoint")
