@@ -1,0 +1,105 @@
+"""Fixtures for all tests: the two kinds of database, fresh and migrated; a Redis; settings in a folder of their own."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+
+import psycopg
+import pytest
+from sqlalchemy import make_url
+
+from app.core.database import Database
+from app.core.migrations import migrate
+from app.core.settings import Settings
+from tests import servers
+
+_numbers = count()
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A developer's own GRAFT_ variables are not the tests' business; nor is the network."""
+    for name in list(os.environ):
+        if name.startswith("GRAFT_") and not name.startswith("GRAFT_TEST_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("GRAFT_WEIGHTS_DOWNLOAD", "false")
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[Callable[[str], str]]:
+    """The URL of a database by its name, on the server of GRAFT_TEST_DATABASE_URL or on one that is started here."""
+    given = os.environ.get("GRAFT_TEST_DATABASE_URL")
+    if given:
+        yield lambda name: make_url(given).set(drivername="postgresql", database=name).render_as_string(False)
+    else:
+        with servers.postgres() as server:
+            yield server.url
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    given = os.environ.get("GRAFT_TEST_REDIS_URL")
+    if given:
+        yield given
+    else:
+        with servers.redis_server() as url:
+            yield url
+
+
+@pytest.fixture(scope="session")
+def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("sqlite") / "migrated.db"
+    _migrate(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def migrated_postgres(postgres_url: Callable[[str], str]) -> Iterator[str]:
+    name = f"graft_migrated_{os.getpid()}"
+    _execute(postgres_url("postgres"), f"CREATE DATABASE {name}")
+    _migrate(postgres_url(name))
+    yield name
+    _execute(postgres_url("postgres"), f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _migrate(url: str) -> None:
+    database = Database(url)
+    migrate(database)
+    database.close()
+
+
+def _execute(url: str, statement: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(statement)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def sqlite_url(migrated_sqlite: Path, tmp_path: Path) -> str:
+    """A fresh, migrated SQLite database."""
+    shutil.copy(migrated_sqlite, tmp_path / "graftwork.db")
+    return f"sqlite:///{tmp_path / 'graftwork.db'}"
+
+
+@pytest.fixture
+def postgresql_url(migrated_postgres: str, postgres_url: Callable[[str], str]) -> Iterator[str]:
+    """A fresh, migrated PostgreSQL database."""
+    name = f"graft_{os.getpid()}_{next(_numbers)}"
+    _execute(postgres_url("postgres"), f"CREATE DATABASE {name} TEMPLATE {migrated_postgres}")
+    yield postgres_url(name)
+    _execute(postgres_url("postgres"), f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest) -> Iterator[Database]:
+    """Each test that takes this runs on both kinds of database."""
+    database = Database(request.getfixturevalue(f"{request.param}_url"))
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """An embedded service's settings, below a folder of this test's own; its database is `sqlite_url`'s."""
+    return Settings(home=tmp_path, weights_download=False, _env_file=None)  # type: ignore[call-arg]
