@@ -57,21 +57,19 @@ class WeightStore:
         return f"{self.mirror.rstrip('/')}/{backbone.weights_file}" if self.mirror else backbone.weights_url
 
     def obtain(self, backbone: Backbone) -> Path:
-        """The checked file, downloaded into the cache if need be; raises WeightsUnavailable.
+        """The file, downloaded into the cache if need be; raises WeightsUnavailable.
 
-        A local file whose content does not match the hash in its name is passed over for the next place.
+        What the operator put into `directory` is taken as it is: weights of one's own may go by a published name. What
+        came over the network is not: a file in the cache that does not match the hash in its name is passed over.
         """
-        spoilt: list[Path] = []
-        for folder in self._folders(backbone):
-            path = folder / backbone.weights_file
-            if path.is_file() and path.stat().st_size > 0:
-                if _matches(path, backbone):
-                    return path
-                spoilt.append(path)
+        path = self.find(backbone)
+        spoilt = path is not None and path.parent == self.cache and not _matches(path, backbone)
+        if path is not None and not spoilt:
+            return path
         if backbone.bundled or not self.download:
             why = "no file was found" if backbone.bundled else "no file was found and downloads are switched off"
             if spoilt:
-                why = f"{spoilt[0]} does not match the hash in its name ({_digest_prefix(backbone)})"
+                why = f"{path} does not match the hash in its name ({_digest_prefix(backbone)})"
             raise self.unavailable(backbone, why)
         return self._fetch(backbone)
 
@@ -110,8 +108,6 @@ def _digest_prefix(backbone: Backbone) -> str:
 
 
 def _matches(path: Path, backbone: Backbone) -> bool:
-    if backbone.bundled:
-        return True  # part of the installed package; its name carries no hash
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest().startswith(_digest_prefix(backbone))
 

@@ -114,12 +114,19 @@ def test_the_operators_folder_comes_before_the_cache(tmp_path: Path) -> None:
     assert store.obtain(backbone).parent.name == "cache"
 
 
-def test_a_spoilt_local_file_is_passed_over_or_named(tmp_path: Path, site: tuple[Path, str]) -> None:
+def test_a_spoilt_file_in_the_cache_is_named_or_downloaded_again(tmp_path: Path, site: tuple[Path, str]) -> None:
     backbone = publish(site[0], b"weights")
     (tmp_path / backbone.weights_file).write_bytes(b"weightz")
     with pytest.raises(WeightsUnavailable, match="does not match the hash"):
-        WeightStore(tmp_path, tmp_path / "cache", download=False).obtain(backbone)
-    assert WeightStore(tmp_path, tmp_path / "cache", mirror=site[1]).obtain(backbone).read_bytes() == b"weights"
+        WeightStore(None, tmp_path, download=False).obtain(backbone)
+    assert WeightStore(None, tmp_path, mirror=site[1]).obtain(backbone).read_bytes() == b"weights"
+
+
+def test_what_the_operator_supplies_is_taken_whatever_its_hash(tmp_path: Path, site: tuple[Path, str]) -> None:
+    backbone = publish(site[0], b"weights")
+    (tmp_path / backbone.weights_file).write_bytes(b"weights of my own")
+    store = WeightStore(tmp_path, tmp_path / "cache", mirror=site[1])
+    assert store.obtain(backbone).read_bytes() == b"weights of my own"
 
 
 def test_the_bundled_file_needs_no_network(tmp_path: Path) -> None:

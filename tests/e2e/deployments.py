@@ -1,0 +1,125 @@
+"""The two ways to run Graftwork, as their users start them: real processes, real HTTP."""
+
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from subprocess import Popen
+
+import httpx2
+
+from tests.servers import free_port, running
+
+STARTS_WITHIN = 90.0  # seconds
+GRAFT = [sys.executable, "-m", "app.cli"]
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A running service: how to call it, where its logs are, the environment its commands need."""
+
+    http: httpx2.Client
+    url: str
+    key: str
+    home: Path
+    environment: dict[str, str]
+
+
+def environment(home: Path, **more: str) -> dict[str, str]:
+    """This process's environment with no Graftwork settings but these."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("GRAFT_")}
+    return {**ours, "GRAFT_HOME": str(home), "GRAFT_WEIGHTS_DOWNLOAD": "false", **more}
+
+
+@contextmanager
+def embedded(home: Path, **settings: str) -> Iterator[Deployment]:
+    """`graft up`: SQLite, local files, no broker."""
+    home.mkdir(parents=True, exist_ok=True)
+    variables = environment(home, **settings)
+    log = home.with_suffix(".log")
+    with running([*GRAFT, "up", "--port", "0"], log, env=variables, cwd=home) as process, _shown_if_failed(log):
+        saved = _wait_for_client_file(home / "client.json", process, log)
+        with _client(saved["url"], saved["key"]) as http:
+            _wait_until_ready(http, process, log)
+            yield Deployment(http, saved["url"], saved["key"], home, variables)
+
+
+@contextmanager
+def team(home: Path, database_url: str, redis_url: str, **settings: str) -> Iterator[Deployment]:
+    """uvicorn, `celery worker`, PostgreSQL, Redis; the worker's own polling is off, so that only rings start jobs."""
+    home.mkdir(parents=True, exist_ok=True)
+    variables = environment(
+        home,
+        GRAFT_DATABASE_URL=database_url,
+        GRAFT_REDIS_URL=redis_url,
+        GRAFT_BROKER_POLL_SECONDS="86400",
+        **settings,
+    )
+    port = free_port()
+    _run([*GRAFT, "migrate"], variables, home)
+    key = json.loads(_run([*GRAFT, "keys", "create", "ci", "--scope", "admin", "--direct", "--json"], variables, home))
+    celery = [sys.executable, "-m", "celery", "-A", "worker.celery_app", "worker"]
+    with ExitStack() as stack:
+        logs = {name: home / f"{name}.log" for name in ("api", "worker")}
+        api = stack.enter_context(running([*GRAFT, "api", "--port", str(port)], logs["api"], env=variables, cwd=home))
+        options = ["--pool=threads", "--concurrency=2", "--loglevel=info"]
+        worker = stack.enter_context(running([*celery, *options], logs["worker"], env=variables, cwd=home))
+        for log in logs.values():
+            stack.enter_context(_shown_if_failed(log))
+        http = stack.enter_context(_client(f"http://127.0.0.1:{port}", key["secret"]))
+        _wait_until_ready(http, api, logs["api"])
+        _wait_for_text(logs["worker"], "celery@", worker)
+        yield Deployment(http, f"http://127.0.0.1:{port}", key["secret"], home, variables)
+
+
+def _client(url: str, key: str) -> httpx2.Client:
+    return httpx2.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=120)
+
+
+def _run(command: list[str], variables: dict[str, str], folder: Path) -> str:
+    from subprocess import run
+
+    return run(command, env=variables, cwd=folder, check=True, capture_output=True, text=True).stdout
+
+
+@contextmanager
+def _shown_if_failed(log: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        print(f"--- {log.name} ---\n{log.read_text()[-6000:]}")
+        raise
+
+
+def _wait_for_client_file(path: Path, process: Popen[bytes], log: Path) -> dict[str, str]:
+    deadline = time.monotonic() + STARTS_WITHIN
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(OSError, ValueError):
+            saved: dict[str, str] = json.loads(path.read_text())
+            return saved
+        time.sleep(0.05)
+    raise AssertionError(f"the service did not start: {log.read_text()[-2000:]}")
+
+
+def _wait_until_ready(http: httpx2.Client, process: Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + STARTS_WITHIN
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(httpx2.TransportError):
+            if http.get("/readyz").status_code == 200:
+                return
+        time.sleep(0.05)
+    raise AssertionError(f"the service is not ready: {log.read_text()[-2000:]}")
+
+
+def _wait_for_text(log: Path, text: str, process: Popen[bytes]) -> None:
+    deadline = time.monotonic() + STARTS_WITHIN
+    while time.monotonic() < deadline and process.poll() is None:
+        if text in log.read_text() and "ready" in log.read_text():
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"the worker did not start: {log.read_text()[-2000:]}")
