@@ -11,10 +11,11 @@ from app.datasets.ingestion import ingest as ingest_archive
 from app.datasets.limits import archive_limits, intake_limits
 from app.jobs.states import FailureReason
 from app.storage.configured import configured_store
-from worker.child import JobFailure, Parent, StopRequested
 from worker.messages import Work
+from worker.parent import JobFailure, Parent, StopRequested
 
 _MEMORY_BYTES = 8 * 2**30  # of address space: an image that wants more ends as a rejected image, not as a dead machine
+_NAMED = 5  # problems that a failure spells out; every class of a large upload may have one
 
 
 def ingest(work: Work, parent: Parent, settings: Settings) -> dict[str, Any]:
@@ -41,10 +42,11 @@ def ingest(work: Work, parent: Parent, settings: Settings) -> dict[str, Any]:
             progress=progress,
         ).to_dict()
     except UnusableUpload as unusable:
-        problems = "; ".join(f"{one.field}: {one.message}" for one in unusable.cause.errors)
+        named = [one.message for one in unusable.cause.errors[:_NAMED]]
+        more = len(unusable.cause.errors) - len(named)
         raise JobFailure(
             FailureReason.invalid_data,
-            f"{unusable.cause.detail} {problems}".strip(),
+            " ".join([*named, f"And {more} more problems."] if more else named) or unusable.cause.detail,
             "The report names every file that was left out, and why. Mend them and upload again.",
             unusable.report.as_dict(),
         ) from None

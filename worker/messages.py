@@ -16,7 +16,7 @@ class Work(TypedDict):
 
 
 class Message(TypedDict):
-    """A message from child to parent. `body` depends on `kind`; see the functions of `worker.child.Parent`."""
+    """A message from child to parent. `body` depends on `kind`; see the functions of `worker.parent.Parent`."""
 
     kind: Kind
     body: dict[str, Any]

@@ -10,6 +10,7 @@ from sqlalchemy import delete
 from app.api.orm import KEPT_SECONDS, IdempotentAnswer
 from app.core.clock import DatabaseTime
 from app.core.database import Database
+from app.core.ids import parse_id
 from app.core.logging import log
 from app.core.settings import Settings
 from app.datasets import service as datasets
@@ -58,7 +59,7 @@ def free_scratch(database: Database, settings: Settings) -> int:
             with database.reading() as session:
                 orphaned = not queue.is_held(session, held)
         else:
-            orphaned = path.stat().st_mtime < cutoff
+            orphaned = _changed_before(path, cutoff)
         if orphaned:
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
             removed += 1
@@ -69,7 +70,15 @@ def _claim_of(path: Path) -> Claim | None:
     """The claim that a job's scratch folder is named after."""
     kind, _, rest = path.name.partition("-")
     job_id, _, epoch = rest.rpartition("-")
-    return Claim(UUID(job_id), int(epoch)) if kind == "job" else None
+    known = parse_id(job_id)
+    return Claim(known, int(epoch)) if kind == "job" and known and epoch.isdecimal() else None
+
+
+def _changed_before(path: Path, cutoff: float) -> bool:
+    try:
+        return path.stat().st_mtime < cutoff
+    except FileNotFoundError:  # its user has just removed it
+        return False
 
 
 def forget_answers(database: Database) -> None:

@@ -23,8 +23,8 @@ from app.vision.errors import (
 )
 from app.vision.run import Sample
 from app.vision.training import fit
-from worker.child import JobFailure, Parent, StopRequested
 from worker.messages import Work
+from worker.parent import JobFailure, Parent, StopRequested
 
 _REASONS: dict[type[VisionError], tuple[FailureReason, str]] = {
     InvalidData: (FailureReason.invalid_data, "Look at the dataset's report, mend the images, and upload them again."),

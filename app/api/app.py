@@ -6,8 +6,9 @@ from contextlib import asynccontextmanager
 from fastapi import Depends, FastAPI
 
 from app import __version__
-from app.api import problems
-from app.api.deps import Services, authenticate
+from app.api import docs, problems
+from app.api.body_limit import BodyLimit, Limit
+from app.api.deps import OPEN_ROUTES, Services, authenticate
 from app.api.routers import backbones, datasets, health, jobs, keys, models
 from app.core.database import Database
 from app.core.logging import configure_logging
@@ -47,18 +48,29 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         description=_DESCRIPTION,
         lifespan=lifespan,
         dependencies=[Depends(authenticate)],
+        docs_url=None,  # ours needs no network
         redoc_url=None,
-        max_body_size=settings.max_json_bytes,
         responses={503: {"model": problems.Problem, "content": {problems.MEDIA_TYPE: {}}}},
     )
     problems.install(app)
-    app.include_router(health.router)
-    app.include_router(backbones.router)
-    app.include_router(datasets.router, max_body_size=settings.max_upload_bytes + 2**20)
+    app.add_middleware(BodyLimit, limits=_limits(settings))
+    docs.install(app, OPEN_ROUTES)
+    app.include_router(datasets.router)
     app.include_router(jobs.router)
-    app.include_router(models.router, max_body_size=settings.max_predict_bytes)
+    app.include_router(models.router)
+    app.include_router(backbones.router)
     app.include_router(keys.router)
+    app.include_router(health.router)
     return app
+
+
+def _limits(settings: Settings) -> dict[str, Limit]:
+    return {
+        # A form is a little larger than the file in it, which is counted by itself.
+        "/v1/datasets": Limit(settings.max_upload_bytes + 2**20, "GRAFT_MAX_UPLOAD_BYTES"),
+        "/v1/models": Limit(settings.max_predict_bytes, "GRAFT_MAX_PREDICT_BYTES"),
+        "": Limit(settings.max_json_bytes, "GRAFT_MAX_JSON_BYTES"),
+    }
 
 
 def _open_services(settings: Settings) -> Services:

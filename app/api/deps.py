@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import Depends, Header, Query, Request
+from fastapi import Depends, Header, Query, Request, Security
 from sqlalchemy.orm import Session
 
+from app.api.docs import BEARER
 from app.auth import service as auth
 from app.auth.schemas import Scope
 from app.auth.service import Principal
@@ -60,6 +61,7 @@ OPEN_ROUTES = frozenset({"/healthz", "/readyz"})
 def authenticate(
     request: Request,
     services: ServicesDep,
+    _documented: Annotated[Any, Security(BEARER)],
     authorization: Annotated[str | None, Header(include_in_schema=False)] = None,
 ) -> Principal | None:
     """The application's own dependency: no key, no answer, except on the open routes."""

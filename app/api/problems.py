@@ -1,5 +1,6 @@
 """Errors as RFC 9457 problem documents. No stack trace and no exception text of ours leaves the server."""
 
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -66,7 +67,9 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     def http(request: Request, error: HTTPException) -> JSONResponse:
-        return problem(request, _from_http(request, error))
+        response = problem(request, _from_http(request, error))
+        response.headers.update(error.headers or {})
+        return response
 
     @app.exception_handler(Exception)
     def unexpected(request: Request, error: Exception) -> JSONResponse:
@@ -80,7 +83,7 @@ def _invalid(error: RequestValidationError) -> GraftError:
 
     details = error.errors()
     if any(one["type"] == "json_invalid" for one in details):
-        return Malformed(f"The body is not JSON: {details[0].get('ctx', {}).get('error', 'it cannot be parsed')}.")
+        return _not_json(details[0].get("ctx", {}).get("error", "it cannot be parsed"))
     fields = [FieldError(_field(one), _message(one), one["type"]) for one in details]
     summary = "; ".join(f"{one.field}: {one.message}" for one in fields[:3])
     return Invalid(f"{summary}.", errors=fields)
@@ -104,11 +107,41 @@ def _message(error: Any) -> str:
     return f"{message[0].lower()}{message[1:]}" + (f", not {shown}" if shown and shown not in message else "")
 
 
+def _not_json(why: str) -> Malformed:
+    detail = f"The body is not JSON: {why}. Send one JSON object, in UTF-8."
+    return Malformed(detail, errors=[FieldError("body", detail, "malformed")])
+
+
 def _from_http(request: Request, error: HTTPException) -> GraftError:
+    """What the framework refuses, in our own words."""
     if error.status_code == 404:
         return NotFound(f"There is no {request.url.path}. GET /docs lists what there is.", code="no_such_route")
+    if error.status_code == 400:  # raised for a JSON body alone; routes that read forms put it in their own words
+        return _not_json("it cannot be parsed")
     if error.status_code == 413:
-        return TooLarge("The body is larger than this route takes. See the GRAFT_MAX_ settings.")
-    known = GraftError(str(error.detail), code=f"http_{error.status_code}")
-    known.status, known.title = error.status_code, str(error.detail)
+        return TooLarge(error.detail, errors=[FieldError("body", error.detail, "too_large")])
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "")
+        known = GraftError(
+            f"{request.url.path} does not take {request.method}, but {allowed}. GET /docs lists what there is.",
+            code="method_not_allowed",
+        )
+    else:
+        known = GraftError(str(error.detail), code=f"http_{error.status_code}")
+    known.status, known.title = error.status_code, HTTPStatus(error.status_code).phrase
     return known
+
+
+def document(schema: dict[str, Any]) -> None:
+    """Say in the OpenAPI `schema` that every error is a problem document, those that FastAPI adds by itself too."""
+    reference = {"$ref": f"#/components/schemas/{Problem.__name__}"}
+    for operations in schema["paths"].values():
+        for operation in operations.values():
+            for status, response in operation["responses"].items():
+                content = response.get("content", {})
+                described = [kind.get("schema", {}).get("$ref", "") for kind in content.values()]
+                if status >= "400" and any(one.endswith(("/Problem", "/HTTPValidationError")) for one in described):
+                    response["content"] = {MEDIA_TYPE: {"schema": reference}}
+                    response["description"] = HTTPStatus(int(status)).phrase
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schema["components"]["schemas"].pop(unused, None)

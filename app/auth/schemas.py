@@ -23,7 +23,9 @@ class Scope(StrEnum):
 class NewKey(BaseModel):
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"name": "ci", "scopes": ["write"]}]})
 
-    name: str = Field(min_length=1, max_length=100, description="Who or what will use the key.")
+    name: str = Field(
+        min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$", description="Who or what will use the key."
+    )
     scopes: list[Scope] = Field(default=[Scope.write], min_length=1, description="What it may do; see `Scope`.")
 
 

@@ -20,10 +20,10 @@ class Client:
         settings = settings or Settings()
         saved = _read_saved(settings.client_file)
         self.url = url or settings.url or saved.get("url") or f"http://{settings.host}:{settings.port}"
-        secret = key or (settings.api_key.get_secret_value() if settings.api_key else None) or saved.get("key")
+        self.key = key or (settings.api_key.get_secret_value() if settings.api_key else None) or saved.get("key")
         self._http = httpx2.Client(
             base_url=self.url,
-            headers={"Authorization": f"Bearer {secret}"} if secret else {},
+            headers={"Authorization": f"Bearer {self.key}"} if self.key else {},
             # Uploads and long waits take as long as they take; a dead service shows when connecting.
             timeout=httpx2.Timeout(120.0, connect=5.0),
         )

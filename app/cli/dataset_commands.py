@@ -38,6 +38,19 @@ def datasets_push(
     print_json(dataset) if as_json else show.show_dataset(dataset)
 
 
+@datasets.command("sample")
+def datasets_sample(
+    path: Annotated[Path, typer.Argument(help="The archive to write.")] = Path("digits.zip"),
+) -> None:
+    """Write handwritten digits as an archive to try things with, and three more digits beside it."""
+    from app.cli.digits import write_digits_zip
+
+    held_out = write_digits_zip(path)
+    for _, data, label in held_out:
+        path.with_name(f"digit-{label}.png").write_bytes(data)
+    print(" ".join([str(path), *(str(path.with_name(f"digit-{label}.png")) for _, _, label in held_out)]))
+
+
 @datasets.command("list")
 def datasets_list(as_json: Json = False) -> None:
     """List datasets, newest first."""

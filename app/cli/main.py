@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,6 +18,8 @@ Home = Annotated[Path | None, typer.Option(help="Where data is kept; GRAFT_HOME,
 Host = Annotated[str | None, typer.Option(help="Address to listen on.")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535)]
 
+_UsageError: Any = typer.BadParameter.__bases__[0]  # typer brings click's errors along, most without a public name
+
 app = typer.Typer(
     name="graft",
     help="Fine-tune and serve image classifiers.",
@@ -31,9 +33,13 @@ def run() -> None:
     """The console script. Every failure is one line on stderr that says what to do, and an exit code:
     1 refused or failed, 2 wrong usage, 3 no service, 4 no valid key, 130 interrupted."""
     try:
-        sys.exit(app(standalone_mode=False))
+        sys.exit(app(standalone_mode=False, prog_name="graft"))
     except typer.Exit as error:
         sys.exit(error.exit_code)
+    except _UsageError as error:
+        command = error.ctx.command_path if error.ctx else "graft"
+        print(f"{command}: {error.format_message()} See '{command} --help'.", file=sys.stderr)
+        sys.exit(2)
     except CommandError as error:
         print(f"graft: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
@@ -75,6 +81,17 @@ def api(host: Host = None, port: Port = None) -> None:
 
     given = settings(host=host, port=port)
     uvicorn.run(create_app(given), host=given.host, port=given.port, log_config=None)
+
+
+@app.command()
+def env() -> None:
+    """Print the service's address and key for a shell: eval "$(graft env)"."""
+    import shlex
+
+    from app.cli.client import Client
+
+    client = Client(settings=settings())
+    print(f"export GRAFT_URL={shlex.quote(client.url)} GRAFT_API_KEY={shlex.quote(client.key or '')}")
 
 
 @app.command()

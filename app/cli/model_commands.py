@@ -66,27 +66,36 @@ def models_delete(model_id: str) -> None:
     client().delete(f"/v1/models/{model_id}")
 
 
-def backbones(as_json: Json = False) -> None:
+def backbones(
+    name: Annotated[str | None, typer.Argument(help="One of them, with advice on when to choose it.")] = None,
+    as_json: Json = False,
+) -> None:
     """What can be fine-tuned, and which to choose."""
-    found = client().get("/v1/backbones")
+    found = client().get("/v1/backbones")["items"]
+    if name is not None:
+        found = [one for one in found if one["name"] == name]
+        if not found:
+            raise CommandError(f"There is no backbone {name!r}. 'graft backbones' lists them.")
     if as_json:
-        return print_json(found)
+        return print_json({"items": found})
     from app.cli import show
 
+    if name is not None:
+        return show.table(["", ""], [list(fact) for fact in found[0].items()])
     rows = [
         [
-            b["name"] + (" (default)" if b["default"] else ""),
-            b["depth"],
-            f"{b['parameters'] / 1e6:.1f} M",
-            b["gflops"],
-            b["input_size"],
-            b["imagenet_top1"],
-            b["weights"],
-            b["advice"],
+            one["name"] + (" *" if one["default"] else ""),
+            f"{one['parameters'] / 1e6:.1f} M",
+            f"{one['gflops']:.2f}",
+            one["input_size"],
+            "–" if one["imagenet_top1"] is None else f"{one['imagenet_top1']:.1f} %",
+            one["weights"],
         ]
-        for b in found["items"]
+        for one in found
     ]
-    return show.table(["name", "depth", "parameters", "GFLOPs", "input", "ImageNet top-1 %", "weights", "advice"], rows)
+    show.table(["name", "parameters", "GFLOPs", "input", "ImageNet top-1", "weights"], rows)
+    (default,) = [one for one in found if one["default"]]
+    return show.console.print(f"* the default here. {default['advice']} Advice on another: graft backbones NAME")
 
 
 def find_model_id(api: "Client", reference: str) -> str:

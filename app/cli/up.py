@@ -32,6 +32,8 @@ def up(settings: Settings) -> None:
     """Serve until Ctrl-C or SIGTERM."""
     console = Console(stderr=True)
     settings.home.mkdir(parents=True, exist_ok=True)
+    # torch makes this folder when it is imported, here and in the worker; not beside everybody's temporary files.
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(settings.home.absolute() / "torchinductor"))
     with _OnlyOne(settings.home / "up.lock"), _bind(settings.host, settings.port) as listener:
         url = f"http://{settings.host}:{listener.getsockname()[1]}"
         database = Database(settings.sqlalchemy_url)
@@ -101,8 +103,10 @@ def _local_key(database: Database, settings: Settings) -> str:
 def _announce(server: uvicorn.Server, console: Console, url: str, client_file: Path) -> None:
     while not server.started:
         time.sleep(0.05)
-    console.print(f"Graftwork is ready at [bold]{url}[/] (API documentation: {url}/docs).")
-    console.print(f"'graft' finds it by itself; for curl, the key is in {client_file}. Ctrl-C stops it.")
+    console.print(f"Graftwork is ready at [bold]{url}[/] (API documentation: {url}/docs).", soft_wrap=True)
+    console.print(
+        f"'graft' finds it by itself. For curl, the key is in {client_file}. Ctrl-C stops it.", soft_wrap=True
+    )
 
 
 class _WorkerProcess:

@@ -9,10 +9,11 @@ from typing import Any
 
 from sqlalchemy import JSON, Connection, Engine, Enum, MetaData, create_engine, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import DeclarativeBase, Session
 
-from app.core.errors import Unavailable
+from app.core.errors import Invalid, Unavailable
 
 # SQLite releases without the WAL-reset bug (https://sqlite.org/wal.html): a crash there can corrupt the file.
 _WAL_SAFE = ((3, 51, 3), (3, 50, 7), (3, 44, 6))
@@ -80,6 +81,17 @@ def _translated() -> Iterator[None]:
             code="database_unavailable",
             retry_after=2,
         ) from error
+    except PoolTimeout as error:
+        raise Unavailable(
+            "All connections to the database are in use. Nothing was changed; try again shortly.",
+            code="database_unavailable",
+            retry_after=2,
+        ) from error
+    except DataError as error:
+        raise Invalid(
+            f"The database cannot keep a value ({_first_line(error)}). Send text without NUL and numbers in range.",
+            code="bad_value",
+        ) from error
 
 
 def _first_line(error: DBAPIError) -> str:
@@ -104,7 +116,8 @@ def _make_engine(url: str) -> Engine:
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
     else:
-        raise ValueError(f"GRAFT_DATABASE_URL {url!r}: use sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME")
+        shown = parsed.render_as_string(hide_password=True)
+        raise ValueError(f"GRAFT_DATABASE_URL {shown!r}: use sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME")
     return engine
 
 

@@ -3,6 +3,7 @@
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
+from urllib.parse import quote
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -11,7 +12,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 class Settings(BaseSettings):
     """One immutable object, made at a process's edge and handed down. Sizes are bytes, times are seconds."""
 
-    model_config = SettingsConfigDict(env_prefix="GRAFT_", env_file=".env", extra="ignore", frozen=True)
+    # An empty variable counts as one that is not set, as `${NAME:-}` in a compose file means it.
+    model_config = SettingsConfigDict(
+        env_prefix="GRAFT_", env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True
+    )
 
     # Where things lie. Without further settings everything is below `home`.
     home: Path = Path.home() / ".graftwork"
@@ -67,7 +71,7 @@ class Settings(BaseSettings):
     @cached_property
     def sqlalchemy_url(self) -> str:
         """The database's URL; a SQLite file below `home` unless one is given."""
-        return self.database_url or f"sqlite:///{self.home.absolute() / 'graftwork.db'}"
+        return self.database_url or f"sqlite:///{quote(str(self.home.absolute() / 'graftwork.db'))}"
 
     @cached_property
     def blobs_url(self) -> str:

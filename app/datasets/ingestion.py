@@ -106,7 +106,7 @@ def ingest(
     counts: dict[str, dict[str, int]] = {}
     for item in kept:
         by_split = counts.setdefault(item.placement.label, {})
-        by_split[splits[item.name]] = by_split.get(splits[item.name], 0) + 1
+        by_split[splits[item.sha256]] = by_split.get(splits[item.sha256], 0) + 1
     try:
         check_counts(counts)
     except GraftError as cause:
@@ -114,14 +114,14 @@ def ingest(
 
     classes = sorted(counts)
     manifest = write_manifest(
-        [ManifestItem(k.sha256, k.placement.label, splits[k.name], k.name) for k in kept], classes
+        [ManifestItem(k.sha256, k.placement.label, splits[k.sha256], k.name) for k in kept], classes
     )
     images = [
         {
             "sha256": k.sha256,
             "name": k.name,
             "label": k.placement.label,
-            "split": splits[k.name],
+            "split": splits[k.sha256],
             "width": k.width,
             "height": k.height,
             "size": k.size,
@@ -156,10 +156,12 @@ def _take_in_all(
             try:
                 data = read()
             except TooLarge as error:
+                refused: Future[tuple[_Kept, tuple[Note, ...]]] = Future()
                 remedy = "Send a smaller file, or raise GRAFT_MAX_FILE_BYTES."
-                report.reject(entry.name, "file_too_large", error.detail, remedy)
-                continue
-            waiting.append((entry.name, pool.submit(intake, entry.name, data)))
+                refused.set_exception(RejectedImage("file_too_large", error.detail, remedy))
+                waiting.append((entry.name, refused))
+            else:
+                waiting.append((entry.name, pool.submit(intake, entry.name, data)))
             if len(waiting) >= _AHEAD:
                 yield waiting.popleft()
         yield from waiting
@@ -182,7 +184,7 @@ def _take_in_all(
 def _without_duplicates(kept: list[_Kept], report: Report) -> list[_Kept]:
     """One copy of each image, so that no image is both learnt from and tested on.
 
-    Copies within a class: the first in train, else the first, stays. An image under two labels says that one of
+    Copies within a class: the first by name in train, else the first, stays. An image under two labels says that one of
     them is wrong, and nobody here knows which: all its copies are left out.
     """
     copies: dict[str, list[_Kept]] = {}
@@ -200,7 +202,7 @@ def _without_duplicates(kept: list[_Kept], report: Report) -> list[_Kept]:
                     "Keep it under the one label that is right.",
                 )
             continue
-        first = min(group, key=lambda item: item.placement.split not in (None, "train"))
+        first = min(group, key=lambda item: (item.placement.split not in (None, "train"), item.name))
         chosen.append(first)
         for item in group:
             if item is not first:
@@ -213,10 +215,11 @@ def _without_duplicates(kept: list[_Kept], report: Report) -> list[_Kept]:
 def _splits(
     kept: list[_Kept], layout: Layout, val_fraction: float, test_fraction: float, seed: int
 ) -> dict[str, Split]:
+    """The split of each image by its hash: the same content is divided the same way, whatever its files are called."""
     if not layout.has_split:
-        items = [(item.name, item.placement.label) for item in kept]
+        items = [(item.sha256, item.placement.label) for item in kept]
         return dict(draw_split(items, val_fraction=val_fraction, test_fraction=test_fraction, seed=seed))
-    given = [(item.name, item.placement.label, item.placement.split or "train") for item in kept]
+    given = [(item.sha256, item.placement.label, item.placement.split or "train") for item in kept]
     return dict(fill_split(given, val_fraction=val_fraction, seed=seed))
 
 

@@ -10,6 +10,7 @@ Split = Literal["train", "val", "test"]
 
 NO_SPLIT = ""  # in counts, where an upload brings no splits and none was drawn yet
 MAX_CLASSES = 10_000
+MAX_LABEL = 255  # characters; what a folder may be called on any common file system
 IMAGE_SUFFIXES = frozenset({"jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif"})
 EXAMPLE = "ants/1.jpg, ants/2.jpg, bees/3.jpg, bees/4.jpg (or the same below train/, val/ and test/)"
 
@@ -96,8 +97,9 @@ def check_counts(counts: Mapping[str, Mapping[str, int]], *, skipped: Sequence[S
     """Check how many images each label has in each split (`train`, `val`, `test`, or `NO_SPLIT`).
 
     Raises `Invalid` with all problems at once, each a `FieldError` whose field is the class, or `archive`. Codes:
-    `no_images`, `too_many_classes`, `no_train_split`, `single_class`, `class_names_collide`, `class_too_small`,
-    `class_missing_from_train`. The error's own code is theirs where all agree, otherwise `unusable_layout`.
+    `no_images`, `too_many_classes`, `no_train_split`, `single_class`, `class_names_collide`, `class_name_too_long`,
+    `class_too_small`, `class_missing_from_train`. The error's own code is theirs where all agree, otherwise
+    `unusable_layout`.
     """
     filled = {label: {split: count for split, count in by_split.items() if count} for label, by_split in counts.items()}
     filled = {label: filled[label] for label in sorted(filled) if filled[label]}
@@ -182,6 +184,9 @@ def _problems_of_classes(counts: Mapping[str, Mapping[str, int]]) -> Iterable[Fi
         if (other := first_spelling.setdefault(label.casefold(), label)) != label:
             message = f"The classes {other} and {label} differ in case alone. Use one spelling."
             yield FieldError(label, message, code="class_names_collide")
+        if len(label) > MAX_LABEL:
+            message = f"This class has a name of {len(label)} characters, more than {MAX_LABEL}. Rename its folder."
+            yield FieldError(f"{label[:60]}…", message, code="class_name_too_long")
         if has_split and not by_split.get("train"):
             if not _lacks_train(counts):
                 where = ", ".join(sorted(by_split))

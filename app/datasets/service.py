@@ -68,13 +68,13 @@ def is_name_taken(session: Session, workspace_id: UUID, name: str) -> bool:
 def get(session: Session, workspace_id: UUID, reference: str | UUID, *, lock: bool = False) -> Dataset:
     """The dataset with that id or, failing that, that name. `lock` holds the row until the transaction ends."""
     dataset_id = reference if isinstance(reference, UUID) else parse_id(reference)
-    query = _visible(workspace_id)
+    dataset: Dataset | None = None
     if dataset_id is not None:
-        query = query.where(Dataset.id == dataset_id)
-    else:
+        dataset = session.scalar(_locked_if(lock, _visible(workspace_id).where(Dataset.id == dataset_id)))
+    if dataset is None and isinstance(reference, str):
         # A failed upload gives its name back, so the newest of several is meant.
-        query = query.where(Dataset.name == reference).order_by(Dataset.id.desc()).limit(1)
-    dataset: Dataset | None = session.scalar(query.with_for_update() if lock else query)
+        named = _visible(workspace_id).where(Dataset.name == reference).order_by(Dataset.id.desc()).limit(1)
+        dataset = session.scalar(_locked_if(lock, named))
     if dataset is None:
         raise NotFound(f"There is no dataset {str(reference)!r} here. GET /v1/datasets lists them.")
     return dataset
@@ -146,6 +146,11 @@ def referenced_blobs(session: Session) -> Iterator[str]:
     manifests = select(DatasetVersion.manifest_sha256)
     archives = select(Dataset.archive_sha256).where(Dataset.archive_sha256.is_not(None))
     yield from session.scalars(union(select(DatasetImage.sha256), manifests, archives))
+
+
+def _locked_if(lock: bool, query: Select[Dataset]) -> Select[Dataset]:
+    # What this session read before it had the lock may be out of date.
+    return query.with_for_update().execution_options(populate_existing=True) if lock else query
 
 
 def _visible(workspace_id: UUID) -> Select[Dataset]:

@@ -65,15 +65,21 @@ class CeleryDoorbell:
                 declare=[kombu.Queue(QUEUE, routing_key=QUEUE)],
                 headers={"lang": "py", "task": TASK, "id": ring_id, "root_id": ring_id, "ignore_result": True},
                 correlation_id=ring_id,
-                # A ring nobody heard for a minute is stale: by then every worker has looked for itself.
-                expiration=60,
                 retry=False,
             )
 
 
 def ring_after_commit(session: Session, doorbell: Doorbell, kind: JobKind) -> None:
     """Ring once this session's transaction is committed; not at all if it is rolled back."""
-    event.listen(session, "after_commit", lambda _: doorbell.ring(kind), once=True)
+    waiting = [kind]
+
+    def ring(session: Session) -> None:
+        # SQLAlchemy tells of a released savepoint as of a commit; nobody else can see the job by then.
+        if waiting and not session.in_nested_transaction():
+            doorbell.ring(waiting.pop())
+
+    event.listen(session, "after_commit", ring)
+    event.listen(session, "after_rollback", lambda _: waiting.clear())
 
 
 def open_doorbell(redis_url: str | None) -> Doorbell:

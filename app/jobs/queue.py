@@ -86,8 +86,9 @@ def renew(session: Session, held: Claim, lease_seconds: float) -> JobState:
 
 def locked(session: Session, held: Claim) -> Job:
     """The row, locked until the transaction ends. Raises `ClaimLost` unless the claim still stands."""
-    query = select(Job).where(Job.id == held.job_id, Job.epoch == held.epoch, Job.state.in_(HELD)).with_for_update()
-    job = session.scalar(query)
+    query = select(Job).where(Job.id == held.job_id, Job.epoch == held.epoch, Job.state.in_(HELD))
+    # What this session read before it had the lock may be out of date.
+    job = session.scalar(query.with_for_update().execution_options(populate_existing=True))
     if job is None:
         raise _lost(held)
     return job
@@ -111,8 +112,7 @@ def record_epoch(session: Session, held: Claim, metrics: dict[str, Any]) -> None
 def record_checkpoint(session: Session, held: Claim, blob: Blob, epoch: int, step: int) -> None:
     """Keep where the run can go on, once its bytes are safely in the blob store; the last two are kept."""
     job = locked(session, held)
-    older = select(Checkpoint).where(Checkpoint.job_id == job.id).order_by(Checkpoint.id.desc()).offset(1)
-    for row in session.scalars(older):
+    for row in checkpoints(session, job.id)[1:]:
         session.delete(row)
     session.add(
         Checkpoint(job_id=job.id, attempt=job.attempt, epoch=epoch, step=step, sha256=blob.sha256, size=blob.size)
@@ -121,7 +121,9 @@ def record_checkpoint(session: Session, held: Claim, blob: Blob, epoch: int, ste
 
 def checkpoints(session: Session, job_id: UUID) -> Sequence[Checkpoint]:
     """The job's checkpoints, newest first."""
-    return session.scalars(select(Checkpoint).where(Checkpoint.job_id == job_id).order_by(Checkpoint.id.desc())).all()
+    # By the database's clock first: ids tell the time of the machine that made them, and a job may change machines.
+    newest = Checkpoint.created_at.desc(), Checkpoint.id.desc()
+    return session.scalars(select(Checkpoint).where(Checkpoint.job_id == job_id).order_by(*newest)).all()
 
 
 def succeed(session: Session, job: Job, result: dict[str, Any]) -> None:

@@ -40,10 +40,10 @@ class Head(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    hidden: list[Annotated[int, Field(ge=1, le=65536)]] = Field(
+    hidden: list[Annotated[int, Field(ge=1, le=8192)]] = Field(
         default=[], max_length=4, description="Units of each hidden layer; empty: a linear head."
     )
-    dropout: float = Field(default=HeadConfig().dropout, ge=0, lt=1)
+    dropout: float = Field(default=HeadConfig().dropout, ge=0, le=0.95)
 
 
 # Fields that mean the same, under the same name, to the caller and to the training library.
@@ -88,7 +88,11 @@ class TrainRequest(BaseModel):
 
     dataset: str = Field(description="Id or name of a dataset that is ready.")
     model_name: str | None = Field(
-        default=None, min_length=1, max_length=100, description="Of the model to be; the dataset's name if left out."
+        default=None,
+        min_length=1,
+        max_length=100,
+        pattern=r"^[^\x00-\x1f\x7f]*$",
+        description="Of the model to be; the dataset's name if left out.",
     )
     backbone: str = Field(
         default="auto",
@@ -101,11 +105,11 @@ class TrainRequest(BaseModel):
     )
     head: Head = Head()
     epochs: int | None = Field(default=None, ge=1, le=10_000)
-    batch_size: int | None = Field(default=None, ge=1, le=65_536)
+    batch_size: int | None = Field(default=None, ge=1, le=4096)
     optimizer: Literal["sgd", "adam", "adamw"] = "adamw"
-    learning_rate: float | None = Field(default=None, gt=0, le=100)
+    learning_rate: float | None = Field(default=None, gt=0, le=10)
     schedule: Literal["constant", "step", "cosine"] = "cosine"
-    weight_decay: float | None = Field(default=None, ge=0, le=10)
+    weight_decay: float | None = Field(default=None, ge=0, le=100)
     augmentation: Literal["none", "light", "standard", "strong"] | None = None
     input_size: int | None = Field(
         default=None, ge=32, le=1024, description="Pixels a side; the backbone's if left out."

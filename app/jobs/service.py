@@ -82,7 +82,9 @@ def submit_training(
 
 def get(session: Session, workspace_id: UUID, job_id: UUID, *, lock: bool = False) -> Job:
     query = select(Job).where(Job.id == job_id, Job.workspace_id == workspace_id)
-    job = session.scalar(query.with_for_update() if lock else query)
+    if lock:  # what this session read before it had the lock may be out of date
+        query = query.with_for_update().execution_options(populate_existing=True)
+    job = session.scalar(query)
     if job is None:
         raise NotFound(f"There is no job {job_id} here. GET /v1/jobs lists them.")
     return job
@@ -126,8 +128,15 @@ def cancel(session: Session, workspace_id: UUID, job_id: UUID) -> Job:
 
 
 def release_dataset(session: Session, dataset: Dataset) -> None:
-    """Make sure that no job needs the dataset: its ingestion is cancelled, a waiting or running training refuses."""
-    active = session.scalars(select(Job).where(Job.dataset_id == dataset.id, Job.state.not_in(TERMINAL))).all()
+    """Make sure that no job needs the dataset: its ingestion is cancelled, a waiting or running training refuses.
+
+    Locks the dataset. Raises `NotFound` if it was deleted meanwhile.
+    """
+    unfinished = select(Job).where(Job.dataset_id == dataset.id, Job.state.not_in(TERMINAL)).order_by(Job.id)
+    # Jobs before their dataset, as a worker does that ends an ingestion: the other way round they wait for each other.
+    session.scalars(unfinished.with_for_update().execution_options(populate_existing=True)).all()
+    datasets.get(session, dataset.workspace_id, dataset.id, lock=True)
+    active = session.scalars(unfinished).all()
     trainings = [str(job.id) for job in active if job.kind is JobKind.train]
     if trainings:
         raise Conflict(

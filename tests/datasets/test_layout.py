@@ -181,3 +181,10 @@ def test_too_many_classes() -> None:
     with pytest.raises(Invalid) as caught:
         check_counts({str(i): {"train": 2} for i in range(10_001)})
     assert caught.value.code == "too_many_classes"
+
+
+def test_a_class_name_that_no_folder_could_have() -> None:
+    long = "x" * 256
+    layout = read_layout([*PAIR, f"{long}/1.jpg", f"{long}/2.jpg"])
+    assert problems(layout) == {f"{long[:60]}…": "class_name_too_long"}
+    check_layout(read_layout([*PAIR, f"{long[:255]}/1.jpg", f"{long[:255]}/2.jpg"]))

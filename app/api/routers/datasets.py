@@ -84,7 +84,7 @@ async def create_dataset(
     options: Annotated[UploadOptions, Query()],
     key: IdempotencyKey = None,
 ) -> Any:
-    """Send the archive as the body (`curl -T pets.zip`) or as a form (`curl -F file=@pets.zip`).
+    """Send the archive as the body (`curl -X POST -T pets.zip`) or as a form (`curl -F file=@pets.zip`).
 
     The layout is checked before this call answers; the images are then verified one by one, which
     `GET /v1/datasets/{id}?wait=60` waits for.
@@ -155,7 +155,7 @@ async def get_dataset(dataset_id: str, reader: Reader, services: ServicesDep, wa
 @router.delete("/{dataset_id}", status_code=204, responses=problems(404, 409), summary="Delete a dataset")
 def delete_dataset(dataset_id: str, writer: Writer, session: WriteSession) -> Response:
     """Its images are freed unless another dataset holds them. Models trained on it stay."""
-    dataset = datasets.get(session, writer.workspace_id, dataset_id, lock=True)
+    dataset = datasets.get(session, writer.workspace_id, dataset_id)
     jobs.release_dataset(session, dataset)
     datasets.delete(session, dataset)
     return Response(status_code=204)

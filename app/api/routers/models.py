@@ -7,10 +7,11 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
 
 from app.api.deps import Cursor, Limit, Predictor, Reader, ReadSession, Services, ServicesDep, Writer, WriteSession
 from app.api.views import ListOut, problems
-from app.core.errors import FieldError, Invalid, UnsupportedMedia
+from app.core.errors import FieldError, Invalid, Malformed, UnsupportedMedia
 from app.datasets.limits import intake_limits
 from app.predictions import service as predictions
 from app.predictions.schemas import PredictOut
@@ -105,10 +106,11 @@ async def _read_images(request: Request, max_files: int) -> list[SentImage]:
         data = await request.body()
         images = [SentImage(data, None)] if data else []
     else:
-        raise UnsupportedMedia(
+        detail = (
             f"A body of type {content_type!r} is not an image. Send -H 'Content-Type: image/jpeg' with "
             "--data-binary @x.jpg, or a form with -F file=@x.jpg."
         )
+        raise UnsupportedMedia(detail, errors=[FieldError("Content-Type", detail, "unsupported_media_type")])
     if not images:
         detail = "No image was sent. Send --data-binary @x.jpg with its Content-Type, or -F file=@x.jpg."
         raise Invalid(detail, code="no_image", errors=[FieldError("file", detail, "no_image")])
@@ -117,10 +119,20 @@ async def _read_images(request: Request, max_files: int) -> list[SentImage]:
 
 async def _read_form(request: Request, max_files: int) -> list[SentImage]:
     images = []
-    async with request.form(max_files=max_files, max_fields=8) as form:
-        for name, part in form.multi_items():
-            if name != "file" or not isinstance(part, UploadFile):
-                detail = f"There is no form field {name!r}: each image is a file part named 'file'."
-                raise Invalid(detail, errors=[FieldError(name, detail, "unknown_field")])
-            images.append(SentImage(await part.read(), part.filename))
+    try:
+        # One more than the limit, so that it is ours to say what is wrong.
+        form = await request.form(max_files=max_files + 1, max_fields=8)
+    except HTTPException as error:
+        if error.status_code != 400:
+            raise
+        detail = f"The form cannot be read ({error.detail.rstrip('.')}). Send it with curl -F file=@a.jpg -F file=@b.jpg."
+        raise Malformed(detail, errors=[FieldError("body", detail, "malformed")]) from None
+    for name, part in form.multi_items():
+        if name != "file" or not isinstance(part, UploadFile):
+            detail = f"There is no form field {name!r}: each image is a file part named 'file'."
+            raise Invalid(detail, errors=[FieldError(name, detail, "unknown_field")])
+        if len(images) == max_files:
+            detail = f"More than {max_files} images were sent. Send them in several calls, or raise GRAFT_MAX_PREDICT_FILES."
+            raise Invalid(detail, code="too_many_files", errors=[FieldError("file", detail, "too_many_files")])
+        images.append(SentImage(await part.read(), part.filename))
     return images

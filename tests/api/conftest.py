@@ -1,0 +1,111 @@
+"""Real applications over real ASGI: one of a test's own, and one for all tests with a real worker beside it."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from app.api.app import create_app
+from app.core.settings import Settings
+from app.vision.config import TrainConfig
+from app.vision.run import FitResult, Sample
+from app.vision.training import fit
+from app.vision.weights import BUNDLED
+from tests.api.calls import CLASSES, Api
+from tests.images import REPOSITORY, photo
+from tests.stages import TINY, Silent, Stage
+
+MakeApi = Callable[..., Api]
+
+
+@contextmanager
+def open_api(settings: Settings) -> Iterator[Api]:
+    # A crash is an answer to its caller, as it is behind a real server, and no exception in the test.
+    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+        services = client.app.state.services  # type: ignore[attr-defined]
+        yield Api(client, Stage(settings, services.database, services.store))
+
+
+@pytest.fixture
+def make_api(settings: Settings, sqlite_url: str) -> Iterator[MakeApi]:
+    """Makes this test's service; keywords are settings."""
+    with ExitStack() as stack:
+        yield lambda **given: stack.enter_context(open_api(settings.model_copy(update=given)))
+
+
+@pytest.fixture
+def api(make_api: MakeApi) -> Api:
+    """A service of this test's own, with nobody who works."""
+    return make_api()
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> FitResult:
+    """A model that tells ants from bees."""
+    folder = tmp_path_factory.mktemp("trained")
+    samples = []
+    for label, name in enumerate(CLASSES):
+        for number in range(12):
+            path = folder / f"{name}-{number}.png"
+            photo(label, number).save(path)
+            samples.append(Sample(path, label, "train" if number < 8 else "val"))
+    config = TrainConfig(**TINY)  # type: ignore[arg-type]
+    weights = BUNDLED / "resnet18-tiny64.safetensors"
+    return fit(config, samples, CLASSES, weights=weights, workdir=folder, observer=Silent())
+
+
+@pytest.fixture
+def model_id(api: Api, trained: FitResult) -> str:
+    return api.model(trained)
+
+
+@pytest.fixture(scope="session")
+def shared(migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    """One service for all tests that leave no datasets or jobs behind."""
+    home = tmp_path_factory.mktemp("shared")
+    shutil.copy(migrated_sqlite, home / "graftwork.db")
+    with open_api(Settings(home=home, weights_download=False, _env_file=None)) as found:  # type: ignore[call-arg]
+        yield found
+
+
+@contextmanager
+def worker_process(home: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """`python -m worker`, stopped as an operator stops it."""
+    environment: dict[str, Any] = os.environ | {
+        "GRAFT_HOME": str(home),
+        "GRAFT_WEIGHTS_DOWNLOAD": "false",
+        "GRAFT_POLL_SECONDS": "0.05",
+        "GRAFT_HEARTBEAT_SECONDS": "0.3",
+    }
+    with (home / "worker.log").open("ab") as log:
+        command = [sys.executable, "-m", "worker", "--with-parent"]
+        worker = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdin=subprocess.PIPE, stderr=log)
+    try:
+        yield worker
+    finally:
+        assert worker.stdin is not None
+        worker.stdin.close()
+        worker.wait(60)
+
+
+@pytest.fixture(scope="session")
+def worked(migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Api]]:
+    """Gives workspaces in one service that has a worker."""
+    home = tmp_path_factory.mktemp("worked")
+    shutil.copy(migrated_sqlite, home / "graftwork.db")
+    settings = Settings(home=home, weights_download=False, _env_file=None)  # type: ignore[call-arg]
+    with open_api(settings) as first, worker_process(home):
+        yield lambda: Api(first.client, first.stage)
+
+
+@pytest.fixture
+def working(worked: Callable[[], Api]) -> Api:
+    """A workspace of this test's own in a service that has a worker."""
+    return worked()

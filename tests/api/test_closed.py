@@ -1,0 +1,169 @@
+"""Every route is closed unless it stands on the short list of open ones; a key opens what its scope and workspace hold."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID
+
+import pytest
+from fastapi.routing import APIRoute
+from starlette.routing import BaseRoute
+
+from app.auth.schemas import Scope
+from app.core.ids import new_id
+from app.vision.run import FitResult
+from tests.api.calls import Api, Caller, problem
+
+OPEN = {
+    ("GET", "/healthz"),
+    ("GET", "/readyz"),
+    ("GET", "/docs"),
+    ("GET", "/docs/oauth2-redirect"),
+    ("GET", "/openapi.json"),
+}
+# What each closed route asks for. A new route has to be written down here.
+SCOPES = {
+    ("GET", "/v1/backbones"): Scope.read,
+    ("POST", "/v1/datasets"): Scope.write,
+    ("GET", "/v1/datasets"): Scope.read,
+    ("GET", "/v1/datasets/{dataset_id}"): Scope.read,
+    ("DELETE", "/v1/datasets/{dataset_id}"): Scope.write,
+    ("POST", "/v1/jobs"): Scope.write,
+    ("GET", "/v1/jobs"): Scope.read,
+    ("GET", "/v1/jobs/{job_id}"): Scope.read,
+    ("POST", "/v1/jobs/{job_id}:cancel"): Scope.write,
+    ("GET", "/v1/jobs/{job_id}/metrics"): Scope.read,
+    ("GET", "/v1/jobs/{job_id}/events"): Scope.read,
+    ("GET", "/v1/models"): Scope.read,
+    ("GET", "/v1/models/{model_id}"): Scope.read,
+    ("DELETE", "/v1/models/{model_id}"): Scope.write,
+    ("POST", "/v1/models/{model_id}/predict"): Scope.predict,
+    ("POST", "/v1/keys"): Scope.admin,
+    ("GET", "/v1/keys"): Scope.admin,
+    ("DELETE", "/v1/keys/{key_id}"): Scope.admin,
+}
+WITH_ID = [route for route in SCOPES if "{" in route[1]]
+
+
+def walk(routes: list[BaseRoute]) -> Iterator[tuple[str, str]]:
+    """Every method and path of the application, those that the schema leaves out too."""
+    for route in routes:
+        included = getattr(route, "original_router", None)
+        if included is not None:
+            yield from walk(included.routes)
+        else:
+            path, methods = getattr(route, "path"), getattr(route, "methods")  # noqa: B009 - a mount has neither
+            for method in methods - {"HEAD"} if not isinstance(route, APIRoute) else methods:
+                yield method, path
+
+
+def filled(path: str, value: str | None = None) -> str:
+    return re.sub(r"\{\w+\}", value or str(new_id()), path)
+
+
+def test_every_route_is_written_down_here(shared: Api) -> None:
+    found = list(walk(shared.client.app.routes))  # type: ignore[attr-defined]
+    assert set(found) == OPEN | SCOPES.keys()
+    assert len(found) == len(set(found))
+
+
+def test_the_walk_finds_what_the_schema_describes(shared: Api) -> None:
+    described = {
+        (method.upper(), path)
+        for path, operations in shared.nobody.get("/openshared.json").json()["paths"].items()
+        for method in operations
+    }
+    assert described == SCOPES.keys() | {("GET", "/healthz"), ("GET", "/readyz")}
+
+
+@pytest.mark.parametrize(("method", "path"), sorted(OPEN))
+def test_open_routes_answer_without_a_key(shared: Api, method: str, path: str) -> None:
+    assert shared.nobody(method, path).status_code == 200
+
+
+@pytest.mark.parametrize(("method", "path"), SCOPES)
+def test_closed_routes_need_a_key(shared: Api, method: str, path: str) -> None:
+    response = shared.nobody(method, filled(path))
+    problem(response, 401, "unauthenticated", remedy="graft keys create")
+    assert response.headers["www-authenticate"] == 'Bearer realm="graftwork"'
+
+
+@pytest.mark.parametrize(("method", "path"), SCOPES)
+@pytest.mark.parametrize(
+    "authorization",
+    ["Bearer gw_wrong", "Bearer", "Bearer ", "Basic Z3c6Z3c=", "gw_wrong", "Bearer gw_\u00e9\u00e8".encode("latin-1")],
+)
+def test_a_wrong_key_opens_nothing(shared: Api, method: str, path: str, authorization: Any) -> None:
+    response = shared.client.request(method, filled(path), headers={"Authorization": authorization})
+    problem(response, 401, "unauthenticated")
+
+
+@pytest.mark.parametrize(("method", "path"), SCOPES)
+def test_a_revoked_key_opens_nothing(shared: Api, method: str, path: str) -> None:
+    made = shared.admin.post("/v1/keys", json={"name": "leaver", "scopes": ["admin"]}).json()
+    leaver = Caller(shared.client, made["secret"])
+    assert leaver.get("/v1/keys").status_code == 200
+    assert shared.admin.delete(f"/v1/keys/{made['id']}").status_code == 200
+    problem(leaver(method, filled(path)), 401, "key_revoked", remedy="leaver")
+
+
+@pytest.mark.parametrize(("method", "path"), SCOPES)
+@pytest.mark.parametrize("scope", Scope)
+def test_a_key_does_what_its_scope_covers(shared: Api, method: str, path: str, scope: Scope) -> None:
+    needed = SCOPES[method, path]
+    response = shared.caller(shared.workspace, scope)(method, filled(path))
+    if scope.covers(needed):
+        assert response.status_code not in (401, 403), response.text
+    else:
+        problem(response, 403, "missing_scope", remedy=f"--scope {needed}")
+
+
+def test_a_read_key_changes_nothing(shared: Api) -> None:
+    for method, path in SCOPES:
+        if method != "GET":
+            assert shared.read(method, filled(path)).status_code == 403
+    assert all(SCOPES[route] is Scope.read for route in SCOPES if route[0] == "GET" and route[1] != "/v1/keys")
+
+
+@pytest.mark.parametrize(("method", "path"), WITH_ID)
+def test_what_another_workspace_has_is_not_there(api: Api, trained: FitResult, method: str, path: str) -> None:
+    dataset = api.dataset("pets")
+    model = api.model(trained)
+    job = api.job("pets")
+    key = api.admin.get("/v1/keys").json()["items"][0]["id"]
+    existing = {"dataset_id": dataset, "job_id": job, "model_id": model, "key_id": key}
+    stranger = api.caller(api.stage.workspace(), Scope.admin)
+    (name,) = re.findall(r"\{(\w+)\}", path)
+    body = {"content": b"\xff", "headers": {"Content-Type": "image/jpeg"}} if path.endswith("/predict") else {}
+
+    problem(stranger(method, filled(path, existing[name]), **body), 404, "not_found")
+    api.write.post(f"/v1/jobs/{job}:cancel")  # so that its stream of events ends
+    assert UUID(existing[name])
+    assert api.admin(method, filled(path, existing[name]), **body).status_code not in (403, 404)
+
+
+def test_a_dataset_of_another_workspace_cannot_be_named_either(api: Api) -> None:
+    dataset = api.dataset("pets")
+    stranger = api.caller(api.stage.workspace(), Scope.admin)
+    problem(stranger.get("/v1/datasets/pets"), 404, "not_found")
+    problem(stranger.delete("/v1/datasets/pets"), 404, "not_found")
+    for reference in ("pets", dataset):
+        problem(stranger.post("/v1/jobs", json={"dataset": reference}), 422, "unknown_dataset", "dataset")
+    assert api.read.get("/v1/datasets/pets").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/v1/datasets", "/v1/jobs", "/v1/jobs?kind=ingest", "/v1/models", "/v1/keys"])
+def test_lists_show_the_callers_workspace_alone(api: Api, trained: FitResult, path: str) -> None:
+    api.model(trained)
+    stranger = api.caller(api.stage.workspace(), Scope.admin)
+    mine = {item["id"] for item in api.admin.get(path).json()["items"]}
+    theirs = {item["id"] for item in stranger.get(path).json()["items"]}
+    assert mine
+    assert not mine & theirs
+
+
+def test_without_a_key_a_broken_body_is_not_looked_at(shared: Api) -> None:
+    headers = {"Content-Type": "application/json"}
+    for path in ("/v1/jobs", "/v1/keys"):
+        problem(shared.nobody.post(path, content=b"{", headers=headers), 401, "unauthenticated")
+        problem(shared.nobody.post(path, content=b" " * 2_000_000, headers=headers), 401, "unauthenticated")

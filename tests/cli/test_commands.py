@@ -1,0 +1,240 @@
+"""The `graft` command as a person or a script uses it: real processes against a real service."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import images
+from tests.e2e import deployments
+from tests.e2e.deployments import GRAFT, Deployment, environment
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    with deployments.embedded(tmp_path_factory.mktemp("cli") / "home") as deployment:
+        yield deployment
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of three classes, and one file in it that is no image."""
+    folder = tmp_path_factory.mktemp("textures") / "textures"
+    for label, name in enumerate(("brick", "moss", "sky")):
+        (folder / name).mkdir(parents=True)
+        for seed in range(12):
+            (folder / name / f"{seed}.jpg").write_bytes(images.jpeg(images.photo(label, seed, (96, 80))))
+    (folder / "moss" / "note.jpg").write_text("not an image")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(service: Deployment, folder: Path) -> dict[str, Any]:
+    """The model that `graft datasets push` and `graft train` end in."""
+    pushed = graft(service, "datasets", "push", str(folder), "--json")
+    assert pushed.returncode == 0, pushed.stderr
+    dataset = json.loads(pushed.stdout)
+    assert dataset["name"] == "textures"
+    assert [one["file"] for one in dataset["report"]["rejected"]] == ["moss/note.jpg"]
+    done = graft(service, "train", "textures", "--epochs", "5", "--json")
+    assert done.returncode == 0, done.stderr
+    model: dict[str, Any] = json.loads(done.stdout)
+    return model
+
+
+def graft(service: Deployment, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    variables = {**service.environment, **more}
+    return subprocess.run([*GRAFT, *arguments], env=variables, cwd=service.home, capture_output=True, text=True)
+
+
+def test_help_answers_without_the_heavy_libraries() -> None:
+    code = (
+        "import sys\n"
+        "sys.argv = ['graft', '--help']\n"
+        "from app.cli.main import run\n"
+        "try:\n"
+        "    run()\n"
+        "finally:\n"
+        "    heavy = {'torch', 'torchvision', 'sqlalchemy', 'fastapi', 'httpx2', 'numpy'} & set(sys.modules)\n"
+        "    assert not heavy, heavy\n"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr
+    for command in ("up", "demo", "train", "predict", "backbones", "datasets", "jobs", "keys"):
+        assert f" {command} " in answer.stdout
+
+
+def test_push_and_train_show_a_person_what_came_out(service: Deployment, folder: Path, trained: dict[str, Any]) -> None:
+    shown = graft(service, "datasets", "show", "textures")
+    assert "36 of 37 files kept" in shown.stdout
+    assert "moss/note.jpg" in shown.stdout
+    model = graft(service, "models", "show", "textures")
+    assert "precision" in model.stdout
+    for name in ("brick", "moss", "sky"):
+        assert name in model.stdout
+    assert "textures" in graft(service, "datasets", "list").stdout
+    assert trained["id"] in graft(service, "models", "list", "--json").stdout
+
+
+def test_predict_by_name_and_by_id(service: Deployment, folder: Path, trained: dict[str, Any]) -> None:
+    files = [str(folder / "brick" / "0.jpg"), str(folder / "sky" / "1.jpg")]
+    by_name = graft(service, "predict", "textures", *files, "--json")
+    assert by_name.returncode == 0, by_name.stderr
+    items = json.loads(by_name.stdout)["items"]
+    assert [item["predictions"][0]["label"] for item in items] == ["brick", "sky"]
+    assert json.loads(graft(service, "predict", trained["id"], *files, "--json").stdout)["items"] == items
+    assert "brick" in graft(service, "predict", "textures", *files).stdout
+
+
+def test_predict_exits_1_where_an_image_could_not_be_read(
+    service: Deployment, folder: Path, trained: dict[str, Any]
+) -> None:
+    answer = graft(service, "predict", "textures", str(folder / "sky" / "0.jpg"), str(folder / "moss" / "note.jpg"))
+    assert answer.returncode == 1
+    assert "sky" in answer.stdout
+
+
+def test_jobs_are_listed_shown_watched_and_cancelled(service: Deployment, trained: dict[str, Any]) -> None:
+    (job,) = json.loads(graft(service, "jobs", "list", "--json").stdout)["items"]
+    assert job["state"] == "succeeded"
+    shown = json.loads(graft(service, "jobs", "show", job["id"], "--json").stdout)
+    assert len(shown["epochs"]) == 5
+    assert "val_accuracy" in graft(service, "jobs", "show", job["id"]).stdout
+    assert graft(service, "jobs", "watch", job["id"]).returncode == 0
+    detached = graft(service, "train", "textures", "--train", "all", "--epochs", "900", "--detach")
+    assert detached.returncode == 0, detached.stderr
+    long_job = detached.stdout.strip()
+    assert graft(service, "jobs", "cancel", long_job).stdout.strip() in ("cancelling", "cancelled")
+    watched = graft(service, "jobs", "watch", long_job)
+    assert watched.returncode == 1
+    assert "cancelled" in watched.stderr
+    assert graft(service, "jobs", "cancel", job["id"]).returncode == 1
+
+
+def test_keys_are_made_used_and_revoked(service: Deployment) -> None:
+    secret = graft(service, "keys", "create", "reader", "--scope", "read").stdout.strip()
+    assert secret.startswith("gw_")
+    assert graft(service, "datasets", "list", GRAFT_API_KEY=secret).returncode == 0
+    refused = graft(service, "keys", "list", GRAFT_API_KEY=secret)
+    assert refused.returncode == 4
+    assert "admin" in refused.stderr
+    keys = json.loads(graft(service, "keys", "list", "--json").stdout)["items"]
+    (made,) = [key for key in keys if key["name"] == "reader"]
+    assert graft(service, "keys", "revoke", made["id"]).returncode == 0
+    gone = graft(service, "datasets", "list", GRAFT_API_KEY=secret)
+    assert gone.returncode == 4
+    assert "revoked" in gone.stderr
+
+
+def test_backbones_are_listed_with_advice(service: Deployment) -> None:
+    listed = graft(service, "backbones")
+    assert "resnet50" in listed.stdout
+    assert "resnet18-tiny64 *" in listed.stdout
+    (one,) = json.loads(graft(service, "backbones", "resnet50", "--json").stdout)["items"]
+    assert one["depth"] == 50
+    assert one["advice"] in " ".join(graft(service, "backbones", "resnet50", COLUMNS="400").stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "says"),
+    [
+        (["train", "nothing"], 1, "no dataset 'nothing'"),
+        (["train", "nothing", "--learning-rate", "-1"], 1, "learning_rate"),
+        (["train", "nothing", "--backbone", "resnet19"], 1, "resnet18"),
+        (["datasets", "push", "no-such-folder"], 1, "no-such-folder"),
+        (["predict", "nothing", "x.jpg"], 1, "no model 'nothing'"),
+        (["jobs", "show", "not-an-id"], 1, "job_id"),
+        (["train"], 2, "graft train --help"),
+        (["nonsense"], 2, "nonsense"),
+        (["up", "--port", "99999"], 2, "port"),
+    ],
+)
+def test_an_error_is_one_line_that_says_what_to_do(
+    service: Deployment, arguments: list[str], exit_code: int, says: str
+) -> None:
+    answer = graft(service, *arguments)
+    assert answer.returncode == exit_code, answer.stderr
+    assert says in answer.stderr
+    assert len(answer.stderr.strip().splitlines()) == 1
+    assert answer.stdout == ""
+
+
+def test_a_service_that_is_away_and_a_wrong_key_have_exit_codes_of_their_own(service: Deployment) -> None:
+    away = graft(service, "jobs", "list", GRAFT_URL="http://127.0.0.1:9")
+    assert away.returncode == 3
+    assert "graft up" in away.stderr
+    assert graft(service, "jobs", "list", GRAFT_API_KEY="gw_wrong").returncode == 4
+    bad = graft(service, "jobs", "list", GRAFT_PORT="many")
+    assert bad.returncode == 1
+    assert "GRAFT_PORT" in bad.stderr
+
+
+def test_one_folder_serves_one_service(service: Deployment) -> None:
+    second = graft(service, "up", "--port", "0")
+    assert second.returncode == 1
+    assert "already" in second.stderr
+
+
+def test_the_key_file_is_for_its_owner_alone(service: Deployment) -> None:
+    assert (service.home / "client.json").stat().st_mode & 0o077 == 0
+
+
+def _group_is_alive(group: int) -> bool:
+    """Whether anything of a process group is left; it is given ten seconds to go."""
+    for _ in range(100):
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def test_the_service_stops_on_ctrl_c_and_comes_back_with_what_it_had(tmp_path: Path, folder: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    key = ""
+    for round_ in range(2):
+        variables = environment(home)
+        process = subprocess.Popen(
+            [*GRAFT, "up", "--port", "0"], env=variables, cwd=home, stderr=subprocess.PIPE, text=True,
+            start_new_session=True,
+        )  # fmt: skip
+        assert process.stderr is not None
+        while "is ready at" not in process.stderr.readline():
+            assert process.poll() is None
+        saved = json.loads((home / "client.json").read_text())
+        service = Deployment(None, saved["url"], saved["key"], home, variables)  # type: ignore[arg-type]
+        if round_ == 0:
+            key = saved["key"]
+            assert graft(service, "datasets", "push", str(folder)).returncode == 0
+        else:
+            assert saved["key"] == key
+            assert "textures" in graft(service, "datasets", "list").stdout
+        os.killpg(process.pid, signal.SIGINT)  # what a terminal does
+        assert process.wait(60) == 0
+        process.stderr.close()
+        assert not _group_is_alive(process.pid)
+    assert not any((home / "scratch").iterdir())
+
+
+def test_the_demo_runs_on_a_users_own_images_and_leaves_nothing(tmp_path: Path, folder: Path) -> None:
+    variables = {**environment(tmp_path), "TMPDIR": str(tmp_path), "HOME": str(tmp_path), "COLUMNS": "120"}
+    variables.pop("GRAFT_HOME")
+    answer = subprocess.run(
+        [*GRAFT, "demo", "--data", str(folder)], env=variables, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert answer.returncode == 0, answer.stderr
+    assert "precision" in answer.stdout
+    assert "of 3 right" in answer.stdout
+    assert "33 of 34 files kept" in answer.stdout
+    assert list(tmp_path.iterdir()) == []

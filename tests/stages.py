@@ -1,0 +1,126 @@
+"""Bring a service to where a test begins: a workspace with keys, a dataset that is ready, a trained model. No worker."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from app.auth import service as auth
+from app.auth.schemas import Scope
+from app.core.database import Database
+from app.core.ids import new_id
+from app.core.settings import Settings
+from app.datasets import service as datasets
+from app.datasets.ingestion import ingest
+from app.datasets.limits import archive_limits, intake_limits
+from app.datasets.schemas import SplitOptions
+from app.jobs import queue
+from app.jobs import service as jobs
+from app.jobs.doorbell import SilentDoorbell
+from app.jobs.orm import Job
+from app.jobs.queue import Claim
+from app.jobs.schemas import TrainRequest
+from app.jobs.states import JobKind
+from app.jobs.weights import configured_weights
+from app.storage import BlobStore
+from app.vision.run import FitResult
+from tests.images import folder_zip
+from worker.results import record_result
+
+TINY = {"backbone": "resnet18-tiny64", "input_size": 32, "epochs": 2, "batch_size": 8}
+
+
+class Silent:
+    """An observer of training that never asks it to stop."""
+
+    def progress(self, phase: str, fraction: float, eta_s: float | None) -> None: ...
+    def epoch(self, metrics: dict[str, Any]) -> None: ...
+    def checkpoint(self, path: Path, epoch: int, step: int) -> None: ...
+    def should_stop(self) -> bool:
+        return False
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A workspace and the secret of one key for each scope."""
+
+    id: UUID
+    secrets: dict[Scope, str]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The parts of one service, as its API and its worker hold them."""
+
+    settings: Settings
+    database: Database
+    store: BlobStore
+
+    def workspace(self, name: str | None = None) -> Workspace:
+        with self.database.writing() as session:
+            workspace = auth.ensure_workspace(session, name or f"workspace-{new_id()}")
+            secrets = {scope: auth.create_key(session, workspace.id, scope.value, [scope])[1] for scope in Scope}
+            return Workspace(workspace.id, secrets)
+
+    def upload(self, workspace: Workspace, name: str, archive: bytes | None = None) -> UUID:
+        """A dataset that waits to be read."""
+        archive = archive or folder_zip({"ants": 8, "bees": 8}, split={"train": 8, "val": 4})
+        upload = datasets.Upload(self.store.put_bytes(archive), "zip", None)
+        with self.database.writing() as session:
+            dataset = datasets.create(session, workspace.id, name, upload)
+            jobs.submit_ingestion(session, SilentDoorbell(), dataset, SplitOptions(), self.settings.max_attempts)
+            return dataset.id
+
+    def dataset(self, workspace: Workspace, name: str, archive: bytes | None = None) -> UUID:
+        """A dataset that is ready."""
+        dataset_id = self.upload(workspace, name, archive)
+        self.read_uploads()
+        return dataset_id
+
+    def read_uploads(self) -> None:
+        """Do what a worker does with the uploads that wait."""
+        while (job := self.claim(JobKind.ingest)) is not None:
+            ingested = ingest(
+                self.store.fetch(job.spec["archive_sha256"], self.settings.scratch),
+                self.store,
+                val_fraction=0.2,
+                test_fraction=0.0,
+                seed=0,
+                archive_limits=archive_limits(self.settings),
+                intake_limits=intake_limits(self.settings),
+                progress=lambda _: None,
+            )
+            with self.database.writing() as session:
+                record_result(session, Claim(job.id, job.epoch), ingested.to_dict())
+
+    def job(self, workspace: Workspace, dataset: str, **fields: Any) -> UUID:
+        """A training that waits."""
+        request = TrainRequest.model_validate({"dataset": dataset, **TINY, **fields})
+        config = jobs.plan_training(request, configured_weights(self.settings))
+        with self.database.writing() as session:
+            job = jobs.submit_training(
+                session, SilentDoorbell(), workspace.id, request, config, self.settings.max_attempts
+            )
+            return job.id
+
+    def claim(self, kind: JobKind, lease_seconds: float = 600.0) -> Job | None:
+        with self.database.writing() as session:
+            return queue.claim(session, [kind], "test", lease_seconds)
+
+    def finish(self, job: Job, trained: FitResult, classes: Sequence[str]) -> UUID:
+        """End a claimed training with that model; gives the model's id."""
+        artefact = self.store.put_file(trained.model_path)
+        body = {
+            "artefact": {"sha256": artefact.sha256, "size": artefact.size},
+            "classes": list(classes),
+            "preprocessing": trained.preprocessing.to_dict(),
+            "metrics": trained.metrics,
+            "best_epoch": trained.best_epoch,
+        }
+        with self.database.writing() as session:
+            record_result(session, Claim(job.id, job.epoch), body)
+        with self.database.reading() as session:
+            result = session.get_one(Job, job.id).result
+        assert result is not None
+        return UUID(result["model_id"])

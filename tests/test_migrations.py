@@ -1,0 +1,146 @@
+"""The migrations make the tables that the code describes, on both databases, forwards and backwards."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+from pathlib import Path
+
+import psycopg
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, inspect, select
+
+import app.api.orm
+import app.auth.orm
+import app.datasets.orm
+import app.jobs.orm
+import app.registry.orm  # noqa: F401
+from app.auth.orm import Workspace
+from app.auth.service import ensure_workspace
+from app.core.database import Base, Database
+from app.core.migrations import alembic_config, migrate
+
+ROOT = Path(__file__).parents[1]
+_numbers = count()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    """A database without any table."""
+    if request.param == "sqlite":
+        database = Database(f"sqlite:///{tmp_path / 'empty.db'}")
+        yield database
+        database.close()
+        return
+    postgres_url: Callable[[str], str] = request.getfixturevalue("postgres_url")
+    name = f"graft_empty_{next(_numbers)}"
+    with psycopg.connect(postgres_url("postgres"), autocommit=True) as server:
+        server.execute(f"CREATE DATABASE {name}")  # type: ignore[arg-type]
+        database = Database(postgres_url(name))
+        yield database
+        database.close()
+        server.execute(f"DROP DATABASE {name} WITH (FORCE)")  # type: ignore[arg-type]
+
+
+def tables(engine: Engine) -> set[str]:
+    return set(inspect(engine).get_table_names())
+
+
+def differences(connection: Connection) -> list[object]:
+    context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+    return list(compare_metadata(context, Base.metadata))
+
+
+def checks(engine: Engine) -> dict[str, set[str]]:
+    """The names of each table's check constraints, which Alembic does not compare."""
+    return {name: {str(one["name"]) for one in inspect(engine).get_check_constraints(name)} for name in tables(engine)}
+
+
+def downgrade(database: Database) -> None:
+    config = alembic_config()
+    with database.writing() as session:
+        config.attributes["connection"] = session.connection()
+        command.downgrade(config, "base")
+
+
+def test_there_is_one_head() -> None:
+    assert len(ScriptDirectory.from_config(alembic_config()).get_heads()) == 1
+
+
+def test_the_schema_is_what_the_code_describes(empty: Database) -> None:
+    migrate(empty)
+    with empty.engine.connect() as connection:
+        assert differences(connection) == []
+    assert tables(empty.engine) == {*Base.metadata.tables, "alembic_version"}
+
+
+def test_the_comparison_notices_a_difference(empty: Database) -> None:
+    migrate(empty)
+    with empty.writing() as session:
+        session.connection().exec_driver_sql("ALTER TABLE models DROP COLUMN artefact_size")
+    with empty.engine.connect() as connection:
+        assert [kind for kind, *_ in differences(connection)] == ["add_column"]  # type: ignore[misc]
+
+
+def test_the_check_constraints_are_those_of_the_code(empty: Database) -> None:
+    migrate(empty)
+    migrated = checks(empty.engine)
+    downgrade(empty)
+    Base.metadata.create_all(empty.engine)
+    assert checks(empty.engine) == migrated
+    assert migrated["jobs"] == {"ck_jobs_jobkind", "ck_jobs_jobstate"}
+
+
+def test_down_to_nothing_and_up_again(empty: Database) -> None:
+    migrate(empty)
+    downgrade(empty)
+    assert tables(empty.engine) == {"alembic_version"}
+    migrate(empty)
+    with empty.engine.connect() as connection:
+        assert differences(connection) == []
+
+
+def test_migrating_twice_changes_nothing(empty: Database) -> None:
+    migrate(empty)
+    with empty.writing() as session:
+        ensure_workspace(session, "kept")
+    migrate(empty)
+    with empty.reading() as session:
+        assert session.scalars(select(Workspace.name)).all() == ["kept"]
+
+
+def test_threads_that_migrate_at_once_end_in_one_schema(empty: Database) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(migrate, empty) for _ in range(4)]:
+            done.result()
+    with empty.engine.connect() as connection:
+        assert differences(connection) == []
+
+
+def test_processes_that_migrate_at_once_end_in_one_schema(empty: Database) -> None:
+    url = empty.url.render_as_string(hide_password=False)
+    program = (
+        "import sys; from app.core.database import Database; from app.core.migrations import migrate;"
+        "database = Database(sys.argv[1]); print('ready', flush=True); sys.stdin.readline(); migrate(database)"
+    )
+    processes = [
+        subprocess.Popen([sys.executable, "-c", program, url], cwd=ROOT, stdin=-1, stdout=-1, stderr=-1, text=True)
+        for _ in range(3)
+    ]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    for process in processes:
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors
+    with empty.engine.connect() as connection:
+        assert differences(connection) == []

@@ -1,0 +1,48 @@
+"""The child's end of the pipe, and the two ways in which its work ends early."""
+
+import threading
+from typing import Any, BinaryIO
+
+from app.storage import Blob
+from worker.messages import Kind, encode
+
+
+class StopRequested(Exception):
+    """The parent asked to stop; whatever is worth keeping has been reported."""
+
+
+class JobFailure(Exception):
+    """The job cannot succeed, and running it again would not help. `reason` is a `FailureReason`."""
+
+    def __init__(self, reason: str, detail: str, hint: str | None, report: dict[str, Any] | None = None) -> None:
+        super().__init__(detail)
+        self.body = {"failure": {"reason": reason, "detail": detail, "hint": hint}, "report": report}
+
+
+class Parent:
+    """Whom the child reports to."""
+
+    def __init__(self, output: BinaryIO) -> None:
+        self._output = output
+        self._stop = threading.Event()
+
+    def should_stop(self) -> bool:
+        return self._stop.is_set()
+
+    def request_stop(self, *_: Any) -> None:
+        self._stop.set()
+
+    def progress(self, phase: str, fraction: float, eta_seconds: float | None) -> None:
+        """`fraction` is 0 to 1 of the whole job."""
+        self.say("progress", {"phase": phase, "progress": fraction, "eta_seconds": eta_seconds})
+
+    def epoch(self, metrics: dict[str, Any]) -> None:
+        self.say("epoch", metrics)
+
+    def checkpoint(self, blob: Blob, epoch: int, step: int) -> None:
+        """The blob is in the store already: a row may never point to bytes that are not there."""
+        self.say("checkpoint", {"sha256": blob.sha256, "size": blob.size, "epoch": epoch, "step": step})
+
+    def say(self, kind: Kind, body: dict[str, Any]) -> None:
+        self._output.write(encode({"kind": kind, "body": body}))
+        self._output.flush()
