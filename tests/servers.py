@@ -83,10 +83,10 @@ def _open_to_all(path: Path) -> bool:
 
 
 @contextmanager
-def redis_server() -> Iterator[str]:
-    """Start a Redis that keeps nothing; gives its URL."""
+def redis_server(port: int | None = None) -> Iterator[str]:
+    """Start a Redis that keeps nothing, on that port or a free one; gives its URL."""
     with tempfile.TemporaryDirectory(prefix="graft-redis-") as name:
-        port, log = free_port(), Path(name) / "log"
+        port, log = port or free_port(), Path(name) / "log"
         command = [_redis_binary(), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", name]
         with running(command, log) as process:
             url = f"redis://127.0.0.1:{port}/0"

@@ -92,7 +92,8 @@ def _invalid(error: RequestValidationError) -> GraftError:
 def _field(error: Any) -> str:
     """`head.dropout` for ("body", "head", "dropout"); a union's branches are pydantic's business, not the caller's."""
     location = error["loc"][1:] if error["loc"][0] in ("body", "query", "path", "header") else error["loc"]
-    return ".".join(str(part) for part in location) or "body"
+    path = ".".join(str(part) for part in location) or "body"
+    return path.encode("utf-8", "backslashreplace").decode()  # JSON may hold names that UTF-8 cannot
 
 
 def _message(error: Any) -> str:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from subprocess import Popen
 
@@ -15,6 +16,7 @@ import httpx2
 
 from tests.servers import free_port, running
 
+_numbers = count(1)
 STARTS_WITHIN = 90.0  # seconds
 GRAFT = [sys.executable, "-m", "app.cli"]
 
@@ -50,31 +52,37 @@ def embedded(home: Path, **settings: str) -> Iterator[Deployment]:
 
 
 @contextmanager
-def team(home: Path, database_url: str, redis_url: str, **settings: str) -> Iterator[Deployment]:
+def team(
+    home: Path, database_url: str, redis_url: str, *, with_worker: bool = True, **settings: str
+) -> Iterator[Deployment]:
     """uvicorn, `celery worker`, PostgreSQL, Redis; the worker's own polling is off, so that only rings start jobs."""
     home.mkdir(parents=True, exist_ok=True)
-    variables = environment(
-        home,
-        GRAFT_DATABASE_URL=database_url,
-        GRAFT_REDIS_URL=redis_url,
-        GRAFT_BROKER_POLL_SECONDS="86400",
-        **settings,
-    )
+    broker = {"GRAFT_REDIS_URL": redis_url, "GRAFT_BROKER_POLL_SECONDS": "86400"}
+    variables = environment(home, GRAFT_DATABASE_URL=database_url, **{**broker, **settings})
     port = free_port()
     _run([*GRAFT, "migrate"], variables, home)
     key = json.loads(_run([*GRAFT, "keys", "create", "ci", "--scope", "admin", "--direct", "--json"], variables, home))
-    celery = [sys.executable, "-m", "celery", "-A", "worker.celery_app", "worker"]
+    log = home / "api.log"
     with ExitStack() as stack:
-        logs = {name: home / f"{name}.log" for name in ("api", "worker")}
-        api = stack.enter_context(running([*GRAFT, "api", "--port", str(port)], logs["api"], env=variables, cwd=home))
-        options = ["--pool=threads", "--concurrency=2", "--loglevel=info"]
-        worker = stack.enter_context(running([*celery, *options], logs["worker"], env=variables, cwd=home))
-        for log in logs.values():
-            stack.enter_context(_shown_if_failed(log))
+        api = stack.enter_context(running([*GRAFT, "api", "--port", str(port)], log, env=variables, cwd=home))
+        stack.enter_context(_shown_if_failed(log))
         http = stack.enter_context(_client(f"http://127.0.0.1:{port}", key["secret"]))
-        _wait_until_ready(http, api, logs["api"])
-        _wait_for_text(logs["worker"], "celery@", worker)
-        yield Deployment(http, f"http://127.0.0.1:{port}", key["secret"], home, variables)
+        _wait_until_ready(http, api, log)
+        deployment = Deployment(http, f"http://127.0.0.1:{port}", key["secret"], home, variables)
+        if with_worker:
+            stack.enter_context(celery_worker(deployment))
+        yield deployment
+
+
+@contextmanager
+def celery_worker(deployment: Deployment) -> Iterator[Popen[bytes]]:
+    """One more worker beside those that run; `running` stops it with SIGTERM, as a deploy does."""
+    log = deployment.home / f"worker-{next(_numbers)}.log"
+    celery = [sys.executable, "-m", "celery", "-A", "worker.celery_app", "worker"]
+    command = [*celery, "--pool=threads", "--concurrency=2", "--loglevel=info", "-n", f"{log.stem}@%h"]
+    with running(command, log, env=deployment.environment, cwd=deployment.home) as worker, _shown_if_failed(log):
+        _wait_for_text(log, "ready.", worker)
+        yield worker
 
 
 def _client(url: str, key: str) -> httpx2.Client:
@@ -119,7 +127,7 @@ def _wait_until_ready(http: httpx2.Client, process: Popen[bytes], log: Path) -> 
 def _wait_for_text(log: Path, text: str, process: Popen[bytes]) -> None:
     deadline = time.monotonic() + STARTS_WITHIN
     while time.monotonic() < deadline and process.poll() is None:
-        if text in log.read_text() and "ready" in log.read_text():
+        if text in log.read_text():
             return
         time.sleep(0.1)
     raise AssertionError(f"the worker did not start: {log.read_text()[-2000:]}")

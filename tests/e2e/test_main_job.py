@@ -141,7 +141,7 @@ def _classify(service: Deployment, model: dict[str, Any], archive: bytes, counts
         first, second = item["predictions"]
         assert first["probability"] >= second["probability"]
 
-    name, data = files[0]
+    data = files[0][1]
     raw = service.http.post(url, content=data, headers={"Content-Type": "image/jpeg"})
     assert raw.status_code == 200, raw.text
     (alone,) = raw.json()["items"]

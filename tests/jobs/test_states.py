@@ -33,8 +33,8 @@ def test_every_pair_of_states(before: JobState, after: JobState) -> None:
 
 def test_which_states_are_final_and_which_are_held() -> None:
     assert set(TRANSITIONS) == set(JobState)
-    assert TERMINAL == {"succeeded", "failed", "cancelled"}
-    assert HELD == {"running", "cancelling"}
+    assert {"succeeded", "failed", "cancelled"} == TERMINAL
+    assert {"running", "cancelling"} == HELD
 
 
 def test_every_state_can_be_reached_and_every_job_can_end() -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 from starlette.concurrency import run_in_threadpool
 
 from app.api.deps import (
@@ -67,6 +67,14 @@ class UploadOptions(SplitOptions):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$",
         description="Unique in the workspace; the file's name, or a part of its hash, if left out.",
     )
+
+    @field_validator("test_fraction")
+    @classmethod
+    def _leaves_some_to_train_on(cls, value: float, others: ValidationInfo) -> float:
+        val_fraction = others.data.get("val_fraction", 0.0)
+        if val_fraction + value >= 1:
+            raise ValueError(f"with val_fraction {val_fraction} nothing is left to train on; keep their sum below 1")
+        return value
 
 
 @router.post(

@@ -118,21 +118,26 @@ async def _read_images(request: Request, max_files: int) -> list[SentImage]:
 
 
 async def _read_form(request: Request, max_files: int) -> list[SentImage]:
-    images = []
     try:
-        # One more than the limit, so that it is ours to say what is wrong.
-        form = await request.form(max_files=max_files + 1, max_fields=8)
+        async with request.form(max_files=max_files, max_fields=8) as form:
+            return [await _read_part(name, part) for name, part in form.multi_items()]
     except HTTPException as error:
         if error.status_code != 400:
             raise
-        detail = f"The form cannot be read ({error.detail.rstrip('.')}). Send it with curl -F file=@a.jpg -F file=@b.jpg."
-        raise Malformed(detail, errors=[FieldError("body", detail, "malformed")]) from None
-    for name, part in form.multi_items():
-        if name != "file" or not isinstance(part, UploadFile):
-            detail = f"There is no form field {name!r}: each image is a file part named 'file'."
-            raise Invalid(detail, errors=[FieldError(name, detail, "unknown_field")])
-        if len(images) == max_files:
-            detail = f"More than {max_files} images were sent. Send them in several calls, or raise GRAFT_MAX_PREDICT_FILES."
-            raise Invalid(detail, code="too_many_files", errors=[FieldError("file", detail, "too_many_files")])
-        images.append(SentImage(await part.read(), part.filename))
-    return images
+        raise _bad_form(error.detail, max_files) from None
+
+
+async def _read_part(name: str, part: UploadFile | str) -> SentImage:
+    if name != "file" or not isinstance(part, UploadFile):
+        detail = f"There is no form field {name!r}: each image is a file part named 'file'."
+        raise Invalid(detail, errors=[FieldError(name, detail, "unknown_field")])
+    return SentImage(await part.read(), part.filename)
+
+
+def _bad_form(why: str, max_files: int) -> Invalid | Malformed:
+    """Starlette's refusal of a form, in our own words."""
+    if why.startswith("Too many files"):
+        detail = f"More than {max_files} images. Send them in several calls, or raise GRAFT_MAX_PREDICT_FILES."
+        return Invalid(detail, code="too_many_files", errors=[FieldError("file", detail, "too_many_files")])
+    detail = f"The form cannot be read ({why.rstrip('.')}). Send it with curl -F file=@a.jpg -F file=@b.jpg."
+    return Malformed(detail, errors=[FieldError("body", detail, "malformed")])

@@ -1,0 +1,211 @@
+"""The doorbell: rung after the commit, heard as a Celery message, and never in the way."""
+
+import logging
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+
+import kombu
+import pytest
+import redis
+from celery import Celery
+from celery.worker.request import Request
+from kombu.message import Message
+from sqlalchemy import select
+
+from app.auth.orm import Workspace
+from app.core.database import Database
+from app.core.logging import configure_logging
+from app.core.settings import Settings
+from app.jobs.doorbell import QUEUE, TASK, CeleryDoorbell, SilentDoorbell, open_doorbell, ring_after_commit
+from app.jobs.states import JobKind
+from tests.factories import ingestion, new_dataset, ready_dataset, training
+from tests.servers import free_port, redis_server
+
+WITHIN = 60  # seconds; only a test that fails waits so long
+
+
+class CountingDoorbell:
+    """Remembers who rang, and asks what could be seen at that moment."""
+
+    def __init__(self, database: Database) -> None:
+        self.rung: list[JobKind] = []
+        self.seen: list[list[str]] = []
+        self._database = database
+
+    def ring(self, kind: JobKind) -> None:
+        self.rung.append(kind)
+        with self._database.reading() as session:
+            self.seen.append(list(session.scalars(select(Workspace.name))))
+
+
+@pytest.fixture
+def broker(redis_url: str) -> Iterator[str]:
+    """A Redis database that nobody else uses."""
+    url = redis_url.rsplit("/", 1)[0] + "/9"
+    with closing(redis.Redis.from_url(url)) as client:
+        client.flushdb()
+        yield url
+        client.flushdb()
+
+
+def hear(broker: str) -> Message:
+    """The next message, as any Celery worker would take it."""
+    with kombu.Connection(broker) as connection, connection.SimpleQueue(QUEUE) as messages:
+        message = messages.get(timeout=WITHIN)
+        message.ack()
+        return message
+
+
+def test_it_rings_once_when_others_can_see_the_row(database: Database) -> None:
+    doorbell = CountingDoorbell(database)
+    with database.writing() as session:
+        session.add(Workspace(name="committed"))
+        ring_after_commit(session, doorbell, JobKind.train)
+        session.flush()
+        assert doorbell.rung == []
+    assert (doorbell.rung, doorbell.seen) == ([JobKind.train], [["committed"]])
+
+
+def test_a_released_savepoint_is_not_the_commit(database: Database) -> None:
+    doorbell = CountingDoorbell(database)
+    with database.writing() as session:
+        ring_after_commit(session, doorbell, JobKind.train)
+        with session.begin_nested():
+            session.add(Workspace(name="inner"))
+        assert doorbell.rung == []
+    assert (doorbell.rung, doorbell.seen) == ([JobKind.train], [["inner"]])
+
+
+def test_it_does_not_ring_for_what_was_rolled_back(database: Database) -> None:
+    doorbell = CountingDoorbell(database)
+
+    def breaks() -> None:
+        with database.writing() as session:
+            ring_after_commit(session, doorbell, JobKind.train)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        breaks()
+    assert doorbell.rung == []
+
+
+def test_a_session_that_goes_on_does_not_ring_again_nor_for_what_it_rolled_back(database: Database) -> None:
+    doorbell = CountingDoorbell(database)
+    with database.reading() as session:
+        ring_after_commit(session, doorbell, JobKind.ingest)
+        session.rollback()
+        session.commit()
+        assert doorbell.rung == []
+        session.connection()
+        ring_after_commit(session, doorbell, JobKind.train)
+        session.commit()
+        session.connection()
+        session.commit()
+    assert doorbell.rung == [JobKind.train]
+
+
+def test_each_job_rings_for_its_kind(database: Database) -> None:
+    doorbell = CountingDoorbell(database)
+    with database.writing() as session:
+        dataset = ready_dataset(session)
+        training(session, dataset, doorbell=doorbell)
+        training(session, dataset, doorbell=doorbell)
+        assert doorbell.rung == []
+    with database.writing() as session:
+        ingestion(session, new_dataset(session, "other"), doorbell=doorbell)
+    assert doorbell.rung == [JobKind.train, JobKind.train, JobKind.ingest]
+
+
+@pytest.mark.parametrize("kind", JobKind)
+def test_the_message_is_one_that_celery_reads(broker: str, kind: JobKind) -> None:
+    open_doorbell(broker).ring(kind)
+    message = hear(broker)
+    assert message.decode() == [[kind.value], {}, {}]
+    assert (message.content_type, message.content_encoding) == ("application/json", "utf-8")
+
+    with Celery("graftwork", broker=broker, set_as_current=False) as celery:
+
+        @celery.task(name=TASK)
+        def run_jobs(kind: str) -> str:
+            return kind
+
+        request = Request(message, app=celery, task=celery.tasks[TASK], hostname="test")
+        assert (request.name, request.args, request.kwargs) == (TASK, [kind.value], {})
+        assert request.id == request.root_id == request.correlation_id == message.properties["correlation_id"]
+        assert celery.tasks[request.name](*request.args) == kind.value
+
+
+def test_each_ring_is_a_message_of_its_own(broker: str) -> None:
+    doorbell = CeleryDoorbell(broker)
+    for kind in (JobKind.train, JobKind.ingest, JobKind.train):
+        doorbell.ring(kind)
+    heard = [hear(broker) for _ in range(3)]
+    assert [message.decode()[0] for message in heard] == [["train"], ["ingest"], ["train"]]
+    assert len({message.headers["id"] for message in heard}) == 3
+    with closing(redis.Redis.from_url(broker)) as client:
+        assert client.llen(QUEUE) == 0
+
+
+class Complaints(logging.Handler):
+    """Waits for warnings and remembers which thread gave them."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.threads: list[str] = []
+        self.heard = threading.Semaphore(0)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.name == "graftwork" and "doorbell_failed" in record.getMessage():
+            self.threads.append(str(record.threadName))
+            self.heard.release()
+
+
+@pytest.fixture
+def complaints() -> Iterator[Complaints]:
+    root, handler = logging.getLogger(), Complaints()
+    before, level = root.handlers[:], root.level
+    configure_logging(Settings())
+    root.addHandler(handler)
+    yield handler
+    root.handlers[:] = before
+    root.setLevel(level)
+
+
+def test_a_dead_broker_is_another_threads_business_and_later_rings_get_through(complaints: Complaints) -> None:
+    port = free_port()
+    doorbell = CeleryDoorbell(f"redis://127.0.0.1:{port}/0")
+    for _ in range(2):
+        doorbell.ring(JobKind.train)
+        assert complaints.heard.acquire(timeout=WITHIN)
+    assert complaints.threads == ["doorbell"] * 2
+    with redis_server(port) as url:
+        doorbell.ring(JobKind.ingest)
+        assert hear(url).decode()[0] == ["ingest"]
+
+
+def test_a_broker_that_dies_and_comes_back_is_rung_again(complaints: Complaints) -> None:
+    with redis_server() as url:
+        doorbell = CeleryDoorbell(url)
+        doorbell.ring(JobKind.train)
+        hear(url)
+    doorbell.ring(JobKind.train)
+    assert complaints.heard.acquire(timeout=WITHIN)
+    with redis_server(int(url.rsplit(":", 1)[1].split("/")[0])) as again:
+        doorbell.ring(JobKind.ingest)
+        assert hear(again).decode()[0] == ["ingest"]
+
+
+def test_a_broker_that_accepts_and_never_answers_is_given_up(complaints: Complaints) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        doorbell = CeleryDoorbell(f"redis://127.0.0.1:{silent.getsockname()[1]}/0")
+        doorbell.ring(JobKind.train)
+        assert complaints.heard.acquire(timeout=WITHIN)
+    assert complaints.threads == ["doorbell"]
+
+
+def test_without_a_broker_nobody_is_rung() -> None:
+    doorbell = open_doorbell(None)
+    assert isinstance(doorbell, SilentDoorbell)
+    doorbell.ring(JobKind.train)

@@ -1,0 +1,238 @@
+"""Whatever callers, workers and lost workers do in whatever order: a model of the queue, and what is always true."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from sqlalchemy import select
+
+from app.core.database import Database
+from app.core.errors import Conflict
+from app.datasets.orm import Dataset, DatasetState
+from app.jobs import events, queue
+from app.jobs import service as jobs
+from app.jobs.orm import Job
+from app.jobs.queue import Claim, ClaimLost
+from app.jobs.states import HELD, TERMINAL, JobKind, JobState
+from app.storage import Blob
+from tests.factories import EXPIRED, FAILURE, ingestion, new_dataset, sha, training, workspace
+
+ATTEMPTS = 2
+
+
+@dataclass
+class Expected:
+    """What the row of a job should say."""
+
+    kind: JobKind
+    state: JobState = JobState.queued
+    attempt: int = 0
+    holder: int | None = None  # the epoch of the claim that stands
+    expired: bool = False
+    progress: float = 0.0
+    checkpoints: int = 0
+
+
+class LifeOfJobs(RuleBasedStateMachine):
+    """Drives the real queue, and beside it the simplest account of what it should do."""
+
+    claims = Bundle("claims")
+    made = Bundle("made")
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.database = Database(f"sqlite:///{path}")
+        self.expected: dict[UUID, Expected] = {}
+        with self.database.writing() as session:
+            self.workspace_id = workspace(session).id
+
+    def teardown(self) -> None:
+        self.database.close()
+
+    def holds(self, held: Claim) -> Expected | None:
+        job = self.expected[held.job_id]
+        return job if job.holder == held.epoch else None
+
+    @staticmethod
+    def ends(job: Expected, state: JobState) -> None:
+        job.state, job.holder, job.checkpoints = state, None, 0
+
+    @staticmethod
+    def waits(job: Expected) -> None:
+        job.state, job.holder = JobState.queued, None
+
+    @rule(target=made, kind=st.sampled_from(JobKind))
+    def submit(self, kind: JobKind) -> UUID:
+        with self.database.writing() as session:
+            if kind is JobKind.train:
+                job = training(session, max_attempts=ATTEMPTS)
+            else:
+                dataset = new_dataset(session, f"upload {len(self.expected)}")
+                job = ingestion(session, dataset, max_attempts=ATTEMPTS)
+        self.expected[job.id] = Expected(kind)
+        return job.id
+
+    @rule(target=claims, kind=st.sampled_from(JobKind), expired=st.booleans())
+    def claim(self, kind: JobKind, expired: bool) -> Claim:
+        waiting = [job_id for job_id, job in self.expected.items() if (job.state, job.kind) == (JobState.queued, kind)]
+        with self.database.writing() as session:
+            assert queue.waiting(session, [kind]) == bool(waiting)
+            job = queue.claim(session, [kind], "worker", EXPIRED if expired else 600)
+        if job is None:
+            assert not waiting
+            # A claim that never was, for the rules below to be refused.
+            return Claim(next(iter(self.expected), self.submit(kind)), 0)
+        assert job.id == min(waiting)
+        found = self.expected[job.id]
+        found.state, found.attempt, found.holder = JobState.running, found.attempt + 1, job.epoch
+        found.expired, found.progress = expired, 0.0
+        return Claim(job.id, job.epoch)
+
+    @rule(held=claims, expired=st.booleans())
+    def renew(self, held: Claim, expired: bool) -> None:
+        job = self.holds(held)
+        try:
+            with self.database.writing() as session:
+                state = queue.renew(session, held, EXPIRED if expired else 600)
+        except ClaimLost:
+            assert job is None
+        else:
+            assert job is not None
+            assert state is job.state
+            job.expired = expired
+
+    @rule(held=claims, progress=st.floats(0, 1.5))
+    def report(self, held: Claim, progress: float) -> None:
+        job = self.holds(held)
+        try:
+            with self.database.writing() as session:
+                queue.report_progress(session, held, "training", progress, 1.0)
+                queue.record_epoch(session, held, {"epoch": 1})
+        except ClaimLost:
+            assert job is None
+        else:
+            assert job is not None
+            job.progress = max(job.progress, min(progress, 1.0))
+
+    @rule(held=claims)
+    def checkpoint(self, held: Claim) -> None:
+        job = self.holds(held)
+        try:
+            with self.database.writing() as session:
+                queue.record_checkpoint(session, held, Blob(sha("x"), 1), 1, 1)
+        except ClaimLost:
+            assert job is None
+        else:
+            assert job is not None
+            job.checkpoints = min(job.checkpoints + 1, 2)
+
+    @rule(held=claims, how=st.sampled_from(["succeed", "fail", "retry", "cancelled", "release"]))
+    def finish(self, held: Claim, how: str) -> None:
+        job = self.holds(held)
+        try:
+            with self.database.writing() as session:
+                if how == "succeed":
+                    queue.succeed(session, queue.locked(session, held), {})
+                elif how in ("fail", "retry"):
+                    {"fail": queue.fail, "retry": queue.retry}[how](session, held, FAILURE)
+                else:
+                    {"cancelled": queue.cancelled, "release": queue.release}[how](session, held)
+        except ClaimLost:
+            assert job is None
+            return
+        except Conflict:  # out of turn
+            assert job is not None
+            assert (how, job.state) in (("succeed", JobState.cancelling), ("cancelled", JobState.running))
+            return
+        assert job is not None
+        if job.state is JobState.cancelling:
+            assert how != "succeed"
+            self.ends(job, JobState.cancelled)
+        elif how == "succeed":
+            job.progress = 1.0
+            self.ends(job, JobState.succeeded)
+        elif how == "release":
+            job.attempt -= 1
+            self.waits(job)
+        elif how == "retry" and job.attempt < ATTEMPTS:
+            self.waits(job)
+        else:
+            assert how in ("fail", "retry")
+            self.ends(job, JobState.failed)
+
+    @rule()
+    def expire(self) -> None:
+        overdue = {job_id for job_id, job in self.expected.items() if job.state in HELD and job.expired}
+        with self.database.writing() as session:
+            assert set(queue.expire(session)) == overdue
+        for job in (self.expected[job_id] for job_id in overdue):
+            if job.state is JobState.cancelling:
+                self.ends(job, JobState.cancelled)
+            elif job.attempt < ATTEMPTS:
+                self.waits(job)
+            else:
+                self.ends(job, JobState.failed)
+
+    @rule(job_id=made)
+    def cancel(self, job_id: UUID) -> None:
+        job = self.expected[job_id]
+        try:
+            with self.database.writing() as session:
+                jobs.cancel(session, self.workspace_id, job_id)
+        except Conflict:
+            assert job.state in (JobState.succeeded, JobState.failed)
+        else:
+            if job.state is JobState.queued:
+                self.ends(job, JobState.cancelled)
+            elif job.state is JobState.running:
+                job.state = JobState.cancelling
+
+    @invariant()
+    def rows_are_as_expected(self) -> None:
+        with self.database.reading() as session:
+            rows = {job.id: job for job in session.scalars(select(Job))}
+            assert set(rows) == set(self.expected)
+            for job_id, job in self.expected.items():
+                row = rows[job_id]
+                assert (row.state, row.attempt, row.progress) == (job.state, job.attempt, job.progress)
+                assert len(queue.checkpoints(session, job_id)) == job.checkpoints
+                assert row.attempt <= row.max_attempts
+                if job.holder is not None:
+                    assert queue.is_held(session, Claim(job_id, job.holder))
+
+    @invariant()
+    def what_is_true_of_every_job(self) -> None:
+        with self.database.reading() as session:
+            for job in session.scalars(select(Job)):
+                ended = job.state in TERMINAL
+                assert (job.finished_at is not None) == ended
+                assert (job.result is not None) == (job.state is JobState.succeeded)
+                assert (job.failure is not None) == (job.state is JobState.failed)
+                told = events.after(session, job.id, 0)
+                assert [one.seq for one in told] == list(range(1, job.event_seq + 1))
+                assert [one.data["state"] for one in told if one.type == "state"][-1] == job.state
+                assert not (ended and queue.checkpoints(session, job.id))
+                if job.kind is JobKind.ingest:
+                    failed = session.get_one(Dataset, job.dataset_id).state is DatasetState.failed
+                    assert failed == (job.state in (JobState.failed, JobState.cancelled))
+
+
+def test_the_life_of_jobs(migrated_sqlite: Path, tmp_path: Path) -> None:
+    def machine() -> LifeOfJobs:
+        return LifeOfJobs(shutil.copy(migrated_sqlite, tmp_path / "life.db"))
+
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=30,
+            stateful_step_count=40,
+            deadline=None,
+            derandomize=True,  # the same steps each time: a test says the same of the same code
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )

@@ -1,0 +1,612 @@
+"""The queue of job rows, on both databases: claims, leases, the fence, and how a job ends."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+from sqlalchemy import text, update
+from sqlalchemy.orm import Session
+
+from app.core.clock import DatabaseTime, utc_now
+from app.core.database import Database
+from app.core.errors import Conflict
+from app.datasets.orm import Dataset, DatasetState
+from app.jobs import events, queue
+from app.jobs import service as jobs
+from app.jobs.orm import Checkpoint, Job
+from app.jobs.queue import Claim, ClaimLost
+from app.jobs.states import TERMINAL, JobKind, JobState
+from app.storage import Blob
+from tests.factories import EXPIRED, FAILURE, claimed, ingested, ingestion, new_dataset, ready_dataset, sha, training
+from worker.results import record_result
+
+BOTH = [JobKind.train, JobKind.ingest]
+Write = Callable[[Session, Claim], object]
+
+
+def succeed(session: Session, held: Claim) -> None:
+    queue.succeed(session, queue.locked(session, held), {"model_id": "m"})
+
+
+def fail(session: Session, held: Claim) -> None:
+    queue.fail(session, held, FAILURE)
+
+
+def retry(session: Session, held: Claim) -> None:
+    queue.retry(session, held, FAILURE)
+
+
+def checkpoint(session: Session, held: Claim, name: str = "checkpoint", epoch: int = 1) -> None:
+    queue.record_checkpoint(session, held, Blob(sha(name), 10), epoch, epoch * 100)
+
+
+WRITES: dict[str, Write] = {
+    "renew": lambda session, held: queue.renew(session, held, 60),
+    "progress": lambda session, held: queue.report_progress(session, held, "training", 0.9, 1.0),
+    "epoch": lambda session, held: queue.record_epoch(session, held, {"epoch": 1, "val_loss": 0.1}),
+    "checkpoint": checkpoint,
+    "succeed": succeed,
+    "result": lambda session, held: record_result(session, held, {}),
+    "fail": fail,
+    "retry": retry,
+    "cancelled": queue.cancelled,
+    "release": queue.release,
+}
+
+# Ways for a claim to lose its job.
+LOSSES: dict[str, Write] = {
+    "given back": queue.release,
+    "tried again": retry,
+    "succeeded": succeed,
+    "failed": fail,
+}
+
+
+def look(database: Database, job_id: UUID) -> Job:
+    with database.reading() as session:
+        return session.get_one(Job, job_id)
+
+
+def facts(database: Database, job_id: UUID) -> dict[str, object]:
+    """Everything that is written of a job."""
+    with database.reading() as session:
+        job = session.get_one(Job, job_id)
+        row = {column.name: getattr(job, column.key) for column in Job.__table__.columns}
+        row["events"] = [(one.seq, one.type, one.data) for one in events.after(session, job_id, 0)]
+        row["metrics"] = [one.metrics for one in jobs.metrics(session, job_id)]
+        row["checkpoints"] = [one.sha256 for one in queue.checkpoints(session, job_id)]
+        return row
+
+
+def told(database: Database, job_id: UUID) -> list[str]:
+    """The states that listeners were told, in order."""
+    with database.reading() as session:
+        found = events.after(session, job_id, 0)
+        assert [one.seq for one in found] == list(range(1, len(found) + 1))
+        assert session.get_one(Job, job_id).event_seq == len(found)
+        return [one.data["state"] for one in found if one.type == "state"]
+
+
+def running(database: Database, max_attempts: int = 3, lease_seconds: float = 60.0) -> Claim:
+    with database.writing() as session:
+        training(session, max_attempts=max_attempts)
+        return claimed(session, lease_seconds=lease_seconds)
+
+
+def reading(database: Database, max_attempts: int = 3, lease_seconds: float = 60.0) -> tuple[Claim, UUID]:
+    """A claim on an ingestion, and the id of the dataset it reads."""
+    with database.writing() as session:
+        job = ingestion(session, max_attempts=max_attempts)
+        return claimed(session, JobKind.ingest, lease_seconds), job.dataset_id
+
+
+# Claims
+
+
+def test_a_claim_takes_the_job_for_a_while(database: Database) -> None:
+    with database.writing() as session:
+        made = training(session).id
+    with database.writing() as session:
+        job = queue.claim(session, BOTH, "host:1", 600)
+    assert job is not None
+    assert job.id == made
+    found = look(database, made)
+    assert (found.state, found.worker, found.attempt, found.epoch, found.phase) == (
+        "running",
+        "host:1",
+        1,
+        1,
+        "starting",
+    )
+    assert found.started_at is not None
+    assert timedelta(seconds=590) < found.lease_expires_at - utc_now() < timedelta(seconds=610)
+    assert told(database, made) == ["queued", "running"]
+
+
+def test_jobs_are_claimed_in_the_order_they_came(database: Database) -> None:
+    with database.writing() as session:
+        made = [training(session).id for _ in range(5)]
+    taken = []
+    for _ in made:
+        with database.writing() as session:
+            taken.append(claimed(session).job_id)
+    assert taken == made
+    with database.writing() as session:
+        assert queue.claim(session, BOTH, "w", 60) is None
+
+
+def test_a_job_given_back_comes_before_the_younger_ones(database: Database) -> None:
+    with database.writing() as session:
+        first, second = training(session).id, training(session).id
+        held = claimed(session)
+        queue.release(session, held)
+        assert [claimed(session).job_id, claimed(session).job_id] == [first, second]
+
+
+def test_a_worker_gets_jobs_of_its_kinds_alone(database: Database) -> None:
+    with database.writing() as session:
+        older, younger = ingestion(session, new_dataset(session, "x")).id, training(session).id
+        assert queue.waiting(session, [JobKind.train])
+        assert claimed(session, JobKind.train).job_id == younger
+        assert not queue.waiting(session, [JobKind.train])
+        assert queue.claim(session, [JobKind.train], "w", 60) is None
+        assert queue.waiting(session, BOTH)
+        assert claimed(session, JobKind.ingest).job_id == older
+
+
+def test_threads_never_get_the_same_job(database: Database) -> None:
+    with database.writing() as session:
+        made = [training(session).id for _ in range(24)]
+    together = threading.Barrier(4)
+
+    def work() -> list[UUID]:
+        together.wait()
+        taken = []
+        while True:
+            with database.writing() as session:
+                job = queue.claim(session, BOTH, "w", 60)
+            if job is None:
+                return taken
+            taken.append(job.id)
+
+    with ThreadPoolExecutor(4) as pool:
+        taken = [one for future in [pool.submit(work) for _ in range(4)] for one in future.result()]
+    assert sorted(taken) == made
+    assert {look(database, one).epoch for one in made} == {1}
+
+
+def test_on_postgresql_a_claim_does_not_wait_for_another(postgresql_url: str) -> None:
+    database = Database(postgresql_url)
+    with database.writing() as session:
+        first, second = training(session).id, training(session).id
+    with database.writing() as one, database.writing() as other:
+        assert claimed(one).job_id == first
+        assert claimed(other).job_id == second
+    database.close()
+
+
+def test_a_claim_that_is_rolled_back_never_was(database: Database) -> None:
+    with database.writing() as session:
+        made = training(session).id
+
+    def breaks() -> None:
+        with database.writing() as session:
+            claimed(session)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        breaks()
+    assert (look(database, made).state, told(database, made)) == ("queued", ["queued"])
+
+
+# The fence
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_claim_that_is_lost_can_write_nothing(database: Database, loss: str) -> None:
+    held = running(database)
+    with database.writing() as session:
+        LOSSES[loss](session, held)
+    before = facts(database, held.job_id)
+    for name, write in WRITES.items():
+        with pytest.raises(ClaimLost, match=str(held.job_id)) as caught, database.writing() as session:
+            write(session, held)
+        assert caught.value.code == "claim_lost"
+        assert facts(database, held.job_id) == before, name
+
+
+def test_a_worker_that_slept_cannot_write_over_the_next_one(database: Database) -> None:
+    asleep = running(database, lease_seconds=EXPIRED)
+    with database.writing() as session:
+        assert queue.expire(session) == [asleep.job_id]
+    with database.writing() as session:
+        awake = claimed(session)
+    assert awake.epoch > asleep.epoch
+    before = facts(database, awake.job_id)
+    for name, write in WRITES.items():
+        with pytest.raises(ClaimLost), database.writing() as session:
+            write(session, asleep)
+        assert facts(database, awake.job_id) == before, name
+    with database.writing() as session:
+        assert queue.renew(session, awake, 60) is JobState.running
+        assert (queue.is_held(session, asleep), queue.is_held(session, awake)) == (False, True)
+
+
+def test_a_claim_on_no_job_can_write_nothing(database: Database) -> None:
+    held = running(database)
+    for stranger in (Claim(held.job_id, held.epoch + 1), Claim(held.job_id, 0), Claim(UUID(int=7), held.epoch)):
+        for write in WRITES.values():
+            with pytest.raises(ClaimLost), database.writing() as session:
+                write(session, stranger)
+
+
+def test_a_lock_reads_again_what_this_session_has_seen(postgresql_url: str) -> None:
+    """Otherwise a worker would end a job on what it knew before somebody asked to cancel it."""
+    database = Database(postgresql_url)
+    held = running(database)
+    with database.writing() as session:
+        seen = session.get_one(Job, held.job_id)
+        with database.writing() as other:
+            jobs.cancel(other, seen.workspace_id, seen.id)
+        assert queue.locked(session, held).state is JobState.cancelling
+    with database.writing() as session:
+        queue.cancelled(session, held)
+    assert told(database, held.job_id) == ["queued", "running", "cancelling", "cancelled"]
+    database.close()
+
+
+# Leases
+
+
+def test_a_lease_that_is_renewed_does_not_expire(database: Database) -> None:
+    held = running(database, lease_seconds=EXPIRED)
+    with database.writing() as session:
+        assert queue.renew(session, held, 60) is JobState.running
+    with database.writing() as session:
+        assert queue.expire(session) == []
+    with database.writing() as session:
+        assert queue.renew(session, held, EXPIRED) is JobState.running
+    with database.writing() as session:
+        assert queue.expire(session) == [held.job_id]
+
+
+def test_a_lost_worker_costs_an_attempt_until_the_last(database: Database) -> None:
+    with database.writing() as session:
+        made = training(session, max_attempts=3).id
+    for attempt in (1, 2, 3):
+        with database.writing() as session:
+            assert claimed(session, lease_seconds=EXPIRED).job_id == made
+        with database.writing() as session:
+            assert queue.expire(session) == [made]
+        job = look(database, made)
+        assert (job.attempt, job.state) == (attempt, "queued" if attempt < 3 else "failed")
+        assert (job.failure is None, job.finished_at is None) == (attempt < 3, attempt < 3)
+    assert job.failure is not None
+    assert job.failure["reason"] == "worker_lost"
+    assert "3 times" in job.failure["detail"]
+    assert "worker-1" in job.failure["detail"]
+    assert "batch_size" in job.failure["hint"]
+    assert told(database, made) == ["queued", "running"] * 3 + ["failed"]
+    with database.writing() as session:
+        assert queue.expire(session) == []
+
+
+def test_only_jobs_that_a_worker_holds_expire(database: Database) -> None:
+    with database.writing() as session:
+        ended = training(session).id
+        succeed(session, claimed(session, lease_seconds=EXPIRED))
+        waits = training(session).id
+        session.execute(update(Job).values(lease_expires_at=DatabaseTime(-1000)))
+    with database.writing() as session:
+        assert queue.expire(session) == []
+    assert (look(database, ended).state, look(database, waits).state) == ("succeeded", "queued")
+
+
+def test_a_job_being_cancelled_whose_worker_is_lost_is_cancelled(database: Database) -> None:
+    held = running(database, lease_seconds=EXPIRED)
+    with database.writing() as session:
+        jobs.cancel(session, look(database, held.job_id).workspace_id, held.job_id)
+    with database.writing() as session:
+        assert queue.expire(session) == [held.job_id]
+    job = look(database, held.job_id)
+    assert (job.state, job.failure) == ("cancelled", None)
+
+
+def test_sweeps_at_once_take_a_job_back_once(database: Database) -> None:
+    with database.writing() as session:
+        made = [training(session).id for _ in range(6)]
+        for _ in made:
+            claimed(session, lease_seconds=EXPIRED)
+    together = threading.Barrier(3)
+
+    def sweep() -> list[UUID]:
+        together.wait()
+        with database.writing() as session:
+            return queue.expire(session)
+
+    with ThreadPoolExecutor(3) as pool:
+        taken = [one for future in [pool.submit(sweep) for _ in range(3)] for one in future.result()]
+    assert sorted(taken) == made
+    assert all(told(database, one) == ["queued", "running", "queued"] for one in made)
+
+
+# What runs
+
+
+def test_progress_never_goes_back_within_an_attempt(database: Database) -> None:
+    held = running(database)
+    seen = []
+    for reported in (0.2, 0.1, 0.5, 0.4, 7.0):
+        with database.writing() as session:
+            queue.report_progress(session, held, "training", reported, 3.0)
+        seen.append(look(database, held.job_id).progress)
+    assert seen == [0.2, 0.2, 0.5, 0.5, 1.0]
+    job = look(database, held.job_id)
+    assert (job.phase, job.eta_seconds) == ("training", 3.0)
+    with database.writing() as session:
+        queue.release(session, held)
+        claimed(session)
+    job = look(database, held.job_id)
+    assert (job.progress, job.phase, job.eta_seconds) == (0.0, "starting", None)
+
+
+def test_an_epoch_that_is_repeated_replaces_its_metrics(database: Database) -> None:
+    first = running(database)
+    with database.writing() as session:
+        for epoch in (1, 2):
+            queue.record_epoch(session, first, {"epoch": epoch, "val_loss": 1.0})
+        queue.release(session, first)
+        second = claimed(session)
+        for epoch in (2, 3):
+            queue.record_epoch(session, second, {"epoch": epoch, "val_loss": 0.5})
+    with database.reading() as session:
+        assert [one.metrics["val_loss"] for one in jobs.metrics(session, first.job_id)] == [1.0, 0.5, 0.5]
+        found = events.after(session, first.job_id, 0)
+        assert [one.data["epoch"] for one in found if one.type == "epoch"] == [1, 2, 2, 3]
+    told(database, first.job_id)
+
+
+def test_listeners_go_on_after_the_number_they_have(database: Database) -> None:
+    held = running(database)
+    with database.writing() as session:
+        for epoch in range(1, 6):
+            queue.record_epoch(session, held, {"epoch": epoch})
+    with database.reading() as session:
+        assert [one.seq for one in events.after(session, held.job_id, 3)] == [4, 5, 6, 7]
+        assert [one.seq for one in events.after(session, held.job_id, 0, limit=2)] == [1, 2]
+        assert events.after(session, held.job_id, 7) == []
+
+
+def test_writes_at_once_number_their_events_without_gap_or_double(database: Database) -> None:
+    held = running(database)
+    together = threading.Barrier(4)
+
+    def write(worker: int) -> None:
+        together.wait()
+        for number in range(5):
+            with database.writing() as session:
+                queue.record_epoch(session, held, {"epoch": worker * 5 + number})
+
+    with ThreadPoolExecutor(4) as pool:
+        for future in [pool.submit(write, worker) for worker in range(4)]:
+            future.result()
+    told(database, held.job_id)
+    assert look(database, held.job_id).event_seq == 22
+
+
+def test_the_last_two_checkpoints_are_kept(database: Database) -> None:
+    held = running(database)
+    for epoch, name in enumerate("abcd", start=1):
+        with database.writing() as session:
+            checkpoint(session, held, name, epoch)
+    with database.reading() as session:
+        found = queue.checkpoints(session, held.job_id)
+        assert [(one.sha256, one.epoch, one.step, one.size) for one in found] == [
+            (sha("d"), 4, 400, 10),
+            (sha("c"), 3, 300, 10),
+        ]
+        assert set(jobs.referenced_blobs(session)) == {sha("c"), sha("d")}
+
+
+def test_the_newest_checkpoint_is_told_by_the_databases_clock(database: Database) -> None:
+    """A machine whose clock ran ahead made a checkpoint; then the job moved to one whose clock is right."""
+    held = running(database)
+    with database.writing() as session:
+        ahead = UUID("ffffffff-ffff-7fff-bfff-ffffffffffff")
+        early = DatabaseTime(-60)
+        session.add(
+            Checkpoint(
+                id=ahead, job_id=held.job_id, attempt=1, epoch=1, step=1, sha256=sha("a"), size=1, created_at=early
+            )
+        )
+    for name in "bc":
+        with database.writing() as session:
+            checkpoint(session, held, name)
+    with database.reading() as session:
+        assert [one.sha256 for one in queue.checkpoints(session, held.job_id)] == [sha("c"), sha("b")]
+
+
+@pytest.mark.parametrize("again", ["release", "retry"])
+def test_checkpoints_outlive_their_attempt(database: Database, again: str) -> None:
+    held = running(database)
+    with database.writing() as session:
+        checkpoint(session, held)
+        WRITES[again](session, held)
+        claimed(session)
+    assert facts(database, held.job_id)["checkpoints"] == [sha("checkpoint")]
+
+
+# Ends
+
+
+def test_giving_a_job_back_does_not_count_as_an_attempt(database: Database) -> None:
+    with database.writing() as session:
+        made = training(session, max_attempts=1).id
+    for _ in range(4):
+        with database.writing() as session:
+            queue.release(session, claimed(session))
+        job = look(database, made)
+        assert (job.state, job.attempt, job.phase, job.finished_at) == ("queued", 0, None, None)
+    with database.writing() as session:
+        assert claimed(session).epoch > 4
+
+
+def test_trying_again_counts_and_ends_with_the_failure(database: Database) -> None:
+    with database.writing() as session:
+        made = training(session, max_attempts=2).id
+    for attempt, state in ((1, "queued"), (2, "failed")):
+        with database.writing() as session:
+            retry(session, claimed(session))
+        job = look(database, made)
+        assert (job.attempt, job.state) == (attempt, state)
+    assert job.failure == FAILURE
+
+
+@pytest.mark.parametrize(
+    ("write", "state"), [("succeed", "succeeded"), ("fail", "failed"), ("retry", "failed"), ("expire", "failed")]
+)
+def test_what_is_true_of_every_end(database: Database, write: str, state: str) -> None:
+    held = running(database, max_attempts=1, lease_seconds=EXPIRED)
+    with database.writing() as session:
+        queue.report_progress(session, held, "training", 0.5, 9.0)
+        checkpoint(session, held)
+    with database.writing() as session:
+        queue.expire(session) if write == "expire" else WRITES[write](session, held)
+    job = look(database, held.job_id)
+    assert job.state == state
+    assert job.started_at is not None
+    assert job.finished_at is not None
+    assert job.finished_at >= job.started_at
+    assert job.eta_seconds is None
+    assert (job.result is not None, job.failure is not None) == (state == "succeeded", state == "failed")
+    assert job.progress == (1.0 if state == "succeeded" else 0.5)
+    assert facts(database, held.job_id)["checkpoints"] == []
+    with database.reading() as session:
+        last = events.after(session, held.job_id, 0)[-1].data
+        assert list(jobs.referenced_blobs(session)) == []
+    assert {key: last.get(key) for key in ("state", "result", "failure")} == {
+        "state": state,
+        "result": job.result,
+        "failure": job.failure,
+    }
+
+
+@pytest.mark.parametrize("write", ["fail", "retry", "cancelled", "release", "result"])
+def test_whatever_a_job_being_cancelled_comes_to_it_is_cancelled(database: Database, write: str) -> None:
+    held = running(database)
+    with database.writing() as session:
+        jobs.cancel(session, look(database, held.job_id).workspace_id, held.job_id)
+    with database.writing() as session:
+        assert queue.renew(session, held, 60) is JobState.cancelling
+        WRITES[write](session, held)
+    job = look(database, held.job_id)
+    assert (job.state, job.failure, job.result) == ("cancelled", None, None)
+    assert told(database, held.job_id) == ["queued", "running", "cancelling", "cancelled"]
+
+
+def test_a_worker_does_not_cancel_or_succeed_out_of_turn(database: Database) -> None:
+    held = running(database)
+    with pytest.raises(Conflict, match="cannot become cancelled"), database.writing() as session:
+        queue.cancelled(session, held)
+    with database.writing() as session:
+        jobs.cancel(session, look(database, held.job_id).workspace_id, held.job_id)
+    with pytest.raises(Conflict, match="cannot become succeeded"), database.writing() as session:
+        succeed(session, held)
+    assert look(database, held.job_id).state == "cancelling"
+
+
+@pytest.mark.parametrize(
+    ("write", "reason"),
+    [("fail", "internal"), ("retry", "internal"), ("expire", "worker_lost"), ("cancelled", "cancelled")],
+)
+def test_an_ingestion_that_ends_without_a_result_fails_its_dataset(database: Database, write: str, reason: str) -> None:
+    held, dataset_id = reading(database, max_attempts=1, lease_seconds=EXPIRED)
+    with database.writing() as session:
+        if write == "cancelled":
+            jobs.cancel(session, look(database, held.job_id).workspace_id, held.job_id)
+        queue.expire(session) if write == "expire" else WRITES[write](session, held)
+    with database.reading() as session:
+        dataset = session.get_one(Dataset, dataset_id)
+        assert (dataset.state, dataset.archive_sha256) == (DatasetState.failed, None)
+        assert dataset.failure is not None
+        assert dataset.failure["reason"] == reason
+
+
+def test_an_ingestions_report_reaches_its_dataset(database: Database) -> None:
+    held, dataset_id = reading(database)
+    with database.writing() as session:
+        queue.fail(session, held, FAILURE, {"files": 3})
+    with database.reading() as session:
+        assert session.get_one(Dataset, dataset_id).report == {"files": 3}
+
+
+@pytest.mark.parametrize("again", ["release", "retry", "expire"])
+def test_an_ingestion_that_starts_again_leaves_its_dataset_alone(database: Database, again: str) -> None:
+    held, dataset_id = reading(database, lease_seconds=EXPIRED)
+    with database.writing() as session:
+        queue.expire(session) if again == "expire" else WRITES[again](session, held)
+    with database.reading() as session:
+        dataset = session.get_one(Dataset, dataset_id)
+        assert (dataset.state, dataset.archive_sha256 is None) == (DatasetState.processing, False)
+
+
+def test_a_failed_training_leaves_its_dataset_alone(database: Database) -> None:
+    held = running(database)
+    with database.writing() as session:
+        fail(session, held)
+    with database.reading() as session:
+        assert session.get_one(Dataset, session.get_one(Job, held.job_id).dataset_id).state is DatasetState.ready
+
+
+def test_the_oldest_job_that_has_not_ended(database: Database) -> None:
+    with database.writing() as session:
+        assert queue.oldest_unfinished(session) is None
+        ready_dataset(session)
+        first = training(session)
+        second = training(session)
+        session.execute(update(Job).where(Job.id == first.id).values(created_at=DatabaseTime(-100)))
+    with database.writing() as session:
+        assert queue.oldest_unfinished(session) == session.get_one(Job, first.id).created_at
+        held = claimed(session)
+        assert queue.oldest_unfinished(session) == session.get_one(Job, first.id).created_at
+        succeed(session, held)
+        assert queue.oldest_unfinished(session) == session.get_one(Job, second.id).created_at
+        fail(session, claimed(session))
+        assert queue.oldest_unfinished(session) is None
+
+
+def test_a_deletion_and_the_end_of_an_ingestion_do_not_wait_for_each_other(postgresql_url: str) -> None:
+    """Both write the job and the dataset. The worker has the job first; so has the deletion."""
+    database = Database(postgresql_url)
+    held, dataset_id = reading(database)
+    begun = threading.Event()
+
+    def delete() -> JobState:
+        with database.writing() as session:
+            dataset = session.get_one(Dataset, dataset_id)
+            begun.set()
+            jobs.release_dataset(session, dataset)
+            return session.get_one(Job, held.job_id).state
+
+    with ThreadPoolExecutor(1) as pool:
+        with database.writing() as session:
+            queue.locked(session, held)
+            deleting = pool.submit(delete)
+            begun.wait()
+            _wait_until_blocked(database, deleting)
+            record_result(session, held, ingested("1.jpg").to_dict())
+        assert deleting.result() is JobState.succeeded
+    assert look(database, held.job_id).state in TERMINAL
+    database.close()
+
+
+def _wait_until_blocked(database: Database, other: Future[JobState]) -> None:
+    """Until a transaction waits for another's lock, or there is none any more that could."""
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    blocked = 0
+    while not blocked and not other.done():
+        with database.reading() as session:
+            blocked = session.scalar(text(waiting)) or 0

@@ -1,0 +1,158 @@
+"""A stage with a database of its own, and workers on it with real child processes."""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from app.core.database import Database
+from app.core.settings import Settings
+from app.jobs.orm import Checkpoint, EpochMetrics, Job
+from app.jobs.states import TERMINAL, JobState
+from app.storage.configured import configured_store
+from tests.stages import Stage, Workspace
+from worker.worker import Worker
+
+PATIENCE = 90.0  # seconds after which a test gives up; none passes because of it
+
+
+class Site:
+    """A service without its API: a stage, a workspace with the dataset `pets`, and a worker that a test may start."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        self.workspace: Workspace = stage.workspace()
+        self._workers: list[Worker] = []
+        stage.dataset(self.workspace, "pets")
+
+    def start(self) -> Worker:
+        worker = Worker(self.stage.settings, self.stage.settings.poll_seconds)
+        worker.start()
+        self._workers.append(worker)
+        return worker
+
+    def stop(self, worker: Worker) -> None:
+        worker.stop()
+        self._workers.remove(worker)
+
+    def close(self) -> None:
+        for worker in list(self._workers):
+            self.stop(worker)
+        self.stage.database.close()
+
+    def train(self, **fields: Any) -> UUID:
+        return self.stage.job(self.workspace, "pets", **fields)
+
+    def train_long(self, **fields: Any) -> UUID:
+        """A training of some seconds, the same each time, whose every step is a step of the whole network."""
+        return self.train(**{"train": "all", "augmentation": "none", "epochs": 40, "batch_size": 4, "seed": 5} | fields)
+
+    def job(self, job_id: UUID) -> Job:
+        with self.stage.database.reading() as session:
+            return session.get_one(Job, job_id)
+
+    def rows(self, table: type[Checkpoint] | type[EpochMetrics], job_id: UUID) -> list[Any]:
+        with self.stage.database.reading() as session:
+            return session.query(table).filter_by(job_id=job_id).all()
+
+    def until(self, job_id: UUID, *states: JobState) -> Job:
+        """The job once it is in one of these states. Fails at once if it ended in another."""
+
+        def arrived() -> Job | None:
+            job = self.job(job_id)
+            if job.state in states:
+                return job
+            assert job.state not in TERMINAL, (job.state, job.failure)
+            return None
+
+        return wait_for(arrived)
+
+    def until_training(self, job_id: UUID) -> Job:
+        """The job once an epoch of it lies behind."""
+        wait_for(lambda: self.rows(EpochMetrics, job_id))
+        return self.job(job_id)
+
+    def scratch(self) -> list[str]:
+        folder = self.stage.settings.scratch
+        return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+
+
+def wait_for(look: Callable[[], Any]) -> Any:
+    """What `look` gives once it gives something."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        if found := look():
+            return found
+        time.sleep(0.02)
+    raise AssertionError("it did not come true")
+
+
+def children(kind: str, parent: int) -> list[int]:
+    """The process ids of a worker's children that compute jobs of this kind."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            arguments = (folder / "cmdline").read_bytes().split(b"\0")
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+        except OSError:  # it has ended since
+            continue
+        if b"worker.child" in arguments and kind.encode() in arguments and int(fields[1]) == parent:
+            found.append(int(folder.name))
+    return found
+
+
+def group_is_gone(group: int) -> bool:
+    """Whether no process of that group lives. One that is dead and not yet waited for does not count."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            state, _, member_of = (folder / "stat").read_text().rpartition(")")[2].split()[:3]
+        except OSError:
+            continue
+        if int(member_of) == group and state not in "ZX":
+            return False
+    return True
+
+
+@pytest.fixture
+def worker_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Children read the settings from the environment, as those of a real worker do."""
+    monkeypatch.setenv("GRAFT_HOME", str(tmp_path))
+    monkeypatch.setenv("GRAFT_WEIGHTS_DOWNLOAD", "false")
+
+
+@pytest.fixture
+def site(worker_environment: None, sqlite_url: str, tmp_path: Path) -> Iterator[Site]:
+    settings = Settings(
+        home=tmp_path, weights_download=False, poll_seconds=0.05, heartbeat_seconds=0.2, max_attempts=2, _env_file=None
+    )  # type: ignore[call-arg]
+    site = Site(Stage(settings, Database(sqlite_url), configured_store(settings)))
+    yield site
+    site.close()
+
+
+@pytest.fixture(scope="session")
+def undisturbed(migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """What `train_long` comes to when nothing gets in its way."""
+    home = tmp_path_factory.mktemp("undisturbed")
+    shutil.copy(migrated_sqlite, home / "graftwork.db")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRAFT_HOME", str(home))
+        settings = Settings(home=home, weights_download=False, poll_seconds=0.05, _env_file=None)  # type: ignore[call-arg]
+        site = Site(Stage(settings, Database(settings.sqlalchemy_url), configured_store(settings)))
+        site.start()
+        job_id = site.train_long()
+        site.until(job_id, JobState.succeeded)
+        yield {"artefact": artefact(site, job_id), "scratch": site.scratch(), "job": site.job(job_id)}
+        site.close()
+
+
+def artefact(site: Site, job_id: UUID) -> str:
+    """The SHA-256 of the model that the job made."""
+    from app.registry.orm import Model
+
+    with site.stage.database.reading() as session:
+        return session.query(Model).filter_by(job_id=job_id).one().artefact_sha256
