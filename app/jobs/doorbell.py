@@ -36,9 +36,7 @@ class CeleryDoorbell:
     """Publishes from a thread of its own, so that a slow or dead broker never holds up a request."""
 
     def __init__(self, broker_url: str) -> None:
-        self._connection = kombu.Connection(
-            broker_url, connect_timeout=2, transport_options={"socket_timeout": 2, "socket_connect_timeout": 2}
-        )
+        self._broker_url = broker_url
         self._rings: queue.SimpleQueue[JobKind] = queue.SimpleQueue()
         threading.Thread(target=self._publish_forever, name="doorbell", daemon=True).start()
 
@@ -52,11 +50,15 @@ class CeleryDoorbell:
                 self._publish(kind)
             except Exception as error:  # workers find the row without this ring
                 log.warning("doorbell_failed", kind=kind.value, error=str(error))
-                self._connection.close()
 
     def _publish(self, kind: JobKind) -> None:
         ring_id = str(uuid.uuid4())
-        with self._connection.channel() as channel:
+        timeouts = {"socket_timeout": 2, "socket_connect_timeout": 2}
+        # A connection for each ring: one that is kept does not survive its broker, and jobs are few.
+        with (
+            kombu.Connection(self._broker_url, connect_timeout=2, transport_options=timeouts) as connection,
+            connection.channel() as channel,
+        ):
             kombu.Producer(channel).publish(
                 [[kind.value], {}, {}],
                 serializer="json",

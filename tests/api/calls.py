@@ -85,7 +85,9 @@ class Api:
         return sorted(path.name for path in scratch.iterdir()) if scratch.is_dir() else []
 
 
-def problem(response: Any, status: int, code: str, field: str | None = None, remedy: str | None = None) -> dict[str, Any]:
+def problem(
+    response: Any, status: int, code: str, field: str | None = None, remedy: str | None = None
+) -> dict[str, Any]:
     """The problem document of a refused call, checked: its kind, its code, the field it blames, and a remedy."""
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/problem+json"

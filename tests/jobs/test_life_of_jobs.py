@@ -85,7 +85,7 @@ class LifeOfJobs(RuleBasedStateMachine):
         if job is None:
             assert not waiting
             # A claim that never was, for the rules below to be refused.
-            return Claim(next(iter(self.expected), self.submit(kind)), 0)
+            return Claim(next(iter(self.expected), None) or self.submit(kind), 0)
         assert job.id == min(waiting)
         found = self.expected[job.id]
         found.state, found.attempt, found.holder = JobState.running, found.attempt + 1, job.epoch
