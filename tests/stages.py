@@ -1,4 +1,4 @@
-"""Bring a service to where a test begins: a workspace with keys, a dataset that is ready, a trained model. No worker."""
+"""Bring a service to where a test begins: a workspace with keys, a dataset that is ready, a model. No worker."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

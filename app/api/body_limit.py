@@ -54,4 +54,3 @@ class BodyLimit:
             return message
 
         await self._app(scope, counted, send)
-

@@ -40,6 +40,10 @@ def install(app: FastAPI, open_routes: Iterable[str]) -> None:
             for operation in schema["paths"][path].values():
                 operation["security"] = []
         problems.document(schema)
+        # FastAPI describes streams with a word of OpenAPI 3.2 in a document of 3.1, which no validator takes.
+        stream = schema["paths"]["/v1/jobs/{job_id}/events"]["get"]["responses"]["200"]["content"]["text/event-stream"]
+        stream["schema"] = {"type": "string"}
+        stream.pop("itemSchema", None)
         return schema
 
     app.openapi = openapi  # type: ignore[method-assign]

@@ -90,7 +90,9 @@ async def receive_file(request: Request, folder: Path, max_bytes: int) -> AsyncI
             async for chunk in request.stream():
                 sink.write(chunk)
         if sink.size == 0:
-            detail = "The body is empty. Send a zip, tar or tar.gz: curl -F file=@images.zip, or curl -X POST -T images.zip."
+            detail = (
+                "The body is empty. Send a zip, tar or tar.gz: curl -F file=@images.zip, or curl -X POST -T images.zip."
+            )
             raise Invalid(detail, code="empty_upload", errors=[FieldError(PART, detail, "empty_upload")])
         file.flush()
         yield ReceivedFile(Path(file.name), sink.sha256(), sink.size, filename)

@@ -79,10 +79,8 @@ def detect_format(path: Path) -> Format:
     else:
         known = (words for magic, words in _OTHERS.items() if head.startswith(magic))
         found = next(known, f"a file that begins with the bytes {head[:8].hex(' ')}")
-    raise UnsupportedMedia(
-        f"The upload is {found}. Archives are read as zip, tar or tar.gz: pack the images as one of these.",
-        code="not_an_archive",
-    )
+    detail = f"The upload is {found}. Archives are read as zip, tar or tar.gz: pack the images as one of these."
+    raise UnsupportedMedia(detail, code="not_an_archive", errors=[FieldError("file", detail, "not_an_archive")])
 
 
 def names(path: Path, limits: ArchiveLimits) -> list[Entry]:
@@ -117,7 +115,8 @@ def members(path: Path, limits: ArchiveLimits) -> Iterator[Member]:
             empty = False
             yield member
         if empty:
-            raise Invalid("The archive holds no files. Pack the folder that holds the images.", code="empty_archive")
+            detail = "The archive holds no files. Pack the folder that holds the images."
+            raise Invalid(detail, code="empty_archive", errors=[FieldError("file", detail, "empty_archive")])
 
 
 def _zip_members(file: BinaryIO, limits: ArchiveLimits, budget: "_Budget") -> Iterator[Member]:

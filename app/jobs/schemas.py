@@ -32,6 +32,8 @@ def _check_train(value: Any) -> Any:
     raise ValueError(f'{value!r} is not known; use "head", "all" or {{"last_stages": n}}')
 
 
+_PLAIN = r"^[^\x00-\x1f\x7f]+$"  # no control characters, and no lone surrogates, which JSON can spell
+
 Train = Annotated[Literal["head", "all"] | LastStages, BeforeValidator(_check_train)]
 
 
@@ -86,12 +88,17 @@ class TrainRequest(BaseModel):
         },
     )
 
-    dataset: str = Field(description="Id or name of a dataset that is ready.")
+    dataset: str = Field(
+        min_length=1,
+        max_length=100,
+        pattern=_PLAIN,
+        description="Id or name of a dataset that is ready.",
+    )
     model_name: str | None = Field(
         default=None,
         min_length=1,
         max_length=100,
-        pattern=r"^[^\x00-\x1f\x7f]*$",
+        pattern=_PLAIN,
         description="Of the model to be; the dataset's name if left out.",
     )
     backbone: str = Field(

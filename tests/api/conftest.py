@@ -83,6 +83,7 @@ def worker_process(home: Path) -> Iterator[subprocess.Popen[bytes]]:
         "GRAFT_WEIGHTS_DOWNLOAD": "false",
         "GRAFT_POLL_SECONDS": "0.05",
         "GRAFT_HEARTBEAT_SECONDS": "0.3",
+        "OMP_NUM_THREADS": "1",
     }
     with (home / "worker.log").open("ab") as log:
         command = [sys.executable, "-m", "worker", "--with-parent"]

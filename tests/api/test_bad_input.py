@@ -331,12 +331,23 @@ def test_a_json_body_over_the_limit_is_refused(jobless: Api, how: str) -> None:
     "fields",
     [{"dataset": "\x00"}, {"model_name": "a\x00b"}, {"model_name": "\ud800"}, {"\ud800": 1}],
 )
-def test_text_that_no_database_keeps_is_refused(jobless: Api, fields: dict[str, Any]) -> None:
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_text_that_no_database_keeps_is_refused(
+    request: pytest.FixtureRequest, make_api: MakeApi, kind: str, fields: dict[str, Any]
+) -> None:
+    jobless = make_api(database_url=request.getfixturevalue(f"{kind}_url"))
+    jobless.dataset("pets")
     content = json.dumps({"dataset": "pets"} | fields)
     response = jobless.write.post("/v1/jobs", content=content, headers={"Content-Type": "application/json"})
     assert response.status_code == 422, response.text
-    assert response.json()["code"] in ("invalid", "unknown_dataset")
+    assert response.json()["code"] in ("invalid", "unknown_dataset", "bad_value")
     assert jobless.counts()["trainings"] == 0
+
+
+@pytest.mark.parametrize("path", ["/v1/datasets?name=%00", "/v1/models?name=%00", "/v1/datasets/%00"])
+def test_a_name_that_no_database_keeps_is_not_found(make_api: MakeApi, postgresql_url: str, path: str) -> None:
+    response = make_api(database_url=postgresql_url).read.get(path)
+    assert response.status_code in (200, 404, 422), response.text
 
 
 def test_a_dataset_that_is_still_read_cannot_be_trained_on(api: Api) -> None:

@@ -1,4 +1,4 @@
-"""Every route is closed unless it stands on the short list of open ones; a key opens what its scope and workspace hold."""
+"""Every route is closed unless it is on the short list of open ones; a key opens what its scope and workspace hold."""
 
 import re
 from collections.abc import Iterator

@@ -90,4 +90,6 @@ def test_it_moves_on_within_a_transaction(database: Database) -> None:
         first = session.scalar(select(DatabaseTime()))
         while (second := session.scalar(select(DatabaseTime()))) == first:
             pass
+    assert first is not None
+    assert second is not None
     assert second > first

@@ -94,6 +94,7 @@ def test_it_does_not_ring_for_what_was_rolled_back(database: Database) -> None:
 def test_a_session_that_goes_on_does_not_ring_again_nor_for_what_it_rolled_back(database: Database) -> None:
     doorbell = CountingDoorbell(database)
     with database.reading() as session:
+        session.connection()
         ring_after_commit(session, doorbell, JobKind.ingest)
         session.rollback()
         session.commit()
@@ -127,7 +128,7 @@ def test_the_message_is_one_that_celery_reads(broker: str, kind: JobKind) -> Non
 
     with Celery("graftwork", broker=broker, set_as_current=False) as celery:
 
-        @celery.task(name=TASK)
+        @celery.task(name=TASK, shared=False)
         def run_jobs(kind: str) -> str:
             return kind
 

@@ -164,7 +164,7 @@ def test_threads_never_get_the_same_job(database: Database) -> None:
 
     def work() -> list[UUID]:
         together.wait()
-        taken = []
+        taken: list[UUID] = []
         while True:
             with database.writing() as session:
                 job = queue.claim(session, BOTH, "w", 60)

@@ -231,9 +231,10 @@ def test_a_job_claimed_since_it_was_looked_at_is_asked_to_stop(postgresql_url: s
     with database.writing() as session:
         job = training(session)
     with database.writing() as session:
-        assert session.scalars(select(Job)).one().state is JobState.queued
+        seen = session.scalars(select(Job)).one()
         with database.writing() as other:
             held = claimed(other)
+        assert seen.state is JobState.queued
         assert jobs.cancel(session, job.workspace_id, job.id).state is JobState.cancelling
     with database.writing() as session:
         assert queue.renew(session, held, 60) is JobState.cancelling

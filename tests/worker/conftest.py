@@ -17,6 +17,7 @@ from app.storage.configured import configured_store
 from tests.stages import Stage, Workspace
 from worker.worker import Worker
 
+LONG = 12  # epochs of a training that something happens to half-way
 PATIENCE = 90.0  # seconds after which a test gives up; none passes because of it
 
 
@@ -48,8 +49,13 @@ class Site:
         return self.stage.job(self.workspace, "pets", **fields)
 
     def train_long(self, **fields: Any) -> UUID:
-        """A training of some seconds, the same each time, whose every step is a step of the whole network."""
-        return self.train(**{"train": "all", "augmentation": "none", "epochs": 40, "batch_size": 4, "seed": 5} | fields)
+        """A training of some seconds, the same each time."""
+        same = {"train": "all", "augmentation": "none", "epochs": LONG, "batch_size": 8, "seed": 5}
+        return self.train(**same | fields)
+
+    def train_for_ever(self) -> UUID:
+        """A training that no test waits for to end: very many quick epochs."""
+        return self.train(epochs=10_000, head={"hidden": [1024, 1024]})
 
     def job(self, job_id: UUID) -> Job:
         with self.stage.database.reading() as session:
@@ -120,8 +126,14 @@ def group_is_gone(group: int) -> bool:
 @pytest.fixture
 def worker_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Children read the settings from the environment, as those of a real worker do."""
-    monkeypatch.setenv("GRAFT_HOME", str(tmp_path))
+    _set(monkeypatch, tmp_path)
+
+
+def _set(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    monkeypatch.setenv("GRAFT_HOME", str(home))
     monkeypatch.setenv("GRAFT_WEIGHTS_DOWNLOAD", "false")
+    # Threads that wait for each other are slow out of all proportion where others want the processors too.
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture
@@ -135,19 +147,23 @@ def site(worker_environment: None, sqlite_url: str, tmp_path: Path) -> Iterator[
 
 
 @pytest.fixture(scope="session")
-def undisturbed(migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+def undisturbed(migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What `train_long` comes to when nothing gets in its way."""
     home = tmp_path_factory.mktemp("undisturbed")
     shutil.copy(migrated_sqlite, home / "graftwork.db")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRAFT_HOME", str(home))
+        _set(patch, home)
         settings = Settings(home=home, weights_download=False, poll_seconds=0.05, _env_file=None)  # type: ignore[call-arg]
         site = Site(Stage(settings, Database(settings.sqlalchemy_url), configured_store(settings)))
-        site.start()
-        job_id = site.train_long()
-        site.until(job_id, JobState.succeeded)
-        yield {"artefact": artefact(site, job_id), "scratch": site.scratch(), "job": site.job(job_id)}
-        site.close()
+        try:
+            site.start()
+            job_id = site.train_long()
+            site.until(job_id, JobState.succeeded)
+            wait_for(lambda: site.scratch() == [])
+        finally:
+            site.close()
+        site.stage.database.close()
+        return {"artefact": artefact(site, job_id), "job": site.job(job_id)}
 
 
 def artefact(site: Site, job_id: UUID) -> str:

@@ -1,0 +1,248 @@
+"""Trainings over HTTP: submitted, watched, streamed, cancelled; with a real worker where one has to run."""
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from app.jobs import queue
+from app.jobs.queue import Claim
+from app.jobs.states import JobKind
+from app.vision.run import FitResult
+from tests.api.calls import CLASSES, Api, is_uuid, problem
+from tests.stages import TINY
+
+
+def events(response: Any) -> Iterator[dict[str, Any]]:
+    """Server-sent events as they come: event, data and, where it has one, id."""
+    current: dict[str, Any] = {}
+    for line in response.iter_lines():
+        name, _, value = line.partition(": ")
+        if line == "" and current:
+            yield current
+            current = {}
+        elif name == "data":
+            current["data"] = json.loads(value)
+        elif name in ("event", "id"):
+            current[name] = value
+
+
+def streamed(api: Api, job: str, last: str | None = None) -> list[dict[str, Any]]:
+    """The whole stream, to its end."""
+    with api.read.stream(f"/v1/jobs/{job}/events", {"Last-Event-ID": last} if last else {}) as response:
+        assert response.status_code == 200
+        assert response.headers["content-type"].startswith("text/event-stream")
+        return list(events(response))
+
+
+@pytest.fixture
+def with_pets(api: Api) -> Api:
+    api.dataset("pets")
+    return api
+
+
+def test_a_training_is_accepted_with_every_default_filled_in(with_pets: Api) -> None:
+    response = with_pets.write.post("/v1/jobs", json={"dataset": "pets"})
+    assert response.status_code == 202
+    job = response.json()
+    assert response.headers["location"] == f"/v1/jobs/{job['id']}"
+    assert is_uuid(job["id"])
+    assert (job["kind"], job["state"], job["attempt"], job["progress"]) == ("train", "queued", 0, 0)
+    assert (job["result"], job["failure"], job["started_at"], job["finished_at"]) == (None, None, None, None)
+    spec = job["spec"]
+    assert (spec["model_name"], spec["backbone"], spec["train"]) == ("pets", "resnet18-tiny64", "head")
+    assert None not in spec.values()
+    assert job["dataset_version_id"] == with_pets.read.get("/v1/datasets/pets").json()["version"]["id"]
+    assert with_pets.read.get(response.headers["location"]).json() == job
+
+
+def test_what_is_asked_for_is_what_is_planned(with_pets: Api) -> None:
+    asked = {
+        "model_name": "best",
+        "backbone": "resnet18-tiny64",
+        "train": {"last_stages": 2},
+        "head": {"hidden": [16, 8], "dropout": 0.25},
+        "epochs": 3,
+        "batch_size": 7,
+        "optimizer": "sgd",
+        "learning_rate": 0.01,
+        "schedule": "step",
+        "weight_decay": 0.001,
+        "augmentation": "strong",
+        "input_size": 48,
+        "seed": 11,
+    }
+    spec = with_pets.write.post("/v1/jobs", json={"dataset": "pets", **asked}).json()["spec"]
+    assert spec == asked | {"train": "last_stages", "last_stages": 2}
+
+
+def test_jobs_are_listed_newest_first_by_state_kind_and_dataset(with_pets: Api) -> None:
+    cars = with_pets.dataset("cars")
+    made = [with_pets.job(name) for name in ("pets", "cars", "pets")]
+    with_pets.write.post(f"/v1/jobs/{made[2]}:cancel")
+
+    def ids(query: str) -> list[str]:
+        return [item["id"] for item in with_pets.read.get(f"/v1/jobs{query}").json()["items"]]
+
+    assert ids("") == made[::-1]
+    assert ids("?state=queued") == [made[1], made[0]]
+    assert ids("?state=cancelled") == [made[2]]
+    assert ids(f"?dataset_id={cars}") == [made[1]]
+    assert {item["kind"] for item in with_pets.read.get("/v1/jobs?kind=ingest").json()["items"]} == {"ingest"}
+    first = with_pets.read.get("/v1/jobs?limit=2").json()
+    second = with_pets.read.get("/v1/jobs", params={"limit": 2, "cursor": first["next_cursor"]}).json()
+    assert [item["id"] for item in first["items"] + second["items"]] == made[::-1]
+    assert second["next_cursor"] is None
+
+
+def test_a_waiting_job_is_cancelled_at_once_and_again_without_effect(with_pets: Api) -> None:
+    job = with_pets.job()
+    cancelled = with_pets.write.post(f"/v1/jobs/{job}:cancel")
+    assert (cancelled.status_code, cancelled.json()["state"]) == (200, "cancelled")
+    assert cancelled.json()["finished_at"] is not None
+    assert with_pets.write.post(f"/v1/jobs/{job}:cancel").json() == cancelled.json()
+    assert with_pets.stage.claim(JobKind.train) is None
+
+
+def test_a_running_job_is_cancelling_until_its_worker_lets_go(with_pets: Api) -> None:
+    job = with_pets.job()
+    claimed = with_pets.stage.claim(JobKind.train)
+    assert claimed is not None
+    assert with_pets.write.post(f"/v1/jobs/{job}:cancel").json()["state"] == "cancelling"
+    assert with_pets.write.post(f"/v1/jobs/{job}:cancel").json()["state"] == "cancelling"
+    with with_pets.stage.database.writing() as session:
+        queue.cancelled(session, Claim(claimed.id, claimed.epoch))
+    assert with_pets.read.get(f"/v1/jobs/{job}").json()["state"] == "cancelled"
+
+
+def test_a_job_that_has_ended_cannot_be_cancelled(api: Api, model_id: str) -> None:
+    job = api.read.get(f"/v1/models/{model_id}").json()["job_id"]
+    body = problem(api.write.post(f"/v1/jobs/{job}:cancel"), 409, "job_ended", remedy="nothing to cancel")
+    assert "succeeded" in body["detail"]
+
+
+def test_wait_answers_when_the_job_ends(with_pets: Api) -> None:
+    job = with_pets.job()
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(with_pets.read.get, f"/v1/jobs/{job}?wait=60")
+        with_pets.write.post(f"/v1/jobs/{job}:cancel")
+        assert waiting.result(60).json()["state"] == "cancelled"
+
+
+def test_a_job_that_has_not_begun_has_no_metrics(with_pets: Api) -> None:
+    assert with_pets.read.get(f"/v1/jobs/{with_pets.job()}/metrics").json() == {"items": [], "next_cursor": None}
+
+
+def test_a_stream_goes_on_where_it_broke_off(with_pets: Api, trained: FitResult) -> None:
+    """A client that comes and goes: it misses nothing and hears nothing twice."""
+    job_id = with_pets.job()
+    heard = []
+    with with_pets.read.stream(f"/v1/jobs/{job_id}/events") as response:
+        heard.append(next(events(response)))  # and then the connection breaks
+    job = with_pets.stage.claim(JobKind.train)
+    assert job is not None
+    held = Claim(job.id, job.epoch)
+    with with_pets.stage.database.writing() as session:
+        queue.record_epoch(session, held, trained.history[0])
+    with with_pets.read.stream(f"/v1/jobs/{job_id}/events", {"Last-Event-ID": heard[-1]["id"]}) as response:
+        stream = events(response)
+        heard += [next(stream), next(stream)]
+        # While it listens, more comes.
+        with with_pets.stage.database.writing() as session:
+            queue.record_epoch(session, held, trained.history[1])
+        heard.append(next(one for one in stream if "id" in one))
+    with_pets.stage.finish(job, trained, CLASSES)
+    heard += streamed(with_pets, job_id, heard[-1]["id"])
+    assert [one["id"] for one in heard] == ["1", "2", "3", "4", "5"]
+    assert [one["event"] for one in heard] == ["state", "state", "epoch", "epoch", "state"]
+    assert [one["data"].get("state") for one in heard if one["event"] == "state"] == ["queued", "running", "succeeded"]
+    assert streamed(with_pets, job_id) == heard
+    assert streamed(with_pets, job_id, "3") == heard[3:]
+    assert streamed(with_pets, job_id, "5") == []
+
+
+def test_a_stream_of_many_events_is_complete(with_pets: Api, trained: FitResult) -> None:
+    job_id = with_pets.job()
+    job = with_pets.stage.claim(JobKind.train)
+    assert job is not None
+    with with_pets.stage.database.writing() as session:
+        for number in range(1200):
+            queue.record_epoch(session, Claim(job.id, job.epoch), trained.history[0] | {"epoch": number + 1})
+    with_pets.stage.finish(job, trained, CLASSES)
+    assert [one["id"] for one in streamed(with_pets, job_id)] == [str(number) for number in range(1, 1204)]
+
+
+@pytest.mark.parametrize("last", ["x", "-1", "1.5"])
+def test_a_last_event_that_is_no_number_is_refused(with_pets: Api, last: str) -> None:
+    response = with_pets.read.get(f"/v1/jobs/{with_pets.job()}/events", headers={"Last-Event-ID": last})
+    problem(response, 422, "invalid", "last-event-id")
+
+
+@pytest.fixture(scope="session")
+def finished(worked: Any) -> tuple[Api, str, list[dict[str, Any]]]:
+    """A training by a real worker, and what its stream said from before it began."""
+    api: Api = worked()
+    from tests.images import folder_zip
+
+    archive = folder_zip({"ants": 0, "bees": 0}, {"train": 8, "val": 4})
+    made = api.write.post("/v1/datasets?name=pets", content=archive).json()
+    assert api.read.get(f"/v1/datasets/{made['id']}?wait=60").json()["state"] == "ready"
+    job = api.write.post("/v1/jobs", json={"dataset": "pets", **TINY}).json()["id"]
+    return api, job, streamed(api, job)
+
+
+def test_a_worker_trains_and_the_stream_tells_all_of_it(finished: tuple[Api, str, list[dict[str, Any]]]) -> None:
+    api, job_id, heard = finished
+    job = api.read.get(f"/v1/jobs/{job_id}").json()
+    assert (job["state"], job["progress"], job["attempt"], job["failure"]) == ("succeeded", 1, 1, None)
+    assert job["worker"]
+    states = [one["data"] for one in heard if one["event"] == "state"]
+    assert [one["state"] for one in states] == ["queued", "running", "succeeded"]
+    assert states[-1]["result"] == job["result"]
+    assert [one["data"]["epoch"] for one in heard if one["event"] == "epoch"] == [1, 2]
+    numbered = [int(one["id"]) for one in heard if "id" in one]
+    assert numbered == list(range(1, 6))
+    assert heard[-1]["data"]["state"] == "succeeded"
+    fractions = [one["data"]["progress"] for one in heard if one["event"] == "progress"]
+    assert fractions == sorted(fractions)
+    assert all("id" not in one for one in heard if one["event"] == "progress")
+
+
+def test_a_worker_trains_and_its_metrics_are_kept(finished: tuple[Api, str, list[dict[str, Any]]]) -> None:
+    api, job_id, heard = finished
+    metrics = api.read.get(f"/v1/jobs/{job_id}/metrics").json()
+    assert metrics["next_cursor"] is None
+    assert metrics["items"] == [one["data"] for one in heard if one["event"] == "epoch"]
+    for number, epoch in enumerate(metrics["items"], start=1):
+        assert (epoch["epoch"], epoch["epochs"]) == (number, 2)
+        assert epoch["train_loss"] > 0
+        assert epoch["val_loss"] > 0
+        assert all(0 <= epoch[name] <= 1 for name in ("train_accuracy", "val_accuracy", "val_macro_f1"))
+
+
+def test_a_worker_trains_and_its_model_answers(finished: tuple[Api, str, list[dict[str, Any]]]) -> None:
+    from tests.images import jpeg, photo
+
+    api, job_id, _ = finished
+    result = api.read.get(f"/v1/jobs/{job_id}").json()["result"]
+    model = api.read.get(f"/v1/models/{result['model_id']}").json()
+    assert model["job_id"] == job_id
+    assert model["metrics"]["val"]["accuracy"] == result["accuracy"]["val"]
+    answer = api.predict.post(f"/v1/models/{model['id']}/predict", content=jpeg(photo(0, 0)))
+    assert answer.status_code == 200
+    assert len(answer.json()["items"][0]["predictions"]) == 2
+
+
+def test_a_worker_stops_a_training_that_is_cancelled(finished: tuple[Api, str, list[dict[str, Any]]]) -> None:
+    api, _, _ = finished
+    endless = {"epochs": 10_000, "head": {"hidden": [1024, 1024]}}
+    job = api.write.post("/v1/jobs", json={"dataset": "pets", **TINY, **endless}).json()["id"]
+    with api.read.stream(f"/v1/jobs/{job}/events") as response:
+        stream = events(response)
+        assert any(one["event"] == "epoch" for one in stream)
+        assert api.write.post(f"/v1/jobs/{job}:cancel").json()["state"] == "cancelling"
+        last = [one for one in stream if one["event"] == "state"][-1]
+    assert last["data"]["state"] == "cancelled"
+    assert api.read.get(f"/v1/jobs/{job}").json()["result"] is None

@@ -1,0 +1,95 @@
+"""What only a real server and a real connection can show: bodies without a length, and callers who hang up."""
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.client import HTTPConnection
+
+import pytest
+import uvicorn
+
+from app.api.app import create_app
+from app.core.database import Database
+from app.core.settings import Settings
+from app.storage.configured import configured_store
+from tests.images import folder_zip
+from tests.stages import Stage
+
+LIMIT = 200_000
+
+
+class Server:
+    def __init__(self, settings: Settings, port: int, secret: str) -> None:
+        self.settings = settings
+        self.port = port
+        self.authorization = {"Authorization": f"Bearer {secret}"}
+
+    def send(self, chunks: Iterator[bytes]) -> tuple[int, str | None, dict[str, object]]:
+        """Upload in chunks, without a Content-Length: status, content type and body of the answer."""
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=60)
+        try:
+            connection.request("POST", "/v1/datasets?name=pets", chunks, self.authorization, encode_chunked=True)
+            response = connection.getresponse()
+            return response.status, response.headers["content-type"], json.loads(response.read())
+        finally:
+            connection.close()
+
+    def staged(self) -> list[str]:
+        return sorted(path.name for path in self.settings.scratch.glob("*"))
+
+
+@pytest.fixture
+def server(settings: Settings, sqlite_url: str) -> Iterator[Server]:
+    settings = settings.model_copy(update={"max_upload_bytes": LIMIT})
+    database = Database(sqlite_url)
+    workspace = Stage(settings, database, configured_store(settings)).workspace()
+    database.close()
+    listener = socket.create_server(("127.0.0.1", 0))
+    running = uvicorn.Server(uvicorn.Config(create_app(settings), log_config=None, timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})
+    thread.start()
+    yield Server(settings, listener.getsockname()[1], list(workspace.secrets.values())[-1])
+    running.should_exit = True
+    thread.join(60)
+    listener.close()
+    assert not thread.is_alive()
+
+
+def pieces(data: bytes) -> Iterator[bytes]:
+    for start in range(0, len(data), 8192):
+        yield data[start : start + 8192]
+
+
+def test_an_upload_without_a_length_is_taken(server: Server) -> None:
+    status, _, body = server.send(pieces(folder_zip({"ants": 4, "bees": 4})))
+    assert (status, body["state"]) == (202, "processing")
+    assert server.staged() == []
+
+
+def test_an_upload_without_a_length_is_refused_when_it_passes_the_limit(server: Server) -> None:
+    status, kind, body = server.send(pieces(b"x" * (LIMIT + 1)))
+    assert (status, kind, body["code"]) == (413, "application/problem+json", "too_large")
+    assert "GRAFT_MAX_UPLOAD_BYTES" in str(body["detail"])
+    assert server.staged() == []
+
+
+def test_an_upload_that_breaks_off_leaves_nothing(server: Server) -> None:
+    head = "".join(f"{name}: {value}\r\n" for name, value in server.authorization.items())
+    request = f"POST /v1/datasets?name=pets HTTP/1.1\r\nHost: x\r\n{head}Content-Length: 100000\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
+        connection.sendall(request.encode() + b"x" * 50_000)
+        await_true(lambda: server.staged() != [])  # it is being received
+    await_true(lambda: server.staged() == [])
+    status, _, _ = server.send(pieces(folder_zip({"ants": 4, "bees": 4})))
+    assert status == 202  # the name is free, and the service at work
+
+
+def await_true(look: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if look():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it did not come true")

@@ -1,0 +1,219 @@
+"""A child as its parent holds it: what it says, and that it and all it started end when they should."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.jobs.states import JobKind
+from tests.images import REPOSITORY, folder_zip
+from tests.worker.conftest import PATIENCE, children, group_is_gone, wait_for
+from worker.messages import Work
+from worker.process import Child, ChildGone
+
+pytestmark = pytest.mark.usefixtures("worker_environment")
+
+
+@pytest.fixture
+def child() -> Iterator[Child]:
+    child = Child(JobKind.ingest)
+    yield child
+    child.kill()
+
+
+def work(scratch: Path, archive_sha256: str) -> Work:
+    spec = {"archive_sha256": archive_sha256, "val_fraction": 0.2, "test_fraction": 0.0, "seed": 0}
+    return Work(spec=spec, manifest_sha256=None, checkpoints=[], scratch=str(scratch))
+
+
+def put_archive(home: Path) -> str:
+    from app.core.settings import Settings
+    from app.storage.configured import configured_store
+
+    store = configured_store(Settings(home=home, _env_file=None))  # type: ignore[call-arg]
+    return store.put_bytes(folder_zip({"ants": 3, "bees": 3})).sha256
+
+
+def receive_all(child: Child) -> list[Any]:
+    """Every message up to the end of the child."""
+    messages = []
+    while True:
+        try:
+            message = child.receive(PATIENCE)
+        except ChildGone:
+            return messages
+        assert message is not None
+        messages.append(message)
+
+
+def test_a_child_says_when_it_is_ready_and_waits(child: Child) -> None:
+    assert child.receive(PATIENCE) == {"kind": "ready", "body": {}}
+    assert child.alive()
+    assert child.receive(0.0) is None
+
+
+def test_a_child_reports_its_job_and_ends(child: Child, tmp_path: Path) -> None:
+    child.start(work(tmp_path / "scratch", put_archive(tmp_path)))
+    messages = receive_all(child)
+    kinds = [message["kind"] for message in messages]
+    assert kinds[0] == "ready"
+    assert set(kinds[1:-1]) == {"progress"}
+    assert kinds[-1] == "result"
+    fractions = [message["body"]["progress"] for message in messages[1:-1]]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1.0
+    assert messages[-1]["body"]["classes"] == ["ants", "bees"]
+    assert not child.alive()
+
+
+def test_a_job_that_cannot_be_done_is_reported_as_failed_and_not_as_a_crash(child: Child, tmp_path: Path) -> None:
+    from app.core.settings import Settings
+    from app.storage.configured import configured_store
+
+    store = configured_store(Settings(home=tmp_path, _env_file=None))  # type: ignore[call-arg]
+    child.start(work(tmp_path / "scratch", store.put_bytes(b"no archive").sha256))
+    last = receive_all(child)[-1]
+    assert last["kind"] == "failed"
+    assert last["body"]["failure"]["reason"] == "invalid_data"
+
+
+def test_a_crash_is_reported_without_its_text(child: Child, tmp_path: Path) -> None:
+    child.start(work(tmp_path / "scratch", "0" * 64))  # no such blob
+    last = receive_all(child)[-1]
+    assert last["kind"] == "failed"
+    assert last["body"]["failure"]["reason"] == "internal"
+    assert str(tmp_path) not in str(last)
+
+
+def test_a_child_without_a_job_ends_when_its_pipe_closes(child: Child) -> None:
+    assert child._process.stdin is not None
+    child._process.stdin.close()
+    assert [message["kind"] for message in receive_all(child)] == ["ready"]
+
+
+def test_a_killed_child_shows_its_signal(child: Child) -> None:
+    assert child.receive(PATIENCE) is not None
+    os.kill(child.pid, signal.SIGKILL)
+    with pytest.raises(ChildGone) as caught:
+        child.receive(PATIENCE)
+    assert caught.value.returncode == -signal.SIGKILL
+
+
+def test_kill_ends_the_whole_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also what the child started: here a process that ignores TERM and holds the child's pipes open."""
+    command = (
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(600)"
+    )
+    inject(
+        tmp_path,
+        monkeypatch,
+        "import subprocess\n"
+        f"started = subprocess.Popen([sys.executable, '-c', {command!r}], stdout=subprocess.PIPE)\n"
+        "started.stdout.readline()\n"
+        f"open({str(tmp_path / 'pid')!r}, 'w').write(str(started.pid))\n",
+    )
+    child = Child(JobKind.ingest)
+    try:
+        assert child.receive(PATIENCE) is not None
+        stubborn = int((tmp_path / "pid").read_text())
+        assert os.getpgid(stubborn) == os.getpgid(child.pid) == child.pid != os.getpgid(0)
+    finally:
+        child.kill(grace_seconds=0.2)
+    assert not child.alive()
+    wait_for(lambda: group_is_gone(child.pid))
+
+
+def test_killing_twice_is_no_error(child: Child) -> None:
+    child.kill()
+    child.kill()
+    assert not child.alive()
+
+
+def test_handing_work_to_a_dead_child_shows_when_listening(child: Child, tmp_path: Path) -> None:
+    os.kill(child.pid, signal.SIGKILL)
+    wait_for(lambda: not child.alive())
+    child.start(work(tmp_path, "0" * 64))
+    with pytest.raises(ChildGone):
+        child.receive(PATIENCE)
+
+
+def inject(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    """Run this in every child before its own code. `sys` is imported."""
+    folder = tmp_path / "injected"
+    folder.mkdir()
+    indented = "".join(f"    {line}\n" for line in code.splitlines())
+    (folder / "sitecustomize.py").write_text(f"import sys\nif 'worker.child' in sys.orig_argv:\n{indented}")
+    monkeypatch.setenv("PYTHONPATH", f"{folder}:{REPOSITORY}")
+
+
+PARENT = """
+import sys, time
+from app.jobs.states import JobKind
+from worker.process import Child
+child = Child(JobKind.{kind})
+assert child.receive(60)["kind"] == "ready"
+{work}
+print(child.pid, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_child_does_not_outlive_its_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, busy: bool) -> None:
+    hand_over = "child.start({'spec': {}, 'manifest_sha256': None, 'checkpoints': [], 'scratch': ''})"
+    inject(
+        tmp_path,
+        monkeypatch,
+        "import time, worker.ingesting\nworker.ingesting.ingest = lambda *_: time.sleep(600)\n",
+    )
+    code = PARENT.format(kind="ingest", work=hand_over if busy else "")
+    parent = subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    with parent.stdout:
+        pid = int(parent.stdout.readline())
+        assert children("ingest", parent.pid) == [pid]
+        assert not group_is_gone(pid)
+        parent.kill()
+        parent.wait()
+        wait_for(lambda: group_is_gone(pid))
+
+
+def test_what_a_library_prints_does_not_break_the_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inject(
+        tmp_path,
+        monkeypatch,
+        "import os\n"
+        "import worker.ingesting as module\n"
+        "original = module.ingest\n"
+        "def ingest(*arguments):\n"
+        '    print(\'{"kind": "result", "body": {}}\', flush=True)\n'
+        "    os.write(1, b'straight to the descriptor\\n')\n"
+        "    return original(*arguments)\n"
+        "module.ingest = ingest\n",
+    )
+    child = Child(JobKind.ingest)
+    try:
+        child.start(work(tmp_path / "scratch", put_archive(tmp_path)))
+        messages = receive_all(child)
+    finally:
+        child.kill()
+    assert messages[-1]["body"]["classes"] == ["ants", "bees"]
+    assert [message["kind"] for message in messages].count("result") == 1
+
+
+def test_a_child_is_told_no_secret_of_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("GRAFT_DATABASE_URL", "GRAFT_REDIS_URL", "GRAFT_API_KEY"):
+        monkeypatch.setenv(name, "not-for-children")
+    monkeypatch.setenv("GRAFT_STORAGE_URL", "file:///kept")
+    child = Child(JobKind.ingest)
+    try:
+        environment = Path(f"/proc/{child.pid}/environ").read_bytes().split(b"\0")
+    finally:
+        child.kill()
+    assert [one for one in environment if b"not-for-children" in one] == []
+    assert b"GRAFT_STORAGE_URL=file:///kept" in environment
