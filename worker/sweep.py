@@ -43,10 +43,10 @@ def free_blobs(database: Database, store: BlobStore, grace_seconds: float) -> in
     with database.reading() as session:
         for referenced in (datasets.referenced_blobs, jobs.referenced_blobs, registry.referenced_blobs):
             candidates.difference_update(referenced(session))
-    for sha256 in candidates:
-        store.delete(sha256)
+    # One that was put again since it was listed is somebody's: it is young now, and stays.
+    deleted = sum(store.delete(sha256, older_than=cutoff) for sha256 in candidates)
     store.discard_unfinished(older_than=cutoff)
-    return len(candidates)
+    return deleted
 
 
 def free_scratch(database: Database, settings: Settings) -> int:

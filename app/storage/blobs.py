@@ -88,8 +88,8 @@ class BlobStore(Protocol):
 
     def exists(self, sha256: str) -> bool: ...
 
-    def delete(self, sha256: str) -> None:
-        """Remove the blob; no error if there is none."""
+    def delete(self, sha256: str, *, older_than: datetime | None = None) -> bool:
+        """Remove the blob, with `older_than` (aware) only if it was last put before it. Returns whether it did."""
         ...
 
     def list(self, older_than: datetime | None = None) -> Iterator[StoredBlob]:

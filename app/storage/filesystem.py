@@ -65,9 +65,16 @@ class FilesystemStore:
         with disk_errors_explained(self.root):
             return self._path(sha256).is_file()
 
-    def delete(self, sha256: str) -> None:
+    def delete(self, sha256: str, *, older_than: datetime | None = None) -> bool:
+        path = self._path(sha256)
         with disk_errors_explained(self.root):
-            self._path(sha256).unlink(missing_ok=True)
+            try:
+                if older_than is not None and path.stat().st_mtime >= older_than.timestamp():
+                    return False
+                path.unlink()
+            except FileNotFoundError:
+                return False
+        return True
 
     def list(self, older_than: datetime | None = None) -> Iterator[StoredBlob]:
         with disk_errors_explained(self.root):

@@ -91,12 +91,17 @@ class BucketStore:
             return False
         return True
 
-    def delete(self, sha256: str) -> None:
+    def delete(self, sha256: str, *, older_than: datetime | None = None) -> bool:
         try:
             with self._errors_explained(sha256):
+                # S3 deletes what is not there without a word, so it is asked first in every case.
+                modified = obstore.head(self._store, blob_key(sha256))["last_modified"]
+                if older_than is not None and modified >= older_than:
+                    return False
                 obstore.delete(self._store, blob_key(sha256))
         except BlobMissing:
-            return
+            return False
+        return True
 
     def list(self, older_than: datetime | None = None) -> Iterator[StoredBlob]:
         with self._errors_explained():

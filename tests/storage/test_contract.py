@@ -159,3 +159,13 @@ def test_only_a_hash_names_a_blob(store: BlobStore, bad: str, tmp_path: Path) ->
     for ask in (store.read, store.open, store.exists, store.delete, lambda name: store.fetch(name, tmp_path)):
         with pytest.raises(ValueError, match="SHA-256"):
             ask(bad)
+
+
+def test_delete_says_whether_it_did_and_spares_what_was_put_since(store: BlobStore) -> None:
+    put = store.put_bytes(DATA)
+    long_ago = datetime.now(UTC) - timedelta(hours=1)
+    assert store.delete(put.sha256, older_than=long_ago) is False
+    assert store.exists(put.sha256)
+    assert store.delete(put.sha256, older_than=datetime.now(UTC) + timedelta(hours=1)) is True
+    assert not store.exists(put.sha256)
+    assert store.delete(put.sha256) is False
