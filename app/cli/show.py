@@ -34,7 +34,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str | No
     shown = Table(box=None, pad_edge=False, header_style="bold")
     for index, column in enumerate(columns):
         numeric = bool(rows) and all(isinstance(row[index], int | float) for row in rows)
-        shown.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        # An id stays in one piece, to be copied.
+        shown.add_column(column, justify="right" if numeric else "left", overflow="fold", no_wrap=column == "id")
     for row in rows:
         shown.add_row(*(_text(value) for value in row))
     console.print(shown)
