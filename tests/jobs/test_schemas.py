@@ -37,7 +37,7 @@ ASKED: dict[str, tuple[Any, dict[str, Any]]] = {
     "backbone": ("resnet34", {}),
     "train": ("all", {"train": "all"}),
     "last_stages": (3, {"train": {"last_stages": 3}}),
-    "head": (HeadConfig((64, 32), 0.25), {"head": {"hidden": [64, 32], "dropout": 0.25}}),
+    "head": (HeadConfig((64, 32), 0.25, "gem"), {"head": {"hidden": [64, 32], "dropout": 0.25, "pooling": "gem"}}),
     "epochs": (7, {"epochs": 7}),
     "batch_size": (16, {"batch_size": 16}),
     "optimizer": ("sgd", {"optimizer": "sgd"}),
@@ -47,6 +47,20 @@ ASKED: dict[str, tuple[Any, dict[str, Any]]] = {
     "augmentation": ("strong", {"augmentation": "strong"}),
     "input_size": (96, {"input_size": 96}),
     "seed": (12, {"seed": 12}),
+    "warmup": (0.125, {"warmup": 0.125}),
+    "layer_decay": (0.5, {"layer_decay": 0.5}),
+    "unfreeze_every": (2, {"unfreeze_every": 2}),
+    "accumulate": (4, {"accumulate": 4}),
+    "clip_norm": (1.5, {"clip_norm": 1.5}),
+    "l1": (0.25, {"l1": 0.25}),
+    "label_smoothing": (0.1, {"label_smoothing": 0.1}),
+    "patience": (5, {"patience": 5}),
+    "ema": (0.99, {"ema": 0.99}),
+    "imbalance": ("sampling", {"imbalance": "sampling"}),
+    "focal_gamma": (2.0, {"focal_gamma": 2}),
+    "mixup": (0.2, {"mixup": 0.2}),
+    "cutmix": (1.0, {"cutmix": 1}),
+    "views": (2, {"views": 2}),
 }
 
 
@@ -69,7 +83,7 @@ def test_no_field_of_a_request_is_lost_on_the_way() -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["optimizer", "schedule", "augmentation"])
+@pytest.mark.parametrize("name", ["optimizer", "schedule", "augmentation", "imbalance"])
 def test_a_choice_has_the_options_of_the_training_library(name: str) -> None:
     def options(of: object) -> set[object]:
         hint = get_type_hints(of)[name]
@@ -88,6 +102,17 @@ def test_a_choice_has_the_options_of_the_training_library(name: str) -> None:
         {"input_size": 1024},
         {"seed": 2**32 - 1},
         {"head": {"hidden": [8192] * 4, "dropout": 0.95}},
+        {"warmup": 0.5},
+        {"layer_decay": 1.0},
+        {"accumulate": 1024},
+        {"clip_norm": 1000},
+        {"l1": 1},
+        {"label_smoothing": 0.9},
+        {"patience": 10_000},
+        {"ema": 0.9999},
+        {"focal_gamma": 10},
+        {"mixup": 10},
+        {"views": 64},
     ],
 )
 def test_both_agree_on_the_most_that_is_allowed(most: dict[str, Any]) -> None:

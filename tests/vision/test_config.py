@@ -51,6 +51,21 @@ def test_defaults_depend_on_what_learns() -> None:
         ({"augmentation": "medium"}, "augmentation"),
         ({"input_size": 16}, "input_size"),
         ({"seed": -1}, "seed"),
+        ({"label_smoothing": 1.0}, "label_smoothing"),
+        ({"l1": -0.1}, "l1"),
+        ({"clip_norm": float("inf")}, "clip_norm"),
+        ({"accumulate": 0}, "accumulate"),
+        ({"patience": -1}, "patience"),
+        ({"ema": 1.0}, "ema"),
+        ({"warmup": 0.6}, "warmup"),
+        ({"layer_decay": 0.0}, "layer_decay"),
+        ({"unfreeze_every": 1.5}, "unfreeze_every"),
+        ({"imbalance": "smote"}, "imbalance"),
+        ({"focal_gamma": -1}, "focal_gamma"),
+        ({"mixup": "much"}, "mixup"),
+        ({"cutmix": True}, "cutmix"),
+        ({"views": 0}, "views"),
+        ({"head": HeadConfig(pooling="min")}, "head.pooling"),  # type: ignore[arg-type]
         ({"head": HeadConfig(dropout=1.0)}, "head.dropout"),
         ({"head": HeadConfig(hidden=(0,))}, "head.hidden"),
         ({"head": HeadConfig(hidden=(8,) * 5)}, "head.hidden"),
@@ -61,6 +76,33 @@ def test_a_bad_field_is_named_with_its_value(fields: dict[str, Any], field: str)
         TrainConfig(**({"backbone": "resnet18"} | fields)).resolve()
     assert caught.value.field == field
     assert str(caught.value).startswith(field + ": ")
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"cutmix": 1.0}, "cutmix: 1.0 with a frozen trunk, .*; use mixup, or let stages learn"),
+        ({"unfreeze_every": 2}, 'unfreeze_every: 2 with train "head", .*; use 0, or let'),
+        ({"unfreeze_every": 3, "train": "all"}, "3: the last of 5 stages would thaw in epoch 16 of 12; use at most 2"),
+    ],
+)
+def test_fields_that_contradict_each_other_are_refused_with_a_remedy(fields: dict[str, Any], says: str) -> None:
+    with pytest.raises(InvalidConfig, match=says):
+        TrainConfig(**({"backbone": "resnet18"} | fields)).resolve()
+
+
+def test_gradual_unfreezing_fits_when_its_last_stage_still_learns() -> None:
+    assert TrainConfig("resnet18", train="all", unfreeze_every=2).resolve().epochs == 12
+    TrainConfig("resnet18", train="last_stages", last_stages=2, unfreeze_every=5).resolve()
+
+
+def test_what_older_jobs_stored_still_loads() -> None:
+    stored = {
+        "backbone": "resnet18", "train": "head", "last_stages": 1, "head": {"hidden": [], "dropout": 0.0},
+        "epochs": 40, "batch_size": 32, "optimizer": "adamw", "learning_rate": 0.002, "schedule": "cosine",
+        "weight_decay": 1.0, "augmentation": "none", "input_size": 224, "seed": 0,
+    }  # fmt: skip
+    assert TrainConfig.from_dict(stored) == TrainConfig("resnet18").resolve()
 
 
 def test_json_and_back() -> None:
