@@ -7,8 +7,10 @@ from uuid import UUID
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from app.datasets.schemas import Failure
+from app.jobs.augmentation import Augmentation
 from app.jobs.states import JobKind, JobState
 from app.vision.config import HeadConfig, TrainConfig
+from app.vision.presets import Transform
 
 
 class LastStages(BaseModel):
@@ -73,6 +75,7 @@ _SHARED_FIELDS = {
     "focal_gamma",
     "mixup",
     "cutmix",
+    "precision",
     "views",
 }
 
@@ -127,7 +130,11 @@ class TrainRequest(BaseModel):
     learning_rate: float | None = Field(default=None, gt=0, le=10)
     schedule: Literal["constant", "step", "cosine", "exponential", "one_cycle", "plateau"] = "cosine"
     weight_decay: float | None = Field(default=None, ge=0, le=100)
-    augmentation: Literal["none", "light", "standard", "strong"] | None = None
+    augmentation: Augmentation = Field(
+        default=None,
+        description="A preset, or a list of transforms, each once.",
+        examples=["standard", [{"name": "crop", "min_area": 0.6}, {"name": "rotate", "degrees": 15}]],
+    )
     input_size: int | None = Field(
         default=None, ge=32, le=1024, description="Pixels a side; the backbone's if left out."
     )
@@ -162,6 +169,9 @@ class TrainRequest(BaseModel):
         le=10,
         description="As mixup, 1.0 is usual; not with the trunk frozen, which sees no mixture.",
     )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto", description="Of the trunk while it trains. `auto`: bfloat16 where the processor has it."
+    )
     views: int = Field(
         default=4, ge=1, le=64, description="Augmented copies of each training image behind a frozen trunk."
     )
@@ -172,6 +182,8 @@ class TrainRequest(BaseModel):
         shared: dict[str, Any] = self.model_dump(include=_SHARED_FIELDS)
         if stages is not None:
             shared["last_stages"] = stages
+        if isinstance(shared["augmentation"], list):
+            shared["augmentation"] = tuple(Transform.from_dict(entry) for entry in shared["augmentation"])
         return TrainConfig(
             backbone=backbone,
             train="last_stages" if isinstance(self.train, LastStages) else self.train,

@@ -8,13 +8,15 @@ from typing import Any, Literal, TypeVar, get_args
 from app.vision.backbones import Backbone, get_backbone
 from app.vision.bounds import one_of, real, whole
 from app.vision.errors import InvalidConfig, UnknownBackbone
+from app.vision.presets import PresetName, Transform, preset_of
 
 Train = Literal["head", "last_stages", "all"]
 OptimizerName = Literal["sgd", "adam", "adamw"]
 Schedule = Literal["constant", "step", "cosine", "exponential", "one_cycle", "plateau"]
-Augmentation = Literal["none", "light", "standard", "strong"]
+Augmentation = PresetName | tuple[Transform, ...]
 Pooling = Literal["avg", "max", "gem"]
 Imbalance = Literal["none", "weights", "sampling"]
+Precision = Literal["auto", "float32", "bfloat16"]
 
 T = TypeVar("T")
 
@@ -82,6 +84,7 @@ class TrainConfig:
     focal_gamma: float = 0.0  # how strongly samples that are already right are discounted
     mixup: float = 0.0  # alpha of the Beta distribution that blends two samples
     cutmix: float = 0.0  # alpha of the Beta distribution of the area that one image lends another
+    precision: Precision = "auto"  # of the trunk while it trains; "auto" is bfloat16 where the device has it
     views: int = 4  # augmented copies of each training image behind a frozen trunk; never off
 
     def resolve(self) -> TrainConfig:
@@ -116,8 +119,11 @@ class TrainConfig:
         one_of("optimizer", self.optimizer, get_args(OptimizerName))
         one_of("schedule", self.schedule, get_args(Schedule))
         one_of("imbalance", self.imbalance, get_args(Imbalance))
-        if self.augmentation is not None:
-            one_of("augmentation", self.augmentation, get_args(Augmentation))
+        one_of("precision", self.precision, get_args(Precision))
+        if isinstance(self.augmentation, tuple):
+            preset_of(self.augmentation)
+        elif self.augmentation is not None:
+            one_of("augmentation", self.augmentation, get_args(PresetName))
         whole("last_stages", self.last_stages, 1, backbone.stages)
         whole("epochs", self.epochs, 1, 10_000)
         whole("batch_size", self.batch_size, 1, 4096)
@@ -165,6 +171,8 @@ class TrainConfig:
         """A JSON-able dictionary that `from_dict` reads back to an equal configuration."""
         data = asdict(self)
         data["head"]["hidden"] = list(self.head.hidden)
+        if isinstance(self.augmentation, tuple):
+            data["augmentation"] = [transform.to_dict() for transform in self.augmentation]
         return data
 
     @classmethod
@@ -179,6 +187,8 @@ class TrainConfig:
         head = values.pop("head", None) or {}
         if stray := sorted(set(head) - {item.name for item in fields(HeadConfig)}):
             raise InvalidConfig(f"head.{stray[0]}", "no such field; there are dropout, hidden, pooling.")
+        if isinstance(values.get("augmentation"), list):
+            values["augmentation"] = tuple(Transform.from_dict(entry) for entry in values["augmentation"])
         return cls(**values, head=HeadConfig(**{**head, "hidden": tuple(head.get("hidden", ()))}))
 
 

@@ -11,13 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from app.vision.augment import PRESETS, augment, draw
+from app.vision.augment import augment, draw
 from app.vision.classifier import CHUNK, full_precision
-from app.vision.config import TrainConfig
+from app.vision.config import TrainConfig, settled
 from app.vision.errors import Stopped
 from app.vision.mixing import Mix, mix
 from app.vision.network import Network
 from app.vision.preprocessing import Preprocessing
+from app.vision.presets import preset_of
 
 
 class Feed(Protocol):
@@ -52,9 +53,10 @@ class ImageFeed:
         self._network = network
         self._packs = packs
         self._preprocessing = preprocessing
-        self._preset = PRESETS.get(config.augmentation or "none")
+        self._preset = preset_of(settled(config.augmentation))
         self._seed = config.seed
         self._device = device
+        self._dtype = {"auto": fast_dtype(device), "float32": None, "bfloat16": torch.bfloat16}[config.precision]
         self._drawn: tuple[int, Tensor] | None = None
 
     def logits(self, epoch: int, rows: NDArray[np.int64], how: Mix | None) -> Tensor:
@@ -63,7 +65,7 @@ class ImageFeed:
 
     def features(self, split: str, rows: NDArray[np.int64], epoch: int, how: Mix | None = None) -> Tensor:
         """Trunk features [n, F] of augmented images, in reduced precision where that is fast."""
-        dtype = fast_dtype(self._device)
+        dtype = self._dtype
         images = self._preprocessing.normalize(self._augmented(split, rows, epoch))
         if how is not None:
             images = mix(images, how)

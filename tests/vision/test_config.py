@@ -12,6 +12,7 @@ import pytest
 
 from app.vision.config import HeadConfig, TrainConfig
 from app.vision.errors import InvalidConfig
+from app.vision.presets import Transform
 
 
 @pytest.mark.parametrize("train", ["head", "last_stages", "all"])
@@ -49,6 +50,11 @@ def test_defaults_depend_on_what_learns() -> None:
         ({"schedule": "linear"}, "schedule"),
         ({"weight_decay": -1e-4}, "weight_decay"),
         ({"augmentation": "medium"}, "augmentation"),
+        ({"augmentation": ()}, "augmentation"),
+        ({"augmentation": (Transform("blur"),)}, "augmentation"),
+        ({"augmentation": (Transform("flip"), Transform("flip"))}, "augmentation"),
+        ({"augmentation": (Transform("crop", {"area": 0.5}),)}, "augmentation"),
+        ({"augmentation": (Transform("crop", {"min_area": 0.0}),)}, "augmentation.crop.min_area"),
         ({"input_size": 16}, "input_size"),
         ({"seed": -1}, "seed"),
         ({"label_smoothing": 1.0}, "label_smoothing"),
@@ -65,6 +71,7 @@ def test_defaults_depend_on_what_learns() -> None:
         ({"mixup": "much"}, "mixup"),
         ({"cutmix": True}, "cutmix"),
         ({"views": 0}, "views"),
+        ({"precision": "float16"}, "precision"),
         ({"head": HeadConfig(pooling="min")}, "head.pooling"),  # type: ignore[arg-type]
         ({"head": HeadConfig(dropout=1.0)}, "head.dropout"),
         ({"head": HeadConfig(hidden=(0,))}, "head.hidden"),
@@ -108,12 +115,17 @@ def test_what_older_jobs_stored_still_loads() -> None:
 def test_json_and_back() -> None:
     config = TrainConfig("vgg11", train="last_stages", last_stages=2, head=HeadConfig((64, 32), 0.25), seed=9)
     assert TrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    steps = TrainConfig("vgg11", augmentation=(Transform("rotate", {"degrees": 30}), Transform("flip"))).resolve()
+    assert TrainConfig.from_dict(json.loads(json.dumps(steps.to_dict()))) == steps
+    assert steps.to_dict()["augmentation"] == [{"name": "rotate", "degrees": 30}, {"name": "flip"}]
+    with pytest.raises(InvalidConfig, match="'flip' is no transform; use one like"):
+        TrainConfig.from_dict({"backbone": "vgg11", "augmentation": ["flip"]})
     assert TrainConfig.from_dict({"backbone": "vgg11"}) == TrainConfig("vgg11")
     with pytest.raises(InvalidConfig, match="lr: no such field"):
         TrainConfig.from_dict({"backbone": "vgg11", "lr": 1})
 
 
 def test_the_light_modules_do_not_import_torch() -> None:
-    modules = ("backbones", "config", "errors", "preprocessing", "weights")
+    modules = ("backbones", "config", "errors", "preprocessing", "presets", "weights")
     script = f"import sys, {', '.join('app.vision.' + name for name in modules)}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

@@ -115,6 +115,17 @@ def test_views_are_that_many_and_differ(run_fit: Fit, tmp_path: Path) -> None:
     assert not np.allclose(np.load(tmp_path / "plain" / "features-train.npy")[0], table[0])
 
 
+def test_reduced_precision_is_what_was_asked_for_and_close(run_fit: Fit, tmp_path: Path) -> None:
+    tables = {}
+    for precision in ("float32", "bfloat16", "auto"):
+        run_fit(precision, epochs=1, augmentation="light", views=1, precision=precision)
+        tables[precision] = np.load(tmp_path / precision / "features-train.npy")
+    spread = tables["float32"].std()
+    gap = np.abs(tables["float32"] - tables["bfloat16"]) / spread
+    assert 1e-4 < gap.mean() < 0.05
+    assert any((tables["auto"] == tables[other]).all() for other in ("float32", "bfloat16"))
+
+
 @pytest.mark.parametrize(("imbalance", "belief"), [("none", 1 / 11), ("weights", 1 / 2), ("sampling", 1 / 2)])
 def test_rare_classes_are_made_up_for(tmp_path: Path, imbalance: Any, belief: float) -> None:
     """The same three pictures in both classes, ten times as often in one: nothing but the counts can be learnt."""

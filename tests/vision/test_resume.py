@@ -11,6 +11,7 @@ from safetensors import safe_open
 from app.vision import loop
 from app.vision.config import HeadConfig
 from app.vision.errors import DamagedArtefact, Stopped
+from app.vision.presets import Transform
 from tests.vision.conftest import Fit
 from tests.vision.pictures import Recorder
 
@@ -28,6 +29,7 @@ RICH: dict[str, Any] = {
     "train": "last_stages", "unfreeze_every": 1, "layer_decay": 0.5, "epochs": 3, "batch_size": 4, "accumulate": 2,
     "mixup": 0.3, "cutmix": 1.0, "label_smoothing": 0.1, "focal_gamma": 1.0, "imbalance": "sampling", "ema": 0.9,
     "clip_norm": 1.0, "l1": 0.01, "schedule": "one_cycle", "head": HeadConfig((8,), 0.3, "gem"),
+    "augmentation": (Transform("crop"), Transform("erase", {"probability": 0.5})),
 }  # fmt: skip
 
 
