@@ -7,8 +7,10 @@ from uuid import UUID
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from app.datasets.schemas import Failure
+from app.jobs.augmentation import Augmentation
 from app.jobs.states import JobKind, JobState
 from app.vision.config import HeadConfig, TrainConfig
+from app.vision.presets import Transform
 
 
 class LastStages(BaseModel):
@@ -46,6 +48,9 @@ class Head(BaseModel):
         default=[], max_length=4, description="Units of each hidden layer; empty: a linear head."
     )
     dropout: float = Field(default=HeadConfig().dropout, ge=0, le=0.95)
+    pooling: Literal["avg", "max", "gem"] = Field(
+        default=HeadConfig().pooling, description="How each of the trunk's maps becomes one feature."
+    )
 
 
 # Fields that mean the same, under the same name, to the caller and to the training library.
@@ -59,6 +64,21 @@ _SHARED_FIELDS = {
     "augmentation",
     "input_size",
     "seed",
+    "warmup",
+    "layer_decay",
+    "unfreeze_every",
+    "accumulate",
+    "clip_norm",
+    "l1",
+    "label_smoothing",
+    "patience",
+    "ema",
+    "imbalance",
+    "focal_gamma",
+    "mixup",
+    "cutmix",
+    "precision",
+    "views",
 }
 
 
@@ -115,13 +135,53 @@ class TrainRequest(BaseModel):
     batch_size: int | None = Field(default=None, ge=1, le=4096)
     optimizer: Literal["sgd", "adam", "adamw"] = "adamw"
     learning_rate: float | None = Field(default=None, gt=0, le=10)
-    schedule: Literal["constant", "step", "cosine"] = "cosine"
+    schedule: Literal["constant", "step", "cosine", "exponential", "one_cycle", "plateau"] = "cosine"
     weight_decay: float | None = Field(default=None, ge=0, le=100)
-    augmentation: Literal["none", "light", "standard", "strong"] | None = None
+    augmentation: Augmentation = Field(
+        default=None,
+        description="A preset, or a list of transforms, each once.",
+        examples=["standard", [{"name": "crop", "min_area": 0.6}, {"name": "rotate", "degrees": 15}]],
+    )
     input_size: int | None = Field(
         default=None, ge=32, le=1024, description="Pixels a side; the backbone's if left out."
     )
     seed: int = Field(default=0, ge=0, lt=2**32)
+    warmup: float = Field(
+        default=0.05, ge=0, le=0.5, description="Share of the steps in which the learning rate climbs to its peak."
+    )
+    layer_decay: float = Field(
+        default=1.0, gt=0, le=1, description="Each stage learns at this fraction of the rate of the one above it."
+    )
+    unfreeze_every: int = Field(
+        default=0, ge=0, le=10_000, description="Begin with the head; one more stage learns after each so many epochs."
+    )
+    accumulate: int = Field(default=1, ge=1, le=1024, description="Batches whose gradients make one step.")
+    clip_norm: float = Field(default=0.0, ge=0, le=1000, description="Longest gradient; 0: as long as it is.")
+    l1: float = Field(default=0.0, ge=0, le=1, description="L1 penalty of the weights; makes some of them zero.")
+    label_smoothing: float = Field(default=0.0, ge=0, le=0.9, description="Share of a target spread over all classes.")
+    patience: int = Field(
+        default=0, ge=0, le=10_000, description="Stop after so many epochs without a better one; 0: never."
+    )
+    ema: float = Field(
+        default=0.0, ge=0, le=0.9999, description="Decay of an average of the weights, kept in their stead; 0: none."
+    )
+    imbalance: Literal["none", "weights", "sampling"] = Field(
+        default="none", description="Make up for rare classes: weigh them more, or show them more often."
+    )
+    focal_gamma: float = Field(default=0.0, ge=0, le=10, description="Focal loss's exponent; 0: plain cross-entropy.")
+    mixup: float = Field(default=0.0, ge=0, le=10, description="Beta distribution's alpha, 0.2 is usual; 0: none.")
+    cutmix: float = Field(
+        default=0.0,
+        ge=0,
+        le=10,
+        description="As mixup, 1.0 is usual; not with the trunk frozen, which sees no mixture.",
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto", description="Of the trunk while it trains. `auto`: bfloat16 where the processor has it."
+    )
+    views: int = Field(
+        default=4, ge=1, le=64, description="Augmented copies of each training image behind a frozen trunk."
+    )
 
     def config(self, backbone: str) -> TrainConfig:
         """The same request in the training library's words, not yet resolved."""
@@ -129,10 +189,12 @@ class TrainRequest(BaseModel):
         shared: dict[str, Any] = self.model_dump(include=_SHARED_FIELDS)
         if stages is not None:
             shared["last_stages"] = stages
+        if isinstance(shared["augmentation"], list):
+            shared["augmentation"] = tuple(Transform.from_dict(entry) for entry in shared["augmentation"])
         return TrainConfig(
             backbone=backbone,
             train="last_stages" if isinstance(self.train, LastStages) else self.train,
-            head=HeadConfig(hidden=tuple(self.head.hidden), dropout=self.head.dropout),
+            head=HeadConfig(tuple(self.head.hidden), self.head.dropout, self.head.pooling),
             **shared,
         )
 

@@ -18,7 +18,8 @@ class ModelOut(BaseModel):
     dataset_version_id: UUID
     metrics: dict[str, Any] = Field(
         description="By split (`val`, and `test` where there is one): accuracy, log_loss, per-class precision, recall, "
-        "f1 and support, macro and weighted means, and the confusion matrix (rows: true, columns: predicted)."
+        "f1, support, ROC-AUC and average precision, macro and weighted means, the confusion matrix (rows: true, "
+        "columns: predicted), calibration before and after temperature scaling, a threshold sweep, the worst mistakes."
     )
     preprocessing: dict[str, Any] = Field(description="How an image is prepared, in training and in prediction alike.")
     artefact_sha256: str

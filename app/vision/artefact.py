@@ -1,7 +1,8 @@
-"""A trained model as one safetensors file: tensors, classes, preprocessing, configuration, scores."""
+"""A trained model as one safetensors file: tensors, classes, preprocessing, temperature, configuration, scores."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ def save_model(
     classes: Sequence[str],
     preprocessing: Preprocessing,
     metrics: dict[str, Any],
+    temperature: float = 1.0,
 ) -> None:
     """Write the model; afterwards `path` is whole, or as it was."""
     document = {
@@ -32,6 +34,7 @@ def save_model(
         "head": config.to_dict()["head"],
         "classes": list(classes),
         "preprocessing": preprocessing.to_dict(),
+        "temperature": temperature,
         "config": config.to_dict(),
         "metrics": metrics,
     }
@@ -45,14 +48,17 @@ def load_model(path: Path, device: str = "cpu") -> Classifier:
         config = TrainConfig.from_dict(document["config"])
         classes = tuple(str(name) for name in document["classes"])
         preprocessing = Preprocessing.from_dict(document["preprocessing"])
+        temperature = float(document.get("temperature", 1.0))  # models from before it was fitted have none
+        if not 0 < temperature < math.inf:
+            raise ValueError(f"temperature {temperature}")
         network = build_network(get_backbone(config.backbone), len(classes), config.head)
         network.load_state_dict(tensors, assign=True)
     except (KeyError, TypeError, ValueError, RuntimeError, VisionError) as error:
         raise DamagedArtefact(f"{path.name} does not describe a model this version can build: {error}") from error
     network.to(device)
-    return Classifier(network, classes, preprocessing)
+    return Classifier(network, classes, preprocessing, temperature)
 
 
 def read_model_document(path: Path) -> dict[str, Any]:
-    """What the file says about itself: backbone, head, classes, preprocessing, config, metrics."""
+    """What the file says about itself: backbone, head, classes, preprocessing, temperature, config, metrics."""
     return read_tensors(path, KIND)[1]

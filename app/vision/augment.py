@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,31 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from app.vision.config import Augmentation
+from app.vision.presets import Preset
 
 COLUMNS = 14  # uniform numbers drawn for each sample, whatever the preset uses of them
-
-
-@dataclass(frozen=True, slots=True)
-class Preset:
-    """How far a preset goes. Colour factors are drawn from 1 ± the number given."""
-
-    min_area: float  # smallest share of the picture that a crop keeps
-    max_stretch: float  # largest ratio between the crop's sides
-    flip: float  # probability of a mirror image
-    degrees: float  # largest rotation either way
-    brightness: float
-    contrast: float
-    saturation: float
-    erase: float = 0.0  # probability that a rectangle is blanked (Zhong et al. 2020, arXiv:1708.04896)
-
-
-PRESETS: dict[Augmentation, Preset] = {
-    # "light" keeps left and right apart, so that it is safe for digits, text and road signs.
-    "light": Preset(0.75, 1.1, 0.0, 5.0, 0.1, 0.1, 0.1),
-    "standard": Preset(0.5, 1.2, 0.5, 10.0, 0.2, 0.2, 0.2),
-    "strong": Preset(0.3, 4 / 3, 0.5, 20.0, 0.4, 0.4, 0.4, 0.25),
-}
 
 
 def draw(seed: int, epoch: int, samples: int) -> NDArray[np.float32]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from app.vision.averaging import MovingAverage
 from app.vision.errors import DamagedArtefact
 from app.vision.network import Network, learned_state
 from app.vision.tensorfile import read_tensors, write_tensors
@@ -29,6 +30,9 @@ class Position:
     best_epoch: int = -1
     best_accuracy: float = -1.0
     best_loss: float = float("inf")
+    lowest_loss: float = float("inf")
+    flat_epochs: int = 0  # since the validation loss was lowest; for the "plateau" schedule
+    plateau_factor: float = 1.0
     history: list[dict[str, Any]] = field(default_factory=list)
 
     def next_epoch(self) -> None:
@@ -37,48 +41,58 @@ class Position:
         self.step, self.loss_sum, self.correct, self.seen, self.seconds = 0, 0.0, 0, 0, 0.0
 
 
-def write_checkpoint(
-    path: Path,
-    identity: dict[str, Any],
-    network: Network,
-    optimizer: torch.optim.Optimizer,
-    position: Position,
-    best: dict[str, Tensor],
-) -> None:
+@dataclass
+class State:
+    """Everything that a run changes. `best` holds the weights of the best epoch so far, on the CPU."""
+
+    network: Network
+    optimizer: torch.optim.Optimizer
+    average: MovingAverage | None
+    position: Position = field(default_factory=Position)
+    best: dict[str, Tensor] = field(default_factory=dict)
+
+
+def write_checkpoint(path: Path, identity: dict[str, Any], state: State) -> None:
     """Write what training changes: the frozen part comes from the published weights again."""
-    tensors = {f"model.{name}": tensor for name, tensor in learned_state(network).items()}
-    tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
-    for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items() if isinstance(value, Tensor)}
-    write_tensors(path, KIND, tensors, {"identity": identity, "position": asdict(position)})
+    tensors = {f"model.{name}": tensor for name, tensor in learned_state(state.network).items()}
+    tensors |= {f"best.{name}": tensor for name, tensor in state.best.items()}
+    if state.average is not None:
+        tensors |= {f"average.{name}": tensor for name, tensor in state.average.tensors.items()}
+    for index, slots in state.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": value for name, value in slots.items() if isinstance(value, Tensor)}
+    write_tensors(path, KIND, tensors, {"identity": identity, "position": asdict(state.position)})
 
 
-def read_checkpoint(
-    path: Path, identity: dict[str, Any], network: Network, optimizer: torch.optim.Optimizer
-) -> tuple[Position, dict[str, Tensor]]:
-    """Put network and optimiser back where they were; gives the position and the best state so far.
+def read_checkpoint(path: Path, identity: dict[str, Any], state: State) -> None:
+    """Put the state of a run that has not begun back where the checkpoint left it.
 
     Raises DamagedArtefact for a file that is damaged or comes from a run with another `identity`.
     """
     tensors, document = read_tensors(path, KIND)
     if document.get("identity") != identity:
         raise DamagedArtefact(f"{path.name} belongs to a run with another configuration or other data.")
-    parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}}
+    parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "average": {}, "optimizer": {}}
     try:
         for name, tensor in tensors.items():
             part, _, rest = name.partition(".")
             parts[part][rest] = tensor
-        current = learned_state(network)
-        if parts["model"].keys() != current.keys():
-            raise KeyError("the tensors are not those of this network")
-        with torch.no_grad():
-            for name, tensor in parts["model"].items():
-                current[name].copy_(tensor)
-        states: dict[int, dict[str, Tensor]] = {}
+        _restore(learned_state(state.network), parts["model"])
+        if state.average is not None:
+            _restore(state.average.tensors, parts["average"])
+        slots: dict[int, dict[str, Tensor]] = {}
         for name, tensor in parts["optimizer"].items():
             index, _, field_name = name.partition(".")
-            states.setdefault(int(index), {})[field_name] = tensor
-        optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
-        return Position(**document["position"]), parts["best"]
+            slots.setdefault(int(index), {})[field_name] = tensor
+        groups = state.optimizer.state_dict()["param_groups"]
+        state.optimizer.load_state_dict({"state": slots, "param_groups": groups})
+        state.position, state.best = Position(**document["position"]), parts["best"]
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise DamagedArtefact(f"{path.name} does not fit this run: {error}") from error
+
+
+@torch.no_grad()
+def _restore(current: dict[str, Tensor], stored: dict[str, Tensor]) -> None:
+    if stored.keys() != current.keys():
+        raise KeyError("the tensors are not those of this network")
+    for name, tensor in stored.items():
+        current[name].copy_(tensor)

@@ -20,12 +20,15 @@ CHUNK = 32  # images a forward pass; larger calls are cut, so that memory does n
 
 
 class Classifier:
-    """A network in evaluation mode with its class names and its preprocessing. Safe to call from several threads."""
+    """A network in evaluation mode with its class names, preprocessing and temperature. Safe in several threads."""
 
-    def __init__(self, network: Network, classes: tuple[str, ...], preprocessing: Preprocessing) -> None:
+    def __init__(
+        self, network: Network, classes: tuple[str, ...], preprocessing: Preprocessing, temperature: float = 1.0
+    ) -> None:
         self.network = network.requires_grad_(False).eval().to(memory_format=torch.channels_last)
         self.classes = classes
         self.preprocessing = preprocessing
+        self.temperature = temperature
 
     @property
     def nbytes(self) -> int:
@@ -53,13 +56,13 @@ class Classifier:
             for start in range(0, len(batch), CHUNK):
                 # A copy where the array is a view or read-only (a memory map): torch wants neither.
                 pixels = torch.from_numpy(np.array(batch[start : start + CHUNK])).to(device)
-                parts.append(to_probabilities(self.network(self.preprocessing.normalize(pixels))))
+                parts.append(to_probabilities(self.network(self.preprocessing.normalize(pixels)), self.temperature))
         return np.concatenate(parts)
 
 
-def to_probabilities(logits: Tensor) -> NDArray[np.float32]:
-    """Softmax over the last axis, float32."""
-    probabilities: NDArray[np.float32] = logits.float().softmax(dim=-1).cpu().numpy()
+def to_probabilities(logits: Tensor, temperature: float = 1.0) -> NDArray[np.float32]:
+    """Softmax of logits / temperature over the last axis, float32."""
+    probabilities: NDArray[np.float32] = (logits.float() / temperature).softmax(dim=-1).cpu().numpy()
     return probabilities
 
 

@@ -2,30 +2,51 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, TypeVar, get_args
 
-from app.vision.backbones import get_backbone
+from app.vision.backbones import Backbone, get_backbone
+from app.vision.bounds import one_of, real, whole
 from app.vision.errors import InvalidConfig, UnknownBackbone
+from app.vision.presets import PresetName, Transform, preset_of
 
 Train = Literal["head", "last_stages", "all"]
 OptimizerName = Literal["sgd", "adam", "adamw"]
-Schedule = Literal["constant", "step", "cosine"]
-Augmentation = Literal["none", "light", "standard", "strong"]
+Schedule = Literal["constant", "step", "cosine", "exponential", "one_cycle", "plateau"]
+Augmentation = PresetName | tuple[Transform, ...]
+Pooling = Literal["avg", "max", "gem"]
+Imbalance = Literal["none", "weights", "sampling"]
+Precision = Literal["auto", "float32", "bfloat16"]
 
 T = TypeVar("T")
 
 MIN_INPUT_SIZE, MAX_INPUT_SIZE = 32, 1024
 # A VGG halves its input five times; below this nothing is left to pool, and a ResNet sees too little anyway.
 
+# The most that fields from zero up may be.
+_FROM_ZERO = {
+    "weight_decay": 100.0,
+    "warmup": 0.5,
+    "clip_norm": 1000.0,
+    "l1": 1.0,
+    "label_smoothing": 0.9,
+    "ema": 0.9999,
+    "focal_gamma": 10.0,
+    "mixup": 10.0,
+    "cutmix": 10.0,
+}
+
 
 @dataclass(frozen=True, slots=True)
 class HeadConfig:
-    """The grafted head: linear, or ReLU layers of `hidden` units before it, `dropout` in front of each linear layer."""
+    """The grafted head: linear, or ReLU layers of `hidden` units before it, `dropout` in front of each linear layer.
+
+    `pooling` makes one feature of each of the trunk's maps: its mean, its maximum, or a generalised mean between them.
+    """
 
     hidden: tuple[int, ...] = ()
     dropout: float = 0.0
+    pooling: Pooling = "avg"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +54,8 @@ class TrainConfig:
     """One training run. A None is replaced by `resolve()` with a default that suits `train` and the backbone.
 
     `learning_rate` is the peak after warm-up; `input_size` is the side of the square the network sees, in pixels;
-    `last_stages` counts from the head down and is read only when `train` is "last_stages".
+    `last_stages` counts from the head down and is read only when `train` is "last_stages". Of the fields that carry a
+    comment, the default switches the thing off unless it says otherwise.
     """
 
     backbone: str
@@ -49,51 +71,108 @@ class TrainConfig:
     augmentation: Augmentation | None = None
     input_size: int | None = None
     seed: int = 0
+    warmup: float = 0.05  # share of the steps in which the rate climbs to its peak; "one_cycle" has its own climb
+    layer_decay: float = 1.0  # each stage learns at this fraction of the rate of the one above it
+    unfreeze_every: int = 0  # epochs after which one more stage learns, beginning with the head alone
+    accumulate: int = 1  # batches whose gradients make one step
+    clip_norm: float = 0.0  # longest gradient, all parameters taken together
+    l1: float = 0.0  # each step takes this times the rate off every weight, down to zero
+    label_smoothing: float = 0.0  # share of the target that is spread over all classes
+    patience: int = 0  # epochs without a better one after which the run ends
+    ema: float = 0.0  # decay of the moving average of the weights, which is then what is evaluated and kept
+    imbalance: Imbalance = "none"  # makes up for rare classes: by weights in the loss, or by showing them more often
+    focal_gamma: float = 0.0  # how strongly samples that are already right are discounted
+    mixup: float = 0.0  # alpha of the Beta distribution that blends two samples
+    cutmix: float = 0.0  # alpha of the Beta distribution of the area that one image lends another
+    precision: Precision = "auto"  # of the trunk while it trains; "auto" is bfloat16 where the device has it
+    views: int = 4  # augmented copies of each training image behind a frozen trunk; never off
 
     def resolve(self) -> TrainConfig:
         """The same run with every None filled in; raises InvalidConfig naming the field that cannot stand."""
-        self._check()
+        backbone = self._check()
         frozen = self.train == "head"
         # Plain SGD takes about thirty times the step of Adam for the same progress.
         rates = {"sgd": 0.03 if frozen else 0.01, "adam": 2e-3 if frozen else 3e-4, "adamw": 2e-3 if frozen else 3e-4}
         decays = {"sgd": 1e-4, "adam": 0.0, "adamw": 1.0 if frozen else 0.05}
-        return replace(
+        resolved = replace(
             self,
             epochs=_default(self.epochs, 40 if frozen else 12),
             batch_size=_default(self.batch_size, 32),
             learning_rate=_default(self.learning_rate, rates[self.optimizer]),
             weight_decay=_default(self.weight_decay, decays[self.optimizer]),
             augmentation=_default(self.augmentation, "none" if frozen else "light"),
-            input_size=_default(self.input_size, get_backbone(self.backbone).input_size),
+            input_size=_default(self.input_size, backbone.input_size),
         )
+        resolved._check_together(backbone)
+        return resolved
 
-    def _check(self) -> None:
+    def thawed_stages(self, backbone: Backbone) -> int:
+        """How many of the trunk's stages learn in the end, counted from the head down."""
+        return {"head": 0, "last_stages": self.last_stages, "all": backbone.stages}[self.train]
+
+    def _check(self) -> Backbone:
         try:
             backbone = get_backbone(self.backbone)
         except UnknownBackbone as error:
             raise InvalidConfig("backbone", str(error)) from error
-        _one_of("train", self.train, get_args(Train))
-        _one_of("optimizer", self.optimizer, get_args(OptimizerName))
-        _one_of("schedule", self.schedule, get_args(Schedule))
-        if self.augmentation is not None:
-            _one_of("augmentation", self.augmentation, get_args(Augmentation))
-        _whole("last_stages", self.last_stages, 1, backbone.stages)
-        _whole("epochs", self.epochs, 1, 10_000)
-        _whole("batch_size", self.batch_size, 1, 4096)
-        _whole("input_size", self.input_size, MIN_INPUT_SIZE, MAX_INPUT_SIZE)
-        _whole("seed", self.seed, 0, 2**32 - 1)
-        _real("learning_rate", self.learning_rate, above=0.0, up_to=10.0)
-        _real("weight_decay", self.weight_decay, at_least=0.0, up_to=100.0)
-        _real("head.dropout", self.head.dropout, at_least=0.0, up_to=0.95)
+        one_of("train", self.train, get_args(Train))
+        one_of("optimizer", self.optimizer, get_args(OptimizerName))
+        one_of("schedule", self.schedule, get_args(Schedule))
+        one_of("imbalance", self.imbalance, get_args(Imbalance))
+        one_of("precision", self.precision, get_args(Precision))
+        if isinstance(self.augmentation, tuple):
+            preset_of(self.augmentation)
+        elif self.augmentation is not None:
+            one_of("augmentation", self.augmentation, get_args(PresetName))
+        whole("last_stages", self.last_stages, 1, backbone.stages)
+        whole("epochs", self.epochs, 1, 10_000)
+        whole("batch_size", self.batch_size, 1, 4096)
+        whole("input_size", self.input_size, MIN_INPUT_SIZE, MAX_INPUT_SIZE)
+        whole("seed", self.seed, 0, 2**32 - 1)
+        whole("unfreeze_every", self.unfreeze_every, 0, 10_000)
+        whole("accumulate", self.accumulate, 1, 1024)
+        whole("patience", self.patience, 0, 10_000)
+        whole("views", self.views, 1, 64)
+        real("learning_rate", self.learning_rate, above=0.0, up_to=10.0)
+        real("layer_decay", self.layer_decay, above=0.0, up_to=1.0)
+        for name, most in _FROM_ZERO.items():
+            real(name, getattr(self, name), up_to=most)
+        real("head.dropout", self.head.dropout, up_to=0.95)
+        one_of("head.pooling", self.head.pooling, get_args(Pooling))
         if len(self.head.hidden) > 4:
             raise InvalidConfig("head.hidden", f"{len(self.head.hidden)} layers; use at most 4.")
         for units in self.head.hidden:
-            _whole("head.hidden", units, 1, 8192)
+            whole("head.hidden", units, 1, 8192)
+        return backbone
+
+    def _check_together(self, backbone: Backbone) -> None:
+        """What each field alone cannot tell."""
+        if self.cutmix and self.train == "head":
+            raise InvalidConfig(
+                "cutmix",
+                f"{self.cutmix!r} with a frozen trunk, whose features are computed once; use mixup, or let stages"
+                " learn.",
+            )
+        stages, epochs = self.thawed_stages(backbone), settled(self.epochs)
+        if self.unfreeze_every and not stages:
+            raise InvalidConfig(
+                "unfreeze_every",
+                f'{self.unfreeze_every} with train "head", which thaws nothing; use 0, or let stages learn.',
+            )
+        if self.unfreeze_every * stages >= epochs:
+            needed = self.unfreeze_every * stages + 1
+            raise InvalidConfig(
+                "unfreeze_every",
+                f"{self.unfreeze_every}: the last of {stages} stages would thaw in epoch {needed} of {epochs};"
+                f" use at most {(epochs - 1) // stages}, or epochs {needed} and more.",
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able dictionary that `from_dict` reads back to an equal configuration."""
         data = asdict(self)
         data["head"]["hidden"] = list(self.head.hidden)
+        if isinstance(self.augmentation, tuple):
+            data["augmentation"] = [transform.to_dict() for transform in self.augmentation]
         return data
 
     @classmethod
@@ -106,9 +185,11 @@ class TrainConfig:
             raise InvalidConfig("backbone", "missing; name one of the known backbones.")
         values = dict(data)
         head = values.pop("head", None) or {}
-        if stray := sorted(set(head) - {"hidden", "dropout"}):
-            raise InvalidConfig(f"head.{stray[0]}", "no such field; there are dropout, hidden.")
-        return cls(**values, head=HeadConfig(tuple(head.get("hidden", ())), head.get("dropout", 0.0)))
+        if stray := sorted(set(head) - {item.name for item in fields(HeadConfig)}):
+            raise InvalidConfig(f"head.{stray[0]}", "no such field; there are dropout, hidden, pooling.")
+        if isinstance(values.get("augmentation"), list):
+            values["augmentation"] = tuple(Transform.from_dict(entry) for entry in values["augmentation"])
+        return cls(**values, head=HeadConfig(**{**head, "hidden": tuple(head.get("hidden", ()))}))
 
 
 def settled(value: T | None) -> T:
@@ -120,25 +201,3 @@ def settled(value: T | None) -> T:
 
 def _default(value: T | None, default: T) -> T:
     return default if value is None else value
-
-
-def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise InvalidConfig(name, f"{value!r} is not known; use one of {', '.join(allowed)}.")
-
-
-def _whole(name: str, value: object, low: int, high: int) -> None:
-    """None passes: it stands for a default."""
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise InvalidConfig(name, f"{value!r} is not allowed; use a whole number from {low} to {high}.")
-
-
-def _real(name: str, value: object, *, at_least: float = 0.0, above: float | None = None, up_to: float) -> None:
-    if value is None:
-        return
-    number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
-    if not at_least <= number <= up_to or (above is not None and number <= above):
-        floor = f"above {above:g}" if above is not None else f"from {at_least:g}"
-        raise InvalidConfig(name, f"{value!r} is not allowed; use a number {floor} up to {up_to:g}.")

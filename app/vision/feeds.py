@@ -11,24 +11,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from app.vision.augment import PRESETS, augment, draw
-from app.vision.classifier import CHUNK, full_precision, to_probabilities
-from app.vision.config import TrainConfig
+from app.vision.augment import augment, draw
+from app.vision.classifier import CHUNK, full_precision
+from app.vision.config import TrainConfig, settled
 from app.vision.errors import Stopped
+from app.vision.mixing import Mix, mix
 from app.vision.network import Network
 from app.vision.preprocessing import Preprocessing
-
-VIEWS = 4  # augmented copies of each training image behind a frozen trunk; epochs take turns with them
+from app.vision.presets import preset_of
 
 
 class Feed(Protocol):
     """Gives the training loop its batches and its evaluations, so that there is one loop for all runs."""
 
-    def logits(self, epoch: int, rows: NDArray[np.int64]) -> Tensor:
+    def logits(self, epoch: int, rows: NDArray[np.int64], how: Mix | None) -> Tensor:
         """Logits float32 [n, C] of training rows as this epoch shows them, with gradients for what learns."""
 
-    def probabilities(self, split: str) -> NDArray[np.float32]:
-        """What the network says now about a split's images, un-augmented: float32 [N, C]."""
+    def split_logits(self, split: str) -> Tensor:
+        """What the network says now about a split's images, un-augmented: float32 [N, C] on the CPU."""
 
 
 def fast_dtype(device: torch.device) -> torch.dtype | None:
@@ -53,19 +53,22 @@ class ImageFeed:
         self._network = network
         self._packs = packs
         self._preprocessing = preprocessing
-        self._preset = PRESETS.get(config.augmentation or "none")
+        self._preset = preset_of(settled(config.augmentation))
         self._seed = config.seed
         self._device = device
+        self._dtype = {"auto": fast_dtype(device), "float32": None, "bfloat16": torch.bfloat16}[config.precision]
         self._drawn: tuple[int, Tensor] | None = None
 
-    def logits(self, epoch: int, rows: NDArray[np.int64]) -> Tensor:
-        logits: Tensor = self._network.head(self.features("train", rows, epoch).float())
+    def logits(self, epoch: int, rows: NDArray[np.int64], how: Mix | None) -> Tensor:
+        logits: Tensor = self._network.head(self.features("train", rows, epoch, how).float())
         return logits
 
-    def features(self, split: str, rows: NDArray[np.int64], epoch: int) -> Tensor:
+    def features(self, split: str, rows: NDArray[np.int64], epoch: int, how: Mix | None = None) -> Tensor:
         """Trunk features [n, F] of augmented images, in reduced precision where that is fast."""
-        dtype = fast_dtype(self._device)
+        dtype = self._dtype
         images = self._preprocessing.normalize(self._augmented(split, rows, epoch))
+        if how is not None:
+            images = mix(images, how)
         with torch.autocast(self._device.type, dtype=dtype, enabled=dtype is not None):
             features: Tensor = self._network.trunk(images)
         return features
@@ -78,13 +81,11 @@ class ImageFeed:
             features: Tensor = self._network.trunk(self._preprocessing.normalize(batch))
         return features
 
-    def probabilities(self, split: str) -> NDArray[np.float32]:
+    def split_logits(self, split: str) -> Tensor:
         self._network.eval()
         with torch.inference_mode(), full_precision(self._device):
             chunks = _chunks(len(self._packs[split]))
-            return np.concatenate(
-                [to_probabilities(self._network.head(self.exact_features(split, rows))) for rows in chunks]
-            )
+            return torch.cat([self._network.head(self.exact_features(split, rows)).cpu() for rows in chunks])
 
     def _augmented(self, split: str, rows: NDArray[np.int64], epoch: int) -> Tensor:
         pack = self._packs[split]
@@ -116,7 +117,7 @@ class FeatureFeed:
         """Raises Stopped if `should_stop` says so between two chunks."""
         network.eval()
         width = len(network.head.mean)
-        views = 1 if config.augmentation == "none" else VIEWS
+        views = 1 if config.augmentation == "none" else config.views
         total = sum(sizes.values()) + (views - 1) * sizes["train"]
         self._head = network.head
         self._device = device
@@ -131,7 +132,7 @@ class FeatureFeed:
             for view in range(shape[0]):
                 for rows in _chunks(size):
                     with torch.inference_mode():
-                        augmented = split == "train" and views > 1
+                        augmented = split == "train" and config.augmentation != "none"
                         chunk = images.features(split, rows, view) if augmented else images.exact_features(split, rows)
                     table[view, rows] = chunk.float().cpu().numpy()
                     done += len(rows)
@@ -139,16 +140,16 @@ class FeatureFeed:
                     if should_stop():
                         raise Stopped(checkpoint_written=False)
 
-    def logits(self, epoch: int, rows: NDArray[np.int64]) -> Tensor:
-        features = torch.from_numpy(self._features["train"][epoch % self._views, rows])
-        logits: Tensor = self._head(features.to(self._device))
+    def logits(self, epoch: int, rows: NDArray[np.int64], how: Mix | None) -> Tensor:
+        features = torch.from_numpy(self._features["train"][epoch % self._views, rows]).to(self._device)
+        logits: Tensor = self._head(features if how is None else mix(features, how))
         return logits
 
-    def probabilities(self, split: str) -> NDArray[np.float32]:
+    def split_logits(self, split: str) -> Tensor:
         self._head.eval()
         with torch.inference_mode():
-            table = torch.from_numpy(self._features[split][0]).to(self._device)
-            return to_probabilities(self._head(table))
+            logits: Tensor = self._head(torch.from_numpy(self._features[split][0]).to(self._device)).cpu()
+            return logits
 
 
 def _chunks(count: int) -> list[NDArray[np.int64]]:

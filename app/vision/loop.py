@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,18 +13,22 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional
 
-from app.vision.checkpoint import Position, read_checkpoint, write_checkpoint
+from app.vision.averaging import MovingAverage, write_state
+from app.vision.checkpoint import Position, State, read_checkpoint, write_checkpoint
+from app.vision.classifier import to_probabilities
 from app.vision.config import TrainConfig, settled
 from app.vision.errors import Diverged, Stopped
 from app.vision.evaluation import evaluate
 from app.vision.feeds import Feed
-from app.vision.network import Network, learned_state
-from app.vision.optimisation import batches, learning_rate, make_optimizer, seed_step
+from app.vision.losses import Loss
+from app.vision.mixing import draw_mix
+from app.vision.network import Network, learned_state, thaw
+from app.vision.optimisation import clip_gradients, make_optimizer, set_rate, shrink
 from app.vision.progress import Progress
 from app.vision.run import Observer
+from app.vision.sampling import batches, seed_step
+from app.vision.schedules import rate_of, watch_plateau
 
 REST_S = 5.0  # a checkpoint at the end of an epoch is skipped if the last one is younger than this
 LONGEST_S = 600.0  # and one is written within an epoch that lasts longer
@@ -37,6 +42,7 @@ class Run:
     network: Network
     feed: Feed
     labels: Mapping[str, NDArray[np.int64]]
+    loss: Loss
     workdir: Path
     observer: Observer
     progress: Progress
@@ -46,90 +52,100 @@ class Run:
 def train(run: Run, resume: Path | None) -> Position:
     """Train to the end and leave the best epoch's weights in the network; raises Diverged or Stopped."""
     config = run.config
-    optimizer = make_optimizer(run.network, config.optimizer, settled(config.weight_decay))
-    position, best = Position(), dict[str, Tensor]()
-    epochs = settled(config.epochs)
+    optimizer = make_optimizer(run.network, config.optimizer, settled(config.weight_decay), config.layer_decay)
+    state = State(run.network, optimizer, MovingAverage(run.network, config.ema) if config.ema else None)
     if resume is not None:
-        position, best = read_checkpoint(resume, run.identity, run.network, optimizer)
+        read_checkpoint(resume, run.identity, state)
     written_at = time.monotonic()
-    while position.epoch < epochs:
-        written_at = _epoch(run, optimizer, position, best, written_at)
-        _validate(run, position, best)
-        position.next_epoch()
-        if time.monotonic() - written_at >= REST_S and position.epoch < epochs:
-            _checkpoint(run, optimizer, position, best)
+    while not _finished(config, state.position):
+        written_at = _epoch(run, state, written_at)
+        _validate(run, state)
+        state.position.next_epoch()
+        if time.monotonic() - written_at >= REST_S and not _finished(config, state.position):
+            _checkpoint(run, state)
             written_at = time.monotonic()
-    current = learned_state(run.network)
-    with torch.no_grad():
-        for name, tensor in best.items():
-            current[name].copy_(tensor)
-    return position
+    write_state(run.network, state.best)
+    return state.position
 
 
-def _epoch(
-    run: Run, optimizer: torch.optim.Optimizer, position: Position, best: dict[str, Tensor], written_at: float
-) -> float:
+def _finished(config: TrainConfig, position: Position) -> bool:
+    """Whether all epochs are done, or `patience` of them since the best one."""
+    waited = position.epoch - 1 - position.best_epoch
+    return position.epoch >= settled(config.epochs) or 0 < config.patience <= waited
+
+
+def _epoch(run: Run, state: State, written_at: float) -> float:
     """The steps of one epoch that are not done yet; gives the time of the last checkpoint."""
-    config, labels = run.config, run.labels["train"]
-    order = batches(config.seed, position.epoch, len(labels), settled(config.batch_size))
-    steps = settled(config.epochs) * len(order)
+    config, position = run.config, state.position
+    balanced = config.imbalance == "sampling"
+    order = batches(config.seed, position.epoch, run.labels["train"], settled(config.batch_size), balanced=balanced)
+    per_epoch = -(-len(order) // config.accumulate)
+    steps = settled(config.epochs) * per_epoch
+    thaw(run.network, config, position.epoch)
     run.network.train()
-    for step in range(position.step, len(order)):
+    for step in range(position.step, per_epoch):
         began = time.monotonic()
-        done = position.epoch * len(order) + step
-        _set_rate(optimizer, config, done, steps)
-        _step(run, optimizer, position, order[step], labels)
+        done = position.epoch * per_epoch + step
+        set_rate(state.optimizer, rate_of(config, position, done, steps))
+        first = step * config.accumulate
+        _step(run, state, order[first : first + config.accumulate], first)
+        if state.average is not None:
+            state.average.update(run.network, done + 1)
         position.step = step + 1
         position.seconds += time.monotonic() - began
         run.progress.report("training", (done + 1) / steps)
         stop = run.observer.should_stop()
         if stop or time.monotonic() - written_at >= LONGEST_S:
-            _checkpoint(run, optimizer, position, best)
+            _checkpoint(run, state)
             written_at = time.monotonic()
         if stop:
             raise Stopped(checkpoint_written=True)
     return written_at
 
 
-def _step(
-    run: Run,
-    optimizer: torch.optim.Optimizer,
-    position: Position,
-    rows: NDArray[np.int64],
-    labels: NDArray[np.int64],
-) -> None:
-    seed_step(run.config.seed, position.epoch, position.step)
-    logits = run.feed.logits(position.epoch, rows)
-    target = torch.from_numpy(labels[rows]).to(logits.device)
-    loss = functional.cross_entropy(logits, target)
-    value = loss.item()
-    if not math.isfinite(value):
-        raise Diverged(position.epoch + 1, position.step + 1)
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
-    position.loss_sum += value * len(rows)
-    position.correct += int((logits.argmax(dim=1) == target).sum())
-    position.seen += len(rows)
+def _step(run: Run, state: State, parts: Sequence[NDArray[np.int64]], first: int) -> None:
+    """One step on the mean gradient of several batches; `first` is the number of their first in the epoch."""
+    config, position = run.config, state.position
+    samples = sum(len(rows) for rows in parts)
+    seed_step(config.seed, position.epoch, position.step)
+    state.optimizer.zero_grad(set_to_none=True)
+    for number, rows in enumerate(parts, first):
+        how = draw_mix(config, position.epoch, number, len(rows))
+        logits = run.feed.logits(position.epoch, rows, how)
+        target = torch.from_numpy(run.labels["train"][rows]).to(logits.device)
+        loss = run.loss(logits, target)
+        if how is not None:
+            other = target[torch.from_numpy(how.partner).to(target.device)]
+            loss = how.share * loss + (1 - how.share) * run.loss(logits, other)
+            target = target if how.share >= 0.5 else other  # what the mixed sample shows most of
+        value = loss.item()
+        if not math.isfinite(value):
+            raise Diverged(position.epoch + 1, position.step + 1)
+        (loss * (len(rows) / samples)).backward()  # type: ignore[no-untyped-call]
+        position.loss_sum += value * len(rows)
+        position.correct += int((logits.argmax(dim=1) == target).sum())
+        position.seen += len(rows)
+    if config.clip_norm:
+        clip_gradients(state.optimizer, config.clip_norm)
+    state.optimizer.step()
+    if config.l1:
+        shrink(state.optimizer, config.l1)
 
 
-def _set_rate(optimizer: torch.optim.Optimizer, config: TrainConfig, step: int, steps: int) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate(settled(config.learning_rate), config.schedule, step, steps)
-
-
-def _validate(run: Run, position: Position, best: dict[str, Tensor]) -> None:
+def _validate(run: Run, state: State) -> None:
     """Score the epoch, tell the observer, and keep the weights if they are the best so far."""
-    probabilities = run.feed.probabilities("val")
-    classes = [str(label) for label in range(probabilities.shape[1])]
-    scores = evaluate(probabilities, run.labels["val"], classes)
-    if not math.isfinite(scores["log_loss"]):
-        raise Diverged(position.epoch + 1, position.step)
-    accuracy, loss = scores["accuracy"], scores["log_loss"]
-    if (accuracy, -loss) > (position.best_accuracy, -position.best_loss):
-        position.best_epoch, position.best_accuracy, position.best_loss = position.epoch, accuracy, loss
-        best.update({name: tensor.detach().cpu().clone() for name, tensor in learned_state(run.network).items()})
-    config = run.config
+    config, position = run.config, state.position
+    with nullcontext() if state.average is None else state.average.applied(run.network):
+        probabilities = to_probabilities(run.feed.split_logits("val"))
+        classes = [str(label) for label in range(probabilities.shape[1])]
+        scores = evaluate(probabilities, run.labels["val"], classes)
+        accuracy, loss = scores["accuracy"], scores["log_loss"]
+        if not math.isfinite(loss):
+            raise Diverged(position.epoch + 1, position.step)
+        if (accuracy, -loss) > (position.best_accuracy, -position.best_loss):
+            position.best_epoch, position.best_accuracy, position.best_loss = position.epoch, accuracy, loss
+            weights = learned_state(run.network)
+            state.best = {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
     epochs = settled(config.epochs)
     last = (position.epoch + 1) * position.step - 1
     metrics = {
@@ -140,16 +156,18 @@ def _validate(run: Run, position: Position, best: dict[str, Tensor]) -> None:
         "val_loss": loss,
         "val_accuracy": accuracy,
         "val_macro_f1": scores["macro_f1"],
-        "learning_rate": learning_rate(settled(config.learning_rate), config.schedule, last, epochs * position.step),
+        "learning_rate": rate_of(config, position, last, epochs * position.step),
         "images_per_s": position.seen / max(position.seconds, 1e-9),
         "duration_s": position.seconds,
     }
+    if config.schedule == "plateau":
+        watch_plateau(position, loss)
     position.history.append(metrics)
     run.observer.epoch(dict(metrics))
 
 
-def _checkpoint(run: Run, optimizer: torch.optim.Optimizer, position: Position, best: dict[str, Tensor]) -> None:
+def _checkpoint(run: Run, state: State) -> None:
     path = run.workdir / "checkpoint.safetensors"
-    write_checkpoint(path, run.identity, run.network, optimizer, position, best)
-    run.observer.checkpoint(path, position.epoch + 1, position.step)
+    write_checkpoint(path, run.identity, state)
+    run.observer.checkpoint(path, state.position.epoch + 1, state.position.step)
     path.unlink(missing_ok=True)

@@ -9,8 +9,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from app.vision.backbones import Backbone
-from app.vision.config import HeadConfig, TrainConfig
+from app.vision.backbones import Backbone, get_backbone
+from app.vision.config import HeadConfig, Pooling, TrainConfig
 
 
 class Head(nn.Module):
@@ -55,7 +55,8 @@ class Network(nn.Module):
         super().__init__()
         self.trunk = trunk
         self.head = head
-        self.learning: tuple[str, ...] = ()  # the names of the trunk's stages that learn
+        self.learning: tuple[str, ...] = ()  # the names of the trunk's stages that learn, sooner or later
+        self.thawed: tuple[str, ...] = ()  # those of them that learn now
 
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.head(self.trunk(images).float())
@@ -65,29 +66,44 @@ class Network(nn.Module):
         """As ever, except that frozen stages stay in evaluation mode: their batch norm statistics must not drift."""
         super().train(mode)
         for name, stage in self.trunk.named_children():
-            if name not in self.learning:
+            if name not in self.thawed:
                 stage.eval()
         return self
 
 
 class Pool(nn.Module):
-    """Mean over height and width: [N, F, H, W] → [N, F]."""
+    """One feature a map: [N, F, H, W] → [N, F].
+
+    "gem" is the generalised mean (Radenović et al. 2018, arXiv:1711.02512) with their initial exponent, which stays:
+    behind a frozen trunk it could not be learnt.
+    """
+
+    EXPONENT = 3.0
+
+    def __init__(self, pooling: Pooling) -> None:
+        super().__init__()
+        self.pooling = pooling
 
     def forward(self, maps: Tensor) -> Tensor:
+        if self.pooling == "max":
+            return maps.amax(dim=(2, 3))
+        if self.pooling == "gem":
+            powers = maps.float().clamp(min=1e-6) ** self.EXPONENT
+            return powers.mean(dim=(2, 3)) ** (1 / self.EXPONENT)
         return maps.mean(dim=(2, 3))
 
 
 def build_network(backbone: Backbone, classes: int, head: HeadConfig, *, seed: int = 0) -> Network:
     """The network with an initialised head and a trunk that holds no memory yet (meta tensors): see `load_trunk`."""
     with torch.device("meta"):
-        trunk = _trunk(backbone)
+        trunk = _trunk(backbone, head.pooling)
         features = next(tensor.shape[0] for tensor in reversed(list(trunk.parameters())))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Network(trunk, Head(features, classes, head))
 
 
-def _trunk(backbone: Backbone) -> nn.Sequential:
+def _trunk(backbone: Backbone, pooling: Pooling = "avg") -> nn.Sequential:
     """torchvision's layers, regrouped into stages from the image to the features."""
     model = torchvision.models.get_model(backbone.name.partition("-")[0], weights=None)
     stages: OrderedDict[str, nn.Module] = OrderedDict()
@@ -103,7 +119,7 @@ def _trunk(backbone: Backbone) -> nn.Sequential:
         stages["stem"] = nn.Sequential(stem)
         for name in ("layer1", "layer2", "layer3", "layer4"):
             stages[name] = getattr(model, name)
-    stages["pool"] = Pool()
+    stages["pool"] = Pool(pooling)
     return nn.Sequential(stages)
 
 
@@ -150,13 +166,24 @@ def stage_names(network: Network) -> list[str]:
 
 def set_trainable(network: Network, config: TrainConfig) -> None:
     """Let the head learn, and as many stages as `config.train` says; freeze the rest, batch norms included."""
-    stages = stage_names(network)
-    thawed = {"head": 0, "last_stages": config.last_stages, "all": len(stages)}[config.train]
-    network.learning = tuple(stages[:thawed])
-    network.trunk.requires_grad_(False)
-    for name in network.learning:
-        network.trunk.get_submodule(name).requires_grad_(True)
+    network.learning = tuple(stage_names(network)[: config.thawed_stages(get_backbone(config.backbone))])
     network.head.requires_grad_(True)
+    _thaw(network, len(network.learning))
+
+
+def thaw(network: Network, config: TrainConfig, epoch: int) -> None:
+    """Gradual unfreezing (Howard & Ruder 2018, arXiv:1801.06146): what learns in `epoch` (from 0), of what may learn.
+
+    Without `unfreeze_every` everything learns from the start. Takes effect on batch norms with the next `train()`.
+    """
+    _thaw(network, epoch // config.unfreeze_every if config.unfreeze_every else len(network.learning))
+
+
+def _thaw(network: Network, stages: int) -> None:
+    network.thawed = network.learning[:stages]
+    network.trunk.requires_grad_(False)
+    for name in network.thawed:
+        network.trunk.get_submodule(name).requires_grad_(True)
 
 
 def learned_state(network: Network) -> dict[str, Tensor]:

@@ -46,7 +46,11 @@ class Observer(Protocol):
 
 @dataclass(frozen=True)
 class FitResult:
-    """A finished run. `probabilities` holds float32 [N, C] for "val" and "test", rows in the order of the samples."""
+    """A finished run. `probabilities` holds float32 [N, C] for "val" and "test", rows in the order of the samples.
+
+    They are what the model answers: divided by the `temperature` that suits the validation images, unlike the losses
+    of the epochs.
+    """
 
     model_path: Path
     metrics: dict[str, Any]
@@ -55,6 +59,7 @@ class FitResult:
     preprocessing: Preprocessing
     config: TrainConfig
     probabilities: dict[str, NDArray[np.float32]]
+    temperature: float = 1.0
 
 
 def check_samples(samples: Sequence[Sample], classes: Sequence[str]) -> None:

@@ -13,12 +13,15 @@ import torch
 from numpy.typing import NDArray
 
 from app.vision.artefact import save_model
+from app.vision.assessment import assess
 from app.vision.backbones import Backbone, get_backbone
+from app.vision.calibration import fit_temperature
+from app.vision.classifier import to_probabilities
 from app.vision.config import TrainConfig, settled
 from app.vision.errors import OutOfMemory, Stopped, WeightsUnavailable
-from app.vision.evaluation import evaluate
 from app.vision.feeds import FeatureFeed, Feed, ImageFeed
 from app.vision.loop import Run, train
+from app.vision.losses import make_loss
 from app.vision.network import Network, build_network, load_trunk, set_trainable
 from app.vision.packing import pack
 from app.vision.preprocessing import Preprocessing
@@ -74,18 +77,37 @@ def fit(
                 images, network, {split: len(rows) for split, rows in packs.items()}, workdir, config, device,
                 progress=lambda done: progress.report("features", done), should_stop=observer.should_stop,
             )  # fmt: skip
-        run = Run(config, network, feed, labels, workdir, observer, progress, _identity(config, samples, classes))
+        loss = make_loss(config, labels["train"], len(classes), device)
+        run = Run(config, network, feed, labels, loss, workdir, observer, progress, _identity(config, samples, classes))
         position = train(run, resume)
         progress.report("evaluating", 0.0)
-        probabilities = {split: feed.probabilities(split) for split in packs if split != "train"}
-    metrics = {split: evaluate(rows, labels[split], classes) for split, rows in probabilities.items()}
+        logits = {split: feed.split_logits(split) for split in packs if split != "train"}
+    temperature = fit_temperature(logits["val"], labels["val"])
+    probabilities = {split: to_probabilities(scores, temperature) for split, scores in logits.items()}
+    metrics = {
+        split: assess(
+            probabilities[split], to_probabilities(scores), labels[split], classes,
+            [sample.path.name for sample in samples if sample.split == split], temperature,
+        )
+        for split, scores in logits.items()
+    }  # fmt: skip
     model_path = workdir / "model.safetensors"
     summary = {split: {key: scores[key] for key in ("samples", "accuracy", "log_loss", "macro_f1")}
                for split, scores in metrics.items()}  # fmt: skip
-    save_model(model_path, network, config=config, classes=classes, preprocessing=preprocessing, metrics=summary)
+    save_model(
+        model_path, network, config=config, classes=classes, preprocessing=preprocessing, metrics=summary,
+        temperature=temperature,
+    )  # fmt: skip
     progress.report("evaluating", 1.0)
     return FitResult(
-        model_path, metrics, position.history, position.best_epoch + 1, preprocessing, config, probabilities
+        model_path,
+        metrics,
+        position.history,
+        position.best_epoch + 1,
+        preprocessing,
+        config,
+        probabilities,
+        temperature,
     )
 
 

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from app.jobs.schemas import Head, JobOut, LastStages, TrainRequest
 from app.vision.config import HeadConfig, TrainConfig
+from app.vision.presets import Transform
 
 
 def refused(**fields: Any) -> dict[str, str]:
@@ -37,7 +38,7 @@ ASKED: dict[str, tuple[Any, dict[str, Any]]] = {
     "backbone": ("resnet34", {}),
     "train": ("all", {"train": "all"}),
     "last_stages": (3, {"train": {"last_stages": 3}}),
-    "head": (HeadConfig((64, 32), 0.25), {"head": {"hidden": [64, 32], "dropout": 0.25}}),
+    "head": (HeadConfig((64, 32), 0.25, "gem"), {"head": {"hidden": [64, 32], "dropout": 0.25, "pooling": "gem"}}),
     "epochs": (7, {"epochs": 7}),
     "batch_size": (16, {"batch_size": 16}),
     "optimizer": ("sgd", {"optimizer": "sgd"}),
@@ -47,6 +48,21 @@ ASKED: dict[str, tuple[Any, dict[str, Any]]] = {
     "augmentation": ("strong", {"augmentation": "strong"}),
     "input_size": (96, {"input_size": 96}),
     "seed": (12, {"seed": 12}),
+    "warmup": (0.125, {"warmup": 0.125}),
+    "layer_decay": (0.5, {"layer_decay": 0.5}),
+    "unfreeze_every": (2, {"unfreeze_every": 2}),
+    "accumulate": (4, {"accumulate": 4}),
+    "clip_norm": (1.5, {"clip_norm": 1.5}),
+    "l1": (0.25, {"l1": 0.25}),
+    "label_smoothing": (0.1, {"label_smoothing": 0.1}),
+    "patience": (5, {"patience": 5}),
+    "ema": (0.99, {"ema": 0.99}),
+    "imbalance": ("sampling", {"imbalance": "sampling"}),
+    "focal_gamma": (2.0, {"focal_gamma": 2}),
+    "mixup": (0.2, {"mixup": 0.2}),
+    "cutmix": (1.0, {"cutmix": 1}),
+    "precision": ("float32", {"precision": "float32"}),
+    "views": (2, {"views": 2}),
 }
 
 
@@ -69,7 +85,7 @@ def test_no_field_of_a_request_is_lost_on_the_way() -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["optimizer", "schedule", "augmentation"])
+@pytest.mark.parametrize("name", ["optimizer", "schedule", "augmentation", "imbalance", "precision"])
 def test_a_choice_has_the_options_of_the_training_library(name: str) -> None:
     def options(of: object) -> set[object]:
         hint = get_type_hints(of)[name]
@@ -88,6 +104,17 @@ def test_a_choice_has_the_options_of_the_training_library(name: str) -> None:
         {"input_size": 1024},
         {"seed": 2**32 - 1},
         {"head": {"hidden": [8192] * 4, "dropout": 0.95}},
+        {"warmup": 0.5},
+        {"layer_decay": 1.0},
+        {"accumulate": 1024},
+        {"clip_norm": 1000},
+        {"l1": 1},
+        {"label_smoothing": 0.9},
+        {"patience": 10_000},
+        {"ema": 0.9999},
+        {"focal_gamma": 10},
+        {"mixup": 10},
+        {"views": 64},
     ],
 )
 def test_both_agree_on_the_most_that_is_allowed(most: dict[str, Any]) -> None:
@@ -168,6 +195,31 @@ def test_another_form_of_train_is_refused_in_one_sentence(train: Any, says: str)
     assert says in message
     if "not known" in says:
         assert 'use "head", "all" or {"last_stages": n}' in message
+
+
+def test_augmentation_may_be_a_list_of_transforms() -> None:
+    asked = [{"name": "crop", "min_area": 0.6}, {"name": "flip"}]
+    config = TrainRequest.model_validate({"dataset": "pets", "augmentation": asked}).config("resnet18")
+    assert config.augmentation == (Transform("crop", {"min_area": 0.6}), Transform("flip"))
+    assert config.resolve().to_dict()["augmentation"] == asked
+
+
+@pytest.mark.parametrize(
+    ("augmentation", "says"),
+    [
+        ([], 'an empty list; use "none"'),
+        (["flip"], "'flip' is no transform; use one like {'name': 'flip'}"),
+        ([{"name": "blur"}], "'blur' is not a transform; use one of crop, flip"),
+        ([{"name": "flip", "degrees": 3}], "flip has no 'degrees'; it has probability"),
+        ([{"name": "rotate", "degrees": 500}], "augmentation.rotate.degrees: 500 is not allowed; use a number from 0"),
+        ([{"name": "rotate", "degrees": "far"}], "augmentation.rotate.degrees: 'far' is not allowed"),
+        (7, "7 is not known; use one of 'none'"),
+    ],
+)
+def test_an_augmentation_that_cannot_be_is_refused_in_one_sentence(augmentation: Any, says: str) -> None:
+    ((where, message),) = refused(augmentation=augmentation).items()
+    assert where == "augmentation"
+    assert says in message
 
 
 def test_one_request_does_not_change_the_next() -> None:

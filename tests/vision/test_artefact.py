@@ -50,12 +50,27 @@ def test_the_file_says_what_it_is(model: Path, classifier: Classifier) -> None:
     document = read_model_document(model)
     assert document["backbone"] == TINY.name
     assert document["classes"] == list(CLASSES)
-    assert document["head"] == {"hidden": [8], "dropout": 0.5}
+    assert document["head"] == {"hidden": [8], "dropout": 0.5, "pooling": "avg"}
     assert document["metrics"] == {"val": {"accuracy": 0.5}}
     assert classifier.classes == CLASSES
     assert classifier.preprocessing == Preprocessing(36, 32)
     assert abs(classifier.nbytes - model.stat().st_size) < 50_000
     assert [path.name for path in model.parent.iterdir()] == [model.name]
+
+
+def test_a_file_from_before_there_were_temperatures_answers_as_ever(model: Path, classifier: Classifier) -> None:
+    with safe_open(model, framework="pt") as file:
+        entry = json.loads(file.metadata()["graftwork"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    batch = classifier.prepare(draw(0, 0))[None]
+    before = classifier.predict(batch)
+    entry["document"]["temperature"] = 2.0
+    save_file(tensors, model, {"graftwork": json.dumps(entry)})
+    softened = np.exp(np.log(before) / 2)
+    np.testing.assert_allclose(load_model(model).predict(batch), softened / softened.sum(), atol=1e-6)
+    del entry["document"]["temperature"]
+    save_file(tensors, model, {"graftwork": json.dumps(entry)})
+    np.testing.assert_allclose(load_model(model).predict(batch), before, atol=1e-6)
 
 
 def test_answers_are_probabilities_whatever_the_batch(classifier: Classifier) -> None:
@@ -102,6 +117,7 @@ def test_foreign_files_are_refused(model: Path, tmp_path: Path) -> None:
         ("config", {"backbone": "resnet34"}),
         ("config", {"backbone": "nonsense"}),
         ("preprocessing", {}),
+        ("temperature", 0.0),
         ("version", 2),
     ],
 )

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from app.vision.augment import COLUMNS, PRESETS, Preset, augment, draw
-
-STILL = Preset(1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+from app.vision.augment import COLUMNS, augment, draw
+from app.vision.presets import PRESETS, STILL, Transform, preset_of
 
 
 @pytest.fixture
@@ -82,3 +81,23 @@ def test_erasing_blanks_one_rectangle(batch: torch.Tensor) -> None:
     for mask in changed:
         rows, columns = mask.any(dim=1), mask.any(dim=0)
         assert mask[rows][:, columns].float().mean() > 0.95
+
+
+def test_a_list_of_transforms_does_what_it_names_and_no_more(batch: torch.Tensor) -> None:
+    plain, u = batch.permute(0, 3, 1, 2).float(), uniform(1)
+    preset = preset_of([Transform("flip", {"probability": 1.0})])
+    assert preset is not None
+    torch.testing.assert_close(augment(batch, u, preset, 40), plain.flip(-1), atol=1e-2, rtol=0)
+
+    preset = preset_of([Transform("color", {"contrast": 0.0, "saturation": 0.0, "brightness": 0.5})])
+    assert preset is not None
+    expected = (plain // 2) * (1 + (2 * u[:, 6:7, None, None] - 1) * 0.5)
+    torch.testing.assert_close(augment(batch // 2, u, preset, 40), expected, atol=0.2, rtol=0)
+
+
+def test_the_presets_can_be_spelled_out_in_any_order() -> None:
+    steps = [
+        Transform("color"), Transform("flip"), Transform("crop", {"max_stretch": 1.2}), Transform("rotate"),
+    ]  # fmt: skip
+    assert preset_of(steps) == preset_of(steps[::-1]) == preset_of("standard") != preset_of(steps[:2])
+    assert preset_of("none") is None

@@ -9,7 +9,7 @@ from torch import nn
 
 from app.vision.backbones import BACKBONES, get_backbone
 from app.vision.config import HeadConfig, TrainConfig
-from app.vision.network import Network, build_network, learned_state, load_trunk, set_trainable, stage_names
+from app.vision.network import Network, Pool, build_network, learned_state, load_trunk, set_trainable, stage_names
 from app.vision.optimisation import make_optimizer
 from app.vision.weights import BUNDLED, load_state_dict
 
@@ -74,6 +74,16 @@ def test_standardised_features_have_unit_spread_except_dead_ones() -> None:
     assert scaled[:, 7].abs().max() < 1e-4
     others = [column for column in range(512) if column != 7]
     torch.testing.assert_close(scaled[:, others].std(dim=0, correction=0), torch.ones(511), atol=1e-3, rtol=0)
+
+
+def test_pooling_worked_out_by_hand() -> None:
+    maps = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]], [[0.0, 0.0], [0.0, 2.0]]]])
+    expected = {"avg": [2.5, 0.5], "max": [4.0, 2.0], "gem": [(100 / 4) ** (1 / 3), 2 ** (1 / 3)]}
+    for pooling, features in expected.items():
+        torch.testing.assert_close(Pool(pooling)(maps), torch.tensor([features]))  # type: ignore[arg-type]
+        network = tiny(HeadConfig(pooling=pooling))  # type: ignore[arg-type]
+        maps_of = network.eval().trunk[:-1](torch.ones(1, 3, 64, 64))
+        torch.testing.assert_close(network.trunk(torch.ones(1, 3, 64, 64)), Pool(pooling)(maps_of))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

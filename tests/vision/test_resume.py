@@ -11,6 +11,7 @@ from safetensors import safe_open
 from app.vision import loop
 from app.vision.config import HeadConfig
 from app.vision.errors import DamagedArtefact, Stopped
+from app.vision.presets import Transform
 from tests.vision.conftest import Fit
 from tests.vision.pictures import Recorder
 
@@ -23,6 +24,14 @@ RUNS: dict[str, dict[str, Any]] = {
 }
 SHORT = {"epochs": 2, "batch_size": 8}
 
+# Everything at once that draws, counts or remembers; two batches a step make three steps an epoch again.
+RICH: dict[str, Any] = {
+    "train": "last_stages", "unfreeze_every": 1, "layer_decay": 0.5, "epochs": 3, "batch_size": 4, "accumulate": 2,
+    "mixup": 0.3, "cutmix": 1.0, "label_smoothing": 0.1, "focal_gamma": 1.0, "imbalance": "sampling", "ema": 0.9,
+    "clip_norm": 1.0, "l1": 0.01, "schedule": "one_cycle", "head": HeadConfig((8,), 0.3, "gem"),
+    "augmentation": (Transform("crop"), Transform("erase", {"probability": 0.5})),
+}  # fmt: skip
+
 
 @pytest.mark.parametrize("name", RUNS)
 def test_stopped_anywhere_and_resumed_the_end_is_the_same(run_fit: Fit, tmp_path: Path, name: str) -> None:
@@ -34,11 +43,40 @@ def test_stopped_anywhere_and_resumed_the_end_is_the_same(run_fit: Fit, tmp_path
         with pytest.raises(Stopped) as caught:
             run_fit(f"stopped-{step}", recorder, **fields)
         assert caught.value.checkpoint_written
-        assert recorder.checkpoints == [((step - 1) // 3 + 1, (step - 1) % 3 + 1)]
+        assert recorder.checkpoints[-1:] == [((step - 1) // 3 + 1, (step - 1) % 3 + 1)]
         resumed = run_fit(f"resumed-{step}", resume=kept, **fields)
         assert resumed.model_path.read_bytes() == unbroken.model_path.read_bytes()
         assert strip(resumed.history) == strip(unbroken.history)
         assert resumed.best_epoch == unbroken.best_epoch
+
+
+@pytest.mark.parametrize("step", [2, 3, 8])
+def test_so_it_is_with_everything_switched_on(run_fit: Fit, tmp_path: Path, step: int) -> None:
+    unbroken = run_fit("unbroken", **RICH)
+    kept = tmp_path / "kept.safetensors"
+    recorder = Recorder(stop_after=step, keep=kept)
+    with pytest.raises(Stopped):
+        run_fit("stopped", recorder, **RICH)
+    assert recorder.checkpoints[-1:] == [((step - 1) // 3 + 1, (step - 1) % 3 + 1)]
+    resumed = run_fit("resumed", resume=kept, **RICH)
+    assert resumed.model_path.read_bytes() == unbroken.model_path.read_bytes()
+    assert strip(resumed.history) == strip(unbroken.history)
+
+
+def test_plateaus_and_patience_are_remembered(run_fit: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fields: dict[str, Any] = {"schedule": "plateau", "patience": 5, "epochs": 60, "learning_rate": 0.5, "warmup": 0.0}
+    unbroken = run_fit("unbroken", **fields)
+    rates = [metrics["learning_rate"] for metrics in unbroken.history]
+    assert rates[-1] < rates[0]
+    assert len(rates) == unbroken.best_epoch + 5 < 60
+    monkeypatch.setattr(loop, "REST_S", 0.0)
+    for step in (len(rates) - 4, len(rates) - 1):
+        kept = tmp_path / f"{step}.safetensors"
+        with pytest.raises(Stopped):
+            run_fit(f"stopped-{step}", Recorder(stop_after=step, keep=kept), **fields)
+        resumed = run_fit(f"resumed-{step}", resume=kept, **fields)
+        assert strip(resumed.history) == strip(unbroken.history)
+        assert resumed.model_path.read_bytes() == unbroken.model_path.read_bytes()
 
 
 def strip(history: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -56,11 +56,17 @@ def test_it_learns_reports_and_predicts_what_it_evaluated(
     best = max(result.history, key=lambda metrics: (metrics["val_accuracy"], -metrics["val_loss"]))
     assert result.best_epoch == best["epoch"]
     assert result.metrics["val"]["accuracy"] == best["val_accuracy"]
-    assert result.metrics["val"]["log_loss"] == pytest.approx(best["val_loss"], abs=1e-5)
+    assert result.metrics["val"]["calibration"]["log_loss_before"] == pytest.approx(best["val_loss"], abs=1e-5)
+
+    # The temperature suits the validation images, and the file carries it.
+    calibration = result.metrics["val"]["calibration"]
+    assert calibration["temperature"] == result.temperature != 1.0
+    assert result.metrics["val"]["log_loss"] <= calibration["log_loss_before"]
 
     # Image by image, the file answers what the trainer's own evaluation found.
     classifier = load_model(result.model_path)
     assert classifier.classes == CLASSES
+    assert classifier.temperature == result.temperature
     for split in ("val", "test"):
         files = [sample.path for sample in samples if sample.split == split]
         alone = np.concatenate([classifier.predict(classifier.prepare(file.read_bytes())[None]) for file in files])

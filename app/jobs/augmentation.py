@@ -1,0 +1,35 @@
+"""How a caller asks for augmentation: a preset's name, or a list of transforms."""
+
+from typing import Annotated, Any, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from app.vision.errors import InvalidConfig
+from app.vision.presets import PresetName, Transform, preset_of
+
+
+class AugmentationStep(BaseModel):
+    """A transform by name. crop: min_area, max_stretch; flip: probability; rotate: degrees; color: brightness,
+    contrast, saturation; erase: probability. Parameters that are left out have the values of `standard`."""
+
+    model_config = ConfigDict(extra="allow", json_schema_extra={"examples": [{"name": "rotate", "degrees": 15}]})
+    __pydantic_extra__: dict[str, float] = Field(init=False)
+
+    name: str
+
+
+def _check_augmentation(value: Any) -> Any:
+    names = get_args(PresetName)
+    if value is None or (isinstance(value, str) and value in names):
+        return value
+    if not isinstance(value, list):
+        known = ", ".join(f"'{name}'" for name in names)
+        raise ValueError(f"{value!r} is not known; use one of {known}, or a list of transforms")
+    try:
+        preset_of([Transform.from_dict(entry) for entry in value])
+    except InvalidConfig as error:
+        raise ValueError(str(error).removeprefix("augmentation: ").rstrip(".")) from None
+    return value
+
+
+Augmentation = Annotated[PresetName | list[AugmentationStep] | None, BeforeValidator(_check_augmentation)]

@@ -1,0 +1,69 @@
+"""Everything that is said of a finished model on one split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.vision.calibration import expected_calibration_error
+from app.vision.evaluation import evaluate, log_loss
+from app.vision.ranking import average_precision, roc_auc, threshold_sweep
+
+MISTAKES = 50
+
+
+def assess(
+    probabilities: NDArray[np.float32],
+    uncalibrated: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    classes: Sequence[str],
+    names: Sequence[str],
+    temperature: float,
+) -> dict[str, Any]:
+    """The scores of `evaluate` and more, JSON-able; `probabilities` [N, C] are what the model will answer.
+
+    Each class gets its one-vs-rest `roc_auc` and `average_precision` (null where they are not defined), with macro
+    means over the classes that have one; `threshold_sweep` is that of `app.vision.ranking`; `calibration` compares
+    with the probabilities before they were divided by `temperature`; `mistakes` are the worst, see `worst_mistakes`.
+    """
+    scores = evaluate(probabilities, labels, classes)
+    for name, score in (("roc_auc", roc_auc), ("average_precision", average_precision)):
+        values = [score(probabilities[:, label], labels == label) for label in range(len(classes))]
+        for row, value in zip(scores["per_class"], values, strict=True):
+            row[name] = value
+        defined = [value for value in values if value is not None]
+        scores[f"macro_{name}"] = float(np.mean(defined)) if defined else None
+    scores["calibration"] = {
+        "temperature": temperature,
+        "ece": expected_calibration_error(probabilities, labels),
+        "ece_before": expected_calibration_error(uncalibrated, labels),
+        "log_loss_before": log_loss(uncalibrated, labels),
+    }
+    scores["threshold_sweep"] = threshold_sweep(probabilities, labels)
+    scores["mistakes"] = worst_mistakes(probabilities, labels, classes, names)
+    return scores
+
+
+def worst_mistakes(
+    probabilities: NDArray[np.float32], labels: NDArray[np.int64], classes: Sequence[str], names: Sequence[str]
+) -> list[dict[str, Any]]:
+    """The images that were classified wrongly, the least likely truth first, 50 at most.
+
+    `image` is the name of the image's file; both probabilities are the model's.
+    """
+    predicted = probabilities.argmax(axis=1)
+    truth = probabilities[np.arange(len(labels)), labels]
+    wrong = np.flatnonzero(predicted != labels)
+    return [
+        {
+            "image": names[row],
+            "true": classes[labels[row]],
+            "predicted": classes[predicted[row]],
+            "probability": float(probabilities[row, predicted[row]]),
+            "true_probability": float(truth[row]),
+        }
+        for row in wrong[np.argsort(truth[wrong], kind="stable")][:MISTAKES]
+    ]

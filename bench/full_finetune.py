@@ -1,0 +1,123 @@
+"""Full fine-tuning, end to end, against a loop in the manner of torchvision's reference training script.
+
+Both train the same number of epochs from the same weights with SGD, batches of 32 and a cosine schedule, and validate
+after every epoch. The reference decodes and augments each sample in a DataLoader, in float32.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+from pathlib import Path
+
+import torch
+import torchvision
+from torch import nn
+from torch.utils.data import DataLoader
+from torchvision.transforms import v2
+
+from app.vision.config import TrainConfig
+from app.vision.imagefolder import read_image_folder
+from app.vision.training import fit
+from bench.inputs import Quiet, image_folder, torchvision_network, weights_file
+from bench.rounds import alternate, arguments, clock, compared, device, emit, spread
+
+BATCH, RATE, DECAY = 32, 0.01, 1e-4
+TARGET = 2.5
+TOLERANCE = 0.03  # a few images of a validation set of 150
+
+
+def reference(folder: Path, backbone: str, weights: Path, size: int, epochs: int, workers: int, seed: int) -> float:
+    """Train as references/classification does; gives the best validation accuracy."""
+    torch.manual_seed(seed)
+    floats = [v2.PILToTensor(), v2.ToDtype(torch.float, scale=True), v2.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))]  # fmt: skip # noqa: E501
+    crop = v2.RandomResizedCrop(size, antialias=True)
+    train_set = torchvision.datasets.ImageFolder(
+        str(folder / "train"), v2.Compose([crop, v2.RandomHorizontalFlip(0.5), *floats])
+    )
+    val_set = torchvision.datasets.ImageFolder(
+        str(folder / "val"), v2.Compose([v2.Resize(size * 256 // 224, antialias=True), v2.CenterCrop(size), *floats])
+    )
+    train_loader = DataLoader(train_set, batch_size=BATCH, shuffle=True, num_workers=workers, pin_memory=True)
+    val_loader = DataLoader(val_set, batch_size=BATCH, num_workers=workers, pin_memory=True)
+    place = device()
+    model = torchvision_network(backbone, weights, len(train_set.classes)).to(place)
+    criterion = nn.CrossEntropyLoss()
+    optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=0.9, weight_decay=DECAY)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs)
+    best = 0.0
+    for _ in range(epochs):
+        model.train()
+        for image, target in train_loader:
+            image, target = image.to(place), target.to(place)
+            output = model(image)
+            loss = criterion(output, target)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            (output.argmax(1) == target).float().mean().item()  # its metric logger does
+            loss.item()
+        schedule.step()
+        model.eval()
+        right = 0
+        with torch.inference_mode():
+            for image, target in val_loader:
+                right += int((model(image.to(place)).argmax(1) == target.to(place)).sum())
+        best = max(best, right / len(val_set))
+    return best
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--workers", type=int, default=2, help="of the reference's DataLoader")
+    options = parser.parse_args()
+    weights = weights_file(options.backbone, options.weights)
+    ours: list[float] = []
+    theirs: list[float] = []
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = image_folder(options.data, Path(scratch))
+        samples, classes = read_image_folder(folder)
+
+        def graftwork(number: int) -> float:
+            config = TrainConfig(
+                options.backbone, train="all", epochs=options.epochs, batch_size=BATCH, optimizer="sgd",
+                learning_rate=RATE, weight_decay=DECAY, augmentation="standard", input_size=options.size, seed=number,
+            )  # fmt: skip
+
+            def run() -> None:
+                with tempfile.TemporaryDirectory(dir=scratch) as workdir:
+                    result = fit(config, samples, classes, weights=weights, workdir=Path(workdir), observer=Quiet())
+                ours.append(result.metrics["val"]["accuracy"])
+
+            return clock(run)
+
+        def torchvision_reference(number: int) -> float:
+            return clock(
+                lambda: theirs.append(
+                    reference(folder, options.backbone, weights, options.size, options.epochs, options.workers, number)
+                )
+            )
+
+        fast, slow = alternate(graftwork, torchvision_reference, options.rounds)
+    figures = compared(slow, fast)
+    accuracies = statistics.median(ours), statistics.median(theirs)
+    emit(
+        "full_finetune",
+        **figures,
+        target=TARGET,
+        met=figures["ratio"] >= TARGET,
+        graftwork_s=spread(fast),
+        reference_s=spread(slow),
+        accuracy={"graftwork": round(accuracies[0], 4), "reference": round(accuracies[1], 4)},
+        accuracy_no_lower=accuracies[0] >= accuracies[1] - TOLERANCE,
+        epochs=options.epochs,
+        backbone=options.backbone,
+        input_size=options.size,
+        images=len(samples),
+        rounds=options.rounds,
+    )
+
+
+if __name__ == "__main__":
+    main()
