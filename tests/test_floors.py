@@ -38,7 +38,7 @@ LIBRARIES = {
     "torch": {"app.vision", "app.predictions", "worker.training"},
     "torchvision": {"app.vision", "app.predictions", "worker.training"},
 }
-VISION_IMPORTS = {"app", "numpy", "PIL", "torch", "torchvision", "safetensors", *sys.stdlib_module_names}
+VISION_IMPORTS = {"app", "numpy", "PIL", "matplotlib", "torch", "torchvision", "safetensors", *sys.stdlib_module_names}
 
 # The settings are the only reader of the environment. These hand one on to a process that they start.
 ENVIRONMENT = {
