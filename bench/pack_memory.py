@@ -47,7 +47,7 @@ def child(folder: Path, options: dict[str, str | int]) -> None:
         while not done.wait(0.02):
             peak = max(peak, _status("RssAnon"))
 
-    watcher = threading.Thread(target=sample)
+    watcher = threading.Thread(target=sample, daemon=True)
     watcher.start()
     config = TrainConfig(
         str(options["backbone"]), train="last_stages", epochs=int(options["epochs"]), input_size=int(options["size"])
