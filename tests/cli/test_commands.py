@@ -16,7 +16,7 @@ from tests import images
 from tests.e2e import deployments
 from tests.e2e.deployments import GRAFT, Deployment, environment
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")
@@ -221,7 +221,7 @@ def test_the_service_stops_on_ctrl_c_and_comes_back_with_what_it_had(tmp_path: P
             assert saved["key"] == key
             assert "textures" in graft(service, "datasets", "list").stdout
         os.killpg(process.pid, signal.SIGINT)  # what a terminal does
-        assert process.wait(60) == 0
+        assert process.wait(300) == 0
         process.stderr.close()
         assert not _group_is_alive(process.pid)
     assert not any((home / "scratch").iterdir())

@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from subprocess import Popen
+from typing import Any
 
 import httpx2
 
 from tests.servers import free_port, running
 
 _numbers = count(1)
-STARTS_WITHIN = 90.0  # seconds
+STARTS_WITHIN = 300.0  # seconds; only a test that fails waits so long
+ENDS_WITHIN = 900.0
 GRAFT = [sys.executable, "-m", "app.cli"]
 
 
@@ -30,6 +32,21 @@ class Deployment:
     key: str
     home: Path
     environment: dict[str, str]
+
+    def wait(self, path: str, field: str, *unfinished: str | None) -> dict[str, Any]:
+        """The resource at `path`, once `field` is none of `unfinished`."""
+        deadline = time.monotonic() + ENDS_WITHIN
+        while time.monotonic() < deadline:
+            found: dict[str, Any] = self.http.get(path, params={"wait": 30}).raise_for_status().json()
+            if found[field] not in unfinished:
+                return found
+        raise AssertionError(f"{path} is not done after {ENDS_WITHIN} s: {found}")
+
+    def wait_for_dataset(self, reference: str) -> dict[str, Any]:
+        return self.wait(f"/v1/datasets/{reference}", "state", "processing")
+
+    def wait_for_job(self, job_id: str) -> dict[str, Any]:
+        return self.wait(f"/v1/jobs/{job_id}", "finished_at", None)
 
 
 def environment(home: Path, **more: str) -> dict[str, str]:

@@ -14,7 +14,7 @@ from tests import images
 from tests.e2e import deployments
 from tests.e2e.deployments import Deployment
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1200)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def dataset(service: Deployment) -> str:
     archive = images.folder_zip({"brick": 40, "moss": 40, "sky": 40})
     service.http.post("/v1/datasets", params={"name": "textures"}, content=archive).raise_for_status()
     with deployments.celery_worker(service):
-        ready = service.http.get("/v1/datasets/textures", params={"wait": 60}).json()
+        ready = service.wait_for_dataset("textures")
     assert ready["state"] == "ready", ready
     return "textures"
 
@@ -53,14 +53,6 @@ def _wait_for_epoch(service: Deployment, job_id: str, epoch: int) -> None:
     raise AssertionError(f"the job ended before epoch {epoch}")
 
 
-def _wait_for_end(service: Deployment, job_id: str) -> dict[str, Any]:
-    for _ in range(5):
-        job: dict[str, Any] = service.http.get(f"/v1/jobs/{job_id}", params={"wait": 60}).json()
-        if job["finished_at"]:
-            return job
-    raise AssertionError(job)
-
-
 def _model_sha256(service: Deployment, job: dict[str, Any]) -> str:
     assert job["state"] == "succeeded", job
     model: dict[str, str] = service.http.get(f"/v1/models/{job['result']['model_id']}").json()
@@ -71,7 +63,7 @@ def _model_sha256(service: Deployment, job: dict[str, Any]) -> str:
 def undisturbed(service: Deployment, dataset: str) -> str:
     """The model of a run that nothing happened to."""
     with deployments.celery_worker(service):
-        return _model_sha256(service, _wait_for_end(service, _submit(service, dataset)))
+        return _model_sha256(service, service.wait_for_job(_submit(service, dataset)))
 
 
 def test_a_deploy_gives_the_job_back_and_the_next_worker_goes_on(
@@ -81,12 +73,12 @@ def test_a_deploy_gives_the_job_back_and_the_next_worker_goes_on(
     with deployments.celery_worker(service) as worker:
         _wait_for_epoch(service, job_id, 1)
         worker.send_signal(signal.SIGTERM)
-        assert worker.wait(60) == 0
+        assert worker.wait(300) == 0
     job = service.http.get(f"/v1/jobs/{job_id}").json()
     assert (job["state"], job["attempt"]) == ("queued", 0)
     redis.Redis.from_url(redis_url).flushall()
     with deployments.celery_worker(service):
-        assert _model_sha256(service, _wait_for_end(service, job_id)) == undisturbed
+        assert _model_sha256(service, service.wait_for_job(job_id)) == undisturbed
     epochs = [one["epoch"] for one in service.http.get(f"/v1/jobs/{job_id}/metrics").json()["items"]]
     assert epochs == [1, 2, 3]
 
@@ -101,7 +93,7 @@ def test_a_crashed_worker_is_noticed_and_the_job_runs_again(
         first.wait()
         assert not _children_left(service.home), "the child outlived its parent"
     with deployments.celery_worker(service):
-        job = _wait_for_end(service, job_id)
+        job = service.wait_for_job(job_id)
     assert job["attempt"] == 2
     assert _model_sha256(service, job) == undisturbed
 

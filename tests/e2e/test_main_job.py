@@ -15,7 +15,7 @@ from tests.e2e import deployments
 from tests.e2e.deployments import Deployment
 from tests.storage.conftest import BUCKET
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1200)
 
 
 @pytest.fixture(scope="module", params=["embedded", "team"])
@@ -32,7 +32,7 @@ def service(
             yield deployment
     else:
         s3 = {
-            "GRAFT_STORAGE_URL": f"s3://{BUCKET}/team",
+            "GRAFT_STORAGE_URL": f"s3://{BUCKET}/e2e",
             "GRAFT_S3_ENDPOINT": str(s3_options.endpoint),
             "GRAFT_S3_ACCESS_KEY": str(s3_options.access_key),
             "GRAFT_S3_SECRET_KEY": str(s3_options.secret_key),
@@ -75,7 +75,7 @@ def test_the_main_job(service: Deployment, capsys: pytest.CaptureFixture[str]) -
     answer = service.http.post("/v1/datasets", params={"name": name}, content=archive)
     assert answer.status_code == 202, answer.text
     assert answer.headers["location"] == f"/v1/datasets/{answer.json()['id']}"
-    dataset = service.http.get(answer.headers["location"], params={"wait": 60}).json()
+    dataset = service.wait_for_dataset(answer.json()["id"])
     assert dataset["state"] == "ready", dataset
     report = dataset["report"]
     assert report["accepted"] == report["files"] - report["rejected_count"] > 100
@@ -169,7 +169,7 @@ def test_a_running_job_is_cancelled(service: Deployment) -> None:
         if event == "state" and data["state"] == "running":
             break
     assert service.http.post(f"/v1/jobs/{job_id}:cancel").json()["state"] in ("cancelling", "cancelled")
-    job = service.http.get(f"/v1/jobs/{job_id}", params={"wait": 60}).json()
+    job = service.wait_for_job(job_id)
     assert job["state"] == "cancelled"
     assert job["result"] is None
     assert all(model["job_id"] != job_id for model in service.http.get("/v1/models").json()["items"])
@@ -192,13 +192,11 @@ def test_weights_in_the_operators_folder_become_the_default(tmp_path: Path, resn
         (row,) = [one for one in service.http.get("/v1/backbones").json()["items"] if one["default"]]
         assert (row["name"], row["weights"]) == ("resnet18", "present")
         dataset = service.http.post("/v1/datasets", params={"name": name}, content=archive).json()
-        service.http.get(f"/v1/datasets/{dataset['id']}", params={"wait": 60})
+        assert service.wait_for_dataset(dataset["id"])["state"] == "ready"
         job = service.http.post("/v1/jobs", json={"dataset": name}).json()
         assert job["spec"]["backbone"] == "resnet18"
         assert job["spec"]["input_size"] == 224
-        job = service.http.get(f"/v1/jobs/{job['id']}", params={"wait": 60}).json()
-        if job["state"] == "running":
-            job = service.http.get(f"/v1/jobs/{job['id']}", params={"wait": 60}).json()
+        job = service.wait_for_job(job["id"])
         assert job["state"] == "succeeded", job
         # The file's features are the bundled ones at twice their size: far above guessing, below ImageNet's.
         assert job["result"]["accuracy"]["val"] >= 0.65

@@ -18,7 +18,7 @@ from tests.stages import Stage, Workspace
 from worker.worker import Worker
 
 LONG = 12  # epochs of a training that something happens to half-way
-PATIENCE = 90.0  # seconds after which a test gives up; none passes because of it
+PATIENCE = 600.0  # seconds after which a test gives up; none passes because of it
 
 
 class Site:
