@@ -10,10 +10,11 @@ from typing import Any
 from app.core.errors import GraftError, TooLarge
 from app.datasets.archive import ArchiveLimits, members, names
 from app.datasets.intake import IntakeLimits, Note, RejectedImage, take_in
-from app.datasets.layout import Layout, Placement, Split, check_counts, read_layout
+from app.datasets.layout import Layout, Placement, check_counts, read_layout
 from app.datasets.manifest import ManifestItem, write_manifest
 from app.datasets.split import draw_split, fill_split
 from app.storage import BlobStore
+from app.vision.folder_names import Split
 
 _LISTED = 1000  # findings kept a list; the counts are complete
 _THREADS = 2  # decoding and encoding release the interpreter's lock

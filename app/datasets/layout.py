@@ -2,27 +2,15 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from app.core.errors import FieldError, Invalid
-
-Split = Literal["train", "val", "test"]
+from app.vision.folder_names import IMAGE_SUFFIXES, SPLIT_FOLDERS, Split
 
 NO_SPLIT = ""  # in counts, where an upload brings no splits and none was drawn yet
 MAX_CLASSES = 10_000
 MAX_LABEL = 255  # characters; what a folder may be called on any common file system
-IMAGE_SUFFIXES = frozenset({"jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif"})
 EXAMPLE = "ants/1.jpg, ants/2.jpg, bees/3.jpg, bees/4.jpg (or the same below train/, val/ and test/)"
 
-_SPLITS: dict[str, Split] = {
-    "train": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "test": "test",
-    "testing": "test",
-}
 _JUNK = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 _MIN_IMAGES = 2  # one to learn from, one to validate on
 
@@ -71,7 +59,7 @@ def read_layout(names: Iterable[str]) -> Layout:
     placements: dict[str, Placement] = {}
     for name, path in paths.items():
         below = path[depth:] if path[:depth] == root else ()
-        split = _SPLITS.get(below[0].lower()) if has_split and len(below) > 1 else None
+        split = SPLIT_FOLDERS.get(below[0].lower()) if has_split and len(below) > 1 else None
         if has_split and split is None and len(below) > 1:
             reason = f"It lies beside the split folders, in {below[0]}/."
             skipped.append(Skipped(name, "outside_split", reason, "Move it below train/, val/ or test/."))
@@ -141,7 +129,7 @@ def _wrapping(paths: list[_Path]) -> _Path:
         direct = sum(len(path) == 2 for path in below)
         nested = sum(len(path) > 2 for path in below)
         # A folder with images of its own is a class, unless most lie deeper; one named train is a split.
-        if folder.lower() in _SPLITS or nested <= direct:
+        if folder.lower() in SPLIT_FOLDERS or nested <= direct:
             return root
         root = (*root, folder)
 
@@ -149,7 +137,7 @@ def _wrapping(paths: list[_Path]) -> _Path:
 def _is_split(paths: list[_Path]) -> bool:
     """Whether the folders at the top are splits. `train` may also be a class, beside `bus` and `tram`."""
     inside = [path for path in paths if len(path) > 1]
-    named = [path for path in inside if path[0].lower() in _SPLITS]
+    named = [path for path in inside if path[0].lower() in SPLIT_FOLDERS]
     if len(named) == len(inside):
         return bool(named)
     with_classes = sum(len(path) > 2 for path in named)

@@ -7,20 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from app.vision.errors import InvalidData
-from app.vision.run import Sample, Split
+from app.vision.folder_names import IMAGE_SUFFIXES, SPLIT_FOLDERS, Split
+from app.vision.run import Sample
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 EXAMPLE = "FOLDER/ants/1.jpg, FOLDER/bees/2.jpg (or the same below FOLDER/train, FOLDER/val and FOLDER/test)"
-
-_SPLITS: dict[str, Split] = {
-    "train": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "test": "test",
-    "testing": "test",
-}
 
 
 def read_image_folder(
@@ -39,7 +29,7 @@ def read_image_folder(
         )
     root = _unwrapped(root)
     parts: dict[Path, Split | None] = {
-        path: _SPLITS[path.name.lower()] for path in _folders(root) if path.name.lower() in _SPLITS
+        path: SPLIT_FOLDERS[path.name.lower()] for path in _folders(root) if path.name.lower() in SPLIT_FOLDERS
     }
     if "train" not in parts.values():
         parts = {}
@@ -48,7 +38,7 @@ def read_image_folder(
         for part, split in (parts or {root: None}).items()
         for folder in _folders(part)
         for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in IMAGE_SUFFIXES and not _hidden(path, folder) and path.is_file()
+        if path.suffix.lower().removeprefix(".") in IMAGE_SUFFIXES and not _hidden(path, folder) and path.is_file()
     ]
     if not found:
         raise InvalidData(f"{root} holds no images in class folders: expected {EXAMPLE}.")
@@ -95,7 +85,7 @@ def _unwrapped(root: Path) -> Path:
         raise InvalidData(f"{root} is not a folder{hint}; expected {EXAMPLE}.")
     inner = _folders(root)
     # One folder that holds folders wraps the data; one that holds images is a single class, which fit will refuse.
-    while len(inner) == 1 and _folders(inner[0]) and inner[0].name.lower() not in _SPLITS:
+    while len(inner) == 1 and _folders(inner[0]) and inner[0].name.lower() not in SPLIT_FOLDERS:
         root = inner[0]
         inner = _folders(root)
     return root

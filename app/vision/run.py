@@ -6,16 +6,15 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.vision.config import TrainConfig
 from app.vision.errors import InvalidData
+from app.vision.folder_names import Split
 from app.vision.preprocessing import Preprocessing
-
-Split = Literal["train", "val", "test"]
 
 
 @dataclass(frozen=True, slots=True)
