@@ -22,9 +22,9 @@ from torch.nn import functional
 
 from app.vision.backbones import get_backbone
 from app.vision.config import HeadConfig, TrainConfig
-from app.vision.feeds import fast_dtype
 from app.vision.imagefolder import read_image_folder
 from app.vision.network import build_network, load_trunk, set_trainable
+from app.vision.precision import fast_dtype
 from app.vision.training import fit
 from app.vision.weights import load_state_dict
 from bench.inputs import image_folder, weights_file

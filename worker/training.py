@@ -15,6 +15,7 @@ from app.vision.config import TrainConfig
 from app.vision.errors import (
     DamagedArtefact,
     Diverged,
+    InvalidConfig,
     InvalidData,
     OutOfMemory,
     Stopped,
@@ -28,6 +29,7 @@ from worker.parent import JobFailure, Parent, StopRequested
 
 _REASONS: dict[type[VisionError], tuple[FailureReason, str]] = {
     InvalidData: (FailureReason.invalid_data, "Look at the dataset's report, mend the images, and upload them again."),
+    InvalidConfig: (FailureReason.invalid_config, "Change that field and submit the job again."),
     WeightsUnavailable: (FailureReason.weights_unavailable, "Put the file into GRAFT_WEIGHTS_DIR on every worker."),
     Diverged: (FailureReason.diverged, "Lower learning_rate, for example to a tenth, and train again."),
     OutOfMemory: (FailureReason.out_of_memory, "Lower batch_size or input_size, or take a smaller backbone."),

@@ -176,8 +176,10 @@ class TrainRequest(BaseModel):
         le=10,
         description="As mixup, 1.0 is usual; not with the trunk frozen, which sees no mixture.",
     )
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        default="auto", description="Of the trunk while it trains. `auto`: bfloat16 where the processor has it."
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="auto",
+        description="Of the trunk while it trains. `auto`: bfloat16 where the processor has it. float16 scales the "
+        "loss and needs a GPU: where the job is run on a CPU it fails with `invalid_config`.",
     )
     views: int = Field(
         default=4, ge=1, le=64, description="Augmented copies of each training image behind a frozen trunk."

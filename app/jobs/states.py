@@ -47,6 +47,7 @@ class FailureReason(StrEnum):
     """Why a job failed. Stable: programs decide on it."""
 
     invalid_data = "invalid_data"
+    invalid_config = "invalid_config"
     weights_unavailable = "weights_unavailable"
     diverged = "diverged"
     out_of_memory = "out_of_memory"

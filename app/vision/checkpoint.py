@@ -48,6 +48,7 @@ class State:
     network: Network
     optimizer: torch.optim.Optimizer
     average: MovingAverage | None
+    scaler: torch.amp.GradScaler | None = None
     position: Position = field(default_factory=Position)
     best: dict[str, Tensor] = field(default_factory=dict)
 
@@ -60,7 +61,10 @@ def write_checkpoint(path: Path, identity: dict[str, Any], state: State) -> None
         tensors |= {f"average.{name}": tensor for name, tensor in state.average.tensors.items()}
     for index, slots in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": value for name, value in slots.items() if isinstance(value, Tensor)}
-    write_tensors(path, KIND, tensors, {"identity": identity, "position": asdict(state.position)})
+    document = {"identity": identity, "position": asdict(state.position)}
+    if state.scaler is not None:
+        document["scaler"] = state.scaler.state_dict()
+    write_tensors(path, KIND, tensors, document)
 
 
 def read_checkpoint(path: Path, identity: dict[str, Any], state: State) -> None:
@@ -85,6 +89,8 @@ def read_checkpoint(path: Path, identity: dict[str, Any], state: State) -> None:
             slots.setdefault(int(index), {})[field_name] = tensor
         groups = state.optimizer.state_dict()["param_groups"]
         state.optimizer.load_state_dict({"state": slots, "param_groups": groups})
+        if state.scaler is not None:
+            state.scaler.load_state_dict(document["scaler"])
         state.position, state.best = Position(**document["position"]), parts["best"]
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise DamagedArtefact(f"{path.name} does not fit this run: {error}") from error

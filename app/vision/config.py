@@ -16,7 +16,7 @@ Schedule = Literal["constant", "step", "cosine", "exponential", "one_cycle", "pl
 Augmentation = PresetName | tuple[Transform, ...]
 Pooling = Literal["avg", "max", "gem"]
 Imbalance = Literal["none", "weights", "sampling"]
-Precision = Literal["auto", "float32", "bfloat16"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 T = TypeVar("T")
 
@@ -84,7 +84,7 @@ class TrainConfig:
     focal_gamma: float = 0.0  # how strongly samples that are already right are discounted
     mixup: float = 0.0  # alpha of the Beta distribution that blends two samples
     cutmix: float = 0.0  # alpha of the Beta distribution of the area that one image lends another
-    precision: Precision = "auto"  # of the trunk while it trains; "auto" is bfloat16 where the device has it
+    precision: Precision = "auto"  # of the trunk while it trains; "auto" is bfloat16 where that is fast
     views: int = 4  # augmented copies of each training image behind a frozen trunk; never off
 
     def resolve(self) -> TrainConfig:

@@ -17,6 +17,7 @@ from app.vision.config import TrainConfig, settled
 from app.vision.errors import Stopped
 from app.vision.mixing import Mix, mix
 from app.vision.network import Network
+from app.vision.precision import trunk_dtype
 from app.vision.preprocessing import Preprocessing
 from app.vision.presets import preset_of
 
@@ -29,14 +30,6 @@ class Feed(Protocol):
 
     def split_logits(self, split: str) -> Tensor:
         """What the network says now about a split's images, un-augmented: float32 [N, C] on the CPU."""
-
-
-def fast_dtype(device: torch.device) -> torch.dtype | None:
-    """bfloat16 where the device multiplies it natively, else None: emulated it would be slower than float32."""
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else None
-    native = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # private names: absent means no
-    return torch.bfloat16 if any(getattr(torch.cpu, name, lambda: False)() for name in native) else None
 
 
 class ImageFeed:
@@ -56,7 +49,7 @@ class ImageFeed:
         self._preset = preset_of(settled(config.augmentation))
         self._seed = config.seed
         self._device = device
-        self._dtype = {"auto": fast_dtype(device), "float32": None, "bfloat16": torch.bfloat16}[config.precision]
+        self._dtype = trunk_dtype(config.precision, device)
         self._drawn: tuple[int, Tensor] | None = None
 
     def logits(self, epoch: int, rows: NDArray[np.int64], how: Mix | None) -> Tensor:

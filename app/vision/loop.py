@@ -24,7 +24,8 @@ from app.vision.feeds import Feed
 from app.vision.losses import Loss
 from app.vision.mixing import draw_mix
 from app.vision.network import Network, learned_state, thaw
-from app.vision.optimisation import clip_gradients, make_optimizer, set_rate, shrink
+from app.vision.optimisation import apply_gradients, make_optimizer, set_rate
+from app.vision.precision import make_scaler
 from app.vision.progress import Progress
 from app.vision.run import Observer
 from app.vision.sampling import batches, seed_step
@@ -53,7 +54,9 @@ def train(run: Run, resume: Path | None) -> Position:
     """Train to the end and leave the best epoch's weights in the network; raises Diverged or Stopped."""
     config = run.config
     optimizer = make_optimizer(run.network, config.optimizer, settled(config.weight_decay), config.layer_decay)
-    state = State(run.network, optimizer, MovingAverage(run.network, config.ema) if config.ema else None)
+    average = MovingAverage(run.network, config.ema) if config.ema else None
+    scaler = make_scaler(config.precision, next(run.network.parameters()).device)
+    state = State(run.network, optimizer, average, scaler)
     if resume is not None:
         read_checkpoint(resume, run.identity, state)
     written_at = time.monotonic()
@@ -121,15 +124,12 @@ def _step(run: Run, state: State, parts: Sequence[NDArray[np.int64]], first: int
         value = loss.item()
         if not math.isfinite(value):
             raise Diverged(position.epoch + 1, position.step + 1)
-        (loss * (len(rows) / samples)).backward()  # type: ignore[no-untyped-call]
+        part = loss * (len(rows) / samples)
+        (part if state.scaler is None else state.scaler.scale(part)).backward()  # type: ignore[no-untyped-call]
         position.loss_sum += value * len(rows)
         position.correct += int((logits.argmax(dim=1) == target).sum())
         position.seen += len(rows)
-    if config.clip_norm:
-        clip_gradients(state.optimizer, config.clip_norm)
-    state.optimizer.step()
-    if config.l1:
-        shrink(state.optimizer, config.l1)
+    apply_gradients(state.optimizer, state.scaler, clip_norm=config.clip_norm, l1=config.l1)
 
 
 def _validate(run: Run, state: State) -> None:

@@ -43,6 +43,29 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate * group["rate_share"]
 
 
+def apply_gradients(
+    optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler | None, *, clip_norm: float = 0.0, l1: float = 0.0
+) -> None:
+    """Follow the gradients that lie in the parameters, shortened to `clip_norm` and shrunk by `l1` where these are set.
+
+    With a `scaler` they are scaled; if one of them overflowed, nothing moves.
+    """
+    if clip_norm:
+        if scaler is not None:
+            scaler.unscale_(optimizer)
+        clip_gradients(optimizer, clip_norm)
+    if scaler is None:
+        optimizer.step()
+    else:
+        before = scaler.get_scale()
+        scaler.step(optimizer)
+        scaler.update()
+        if scaler.get_scale() < before:
+            return
+    if l1:
+        shrink(optimizer, l1)
+
+
 def clip_gradients(optimizer: torch.optim.Optimizer, longest: float) -> None:
     """Shorten the gradient of all parameters taken together to the Euclidean length `longest`."""
     learning = [parameter for group in optimizer.param_groups for parameter in group["params"]]

@@ -24,6 +24,7 @@ from app.vision.loop import Run, train
 from app.vision.losses import make_loss
 from app.vision.network import Network, build_network, load_trunk, set_trainable
 from app.vision.packing import pack
+from app.vision.precision import trunk_dtype
 from app.vision.preprocessing import Preprocessing
 from app.vision.progress import Progress
 from app.vision.run import FitResult, Observer, Sample, check_samples
@@ -60,6 +61,7 @@ def fit(
     workdir.mkdir(parents=True, exist_ok=True)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     progress = Progress(observer, HEAD_SHARES if config.train == "head" else IMAGE_SHARES)
+    trunk_dtype(config.precision, device)  # says now what it would say after minutes of decoding
     with reproducible(device), memory_errors(config):
         progress.report("weights", 0.0)
         network = _pretrained(config, len(classes), weights).to(device)
