@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import zstandard
 from PIL import Image
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -117,6 +118,13 @@ def folder_tar(
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
     return buffer.getvalue()
+
+
+def folder_tar_zst(
+    classes: Mapping[str, int | bytes], split: Sequence[str] | Mapping[str, int] | None = None, top: str | None = None
+) -> bytes:
+    """The upload that `folder` describes, as a tar.zst."""
+    return zstandard.ZstdCompressor(write_checksum=True).compress(folder_tar(classes, split, top, compress=False))
 
 
 def hymenoptera() -> Path | None:

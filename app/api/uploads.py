@@ -91,7 +91,8 @@ async def receive_file(request: Request, folder: Path, max_bytes: int) -> AsyncI
                 sink.write(chunk)
         if sink.size == 0:
             detail = (
-                "The body is empty. Send a zip, tar or tar.gz: curl -F file=@images.zip, or curl -X POST -T images.zip."
+                "The body is empty. Send a zip, tar, tar.gz or tar.zst: "
+                "curl -F file=@images.zip, or curl -X POST -T images.zip."
             )
             raise Invalid(detail, code="empty_upload", errors=[FieldError(PART, detail, "empty_upload")])
         file.flush()

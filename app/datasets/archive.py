@@ -1,4 +1,4 @@
-"""Reads uploaded zip, tar and tar.gz archives member by member. Nothing is ever extracted by name."""
+"""Reads uploaded zip, tar, tar.gz and tar.zst archives member by member. Nothing is ever extracted by name."""
 
 import gzip
 import zlib
@@ -9,24 +9,27 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Literal
 
+import zstandard
+
 from app.core.errors import FieldError, Invalid, TooLarge, UnsupportedMedia
 from app.datasets.entry_names import EntryNames, refuse
 from app.datasets.tar_stream import DamagedTar, TarMember, is_header, read_tar
 from app.datasets.zip_file import ZIP_FAULTS, OpenZip, ZipItem, open_zip, too_many_entries
 
-Format = Literal["zip", "tar", "tar.gz"]
+Format = Literal["zip", "tar", "tar.gz", "tar.zst"]
 
 _MIB = 1 << 20
-_TAR_FAULTS = (DamagedTar, gzip.BadGzipFile, zlib.error, EOFError)
+_TAR_FAULTS = (DamagedTar, gzip.BadGzipFile, zlib.error, zstandard.ZstdError, EOFError)
+_ZSTD_WINDOW = 32 * _MIB  # bytes of memory that a frame may ask for; levels to 20 stay below, --long does not
 _RATIO_FLOOR = 16 * _MIB  # below this nothing can hurt, and a few tiny plain images do compress a thousandfold
 _ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
 _GZIP_MAGIC = b"\x1f\x8b"
+_ZSTD_MAGIC = (b"\x28\xb5\x2f\xfd", *(bytes([0x50 + n]) + b"\x2a\x4d\x18" for n in range(16)))  # RFC 8878, 3.1
 _OTHERS = {
     b"Rar!": "a RAR archive",
     b"7z\xbc\xaf\x27\x1c": "a 7z archive",
     b"\xfd7zXZ\x00": "an xz file",
     b"BZh": "a bzip2 file",
-    b"\x28\xb5\x2f\xfd": "a Zstandard file",
     b"PK\x07\x08": "one part of a zip split over several files",
     b"\xff\xd8\xff": "a JPEG image",
     b"\x89PNG": "a PNG image",
@@ -72,6 +75,11 @@ def detect_format(path: Path) -> Format:
             if is_header(inner.read(512)):
                 return "tar.gz"
         found = "a gzip file with no tar inside"
+    elif head.startswith(_ZSTD_MAGIC):
+        with _damage_translated(_TAR_FAULTS), path.open("rb") as compressed:
+            if is_header(_unzstd(compressed)(512)):
+                return "tar.zst"
+        found = "a Zstandard file with no tar inside, or one that is cut off"
     elif is_header(head):
         return "tar"
     elif not head:
@@ -79,7 +87,9 @@ def detect_format(path: Path) -> Format:
     else:
         known = (words for magic, words in _OTHERS.items() if head.startswith(magic))
         found = next(known, f"a file that begins with the bytes {head[:8].hex(' ')}")
-    detail = f"The upload is {found}. Archives are read as zip, tar or tar.gz: pack the images as one of these."
+    detail = (
+        f"The upload is {found}. Archives are read as zip, tar, tar.gz or tar.zst: pack the images as one of these."
+    )
     raise UnsupportedMedia(detail, code="not_an_archive", errors=[FieldError("file", detail, "not_an_archive")])
 
 
@@ -108,8 +118,10 @@ def members(path: Path, limits: ArchiveLimits) -> Iterator[Member]:
             found = _zip_members(file, limits, budget)
         elif archive_format == "tar":
             found = _tar_members(file.read, limits, budget)
-        else:
+        elif archive_format == "tar.gz":
             found = _tar_members(gzip.GzipFile(fileobj=file).read, limits, budget)
+        else:
+            found = _tar_members(_unzstd(file), limits, budget)
         empty = True
         for member in found:
             empty = False
@@ -168,6 +180,12 @@ def _read_tar(member: TarMember, entry: Entry, limits: ArchiveLimits) -> bytes:
         return member.read()
 
 
+def _unzstd(file: BinaryIO) -> Callable[[int], bytes]:
+    """A `read(n)` of the decompressed bytes, all frames of them, in bounded memory."""
+    decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
+    return decompressor.stream_reader(file, read_across_frames=True, closefd=False).read
+
+
 class _Budget:
     """Counts decompressed bytes of the whole archive against its limits."""
 
@@ -205,5 +223,7 @@ def _damage_translated(faults: tuple[type[Exception], ...], name: str = "archive
         yield
     except faults as error:
         remedy = "Check that the upload was complete, and pack the archive again."
+        if "too much memory" in str(error):  # a Zstandard frame whose window is over the limit
+            remedy = "Pack it with zstd at level 19 or lower and without --long."
         message = f"The archive is damaged or cut off ({error}). {remedy}"
         raise Invalid(message, code="damaged_archive", errors=[FieldError(name, message, "damaged_archive")]) from error

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from app.core.errors import GraftError, TooLarge
-from app.datasets.archive import ArchiveLimits, members, names
+from app.datasets.archive import ArchiveLimits, members
+from app.datasets.described import read_placements
 from app.datasets.intake import IntakeLimits, Note, RejectedImage, take_in
-from app.datasets.layout import Layout, Placement, check_counts, read_layout
+from app.datasets.layout import Layout, Placement, check_counts
 from app.datasets.manifest import ManifestItem, write_manifest
 from app.datasets.split import draw_split, fill_split
 from app.storage import BlobStore
@@ -94,7 +95,7 @@ def ingest(
 
     `progress` gets fractions from 0 to 1. Raises `UnusableUpload` when what is left cannot be trained on.
     """
-    layout = read_layout([entry.name for entry in names(archive, archive_limits)])
+    layout = read_placements(archive, archive_limits)
     report = Report(files=len(layout.placements) + len(layout.skipped))
     for skipped in layout.skipped:
         report.reject(skipped.name, skipped.code, skipped.reason, skipped.remedy)
@@ -115,7 +116,8 @@ def ingest(
 
     classes = sorted(counts)
     manifest = write_manifest(
-        [ManifestItem(k.sha256, k.placement.label, splits[k.sha256], k.name) for k in kept], classes
+        [ManifestItem(k.sha256, k.placement.label, splits[k.sha256], k.name, k.placement.metadata) for k in kept],
+        classes,
     )
     images = [
         {
@@ -126,6 +128,7 @@ def ingest(
             "width": k.width,
             "height": k.height,
             "size": k.size,
+            "extra": k.placement.metadata or None,
         }
         for k in kept
     ]

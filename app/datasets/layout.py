@@ -1,7 +1,8 @@
 """Reads labels and splits from the folder names of an upload, and says what is wrong with the whole."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from app.core.errors import FieldError, Invalid
 from app.vision.folder_names import IMAGE_SUFFIXES, SPLIT_FOLDERS, Split
@@ -19,10 +20,11 @@ _Path = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """The class of an image and, where the upload says so, its split."""
+    """The class of an image, where the upload says so its split, and what else is known of it (plain JSON)."""
 
     label: str
     split: Split | None
+    metadata: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,11 @@ def read_layout(names: Iterable[str]) -> Layout:
     return Layout(placements, skipped, has_split, ignored)
 
 
+def is_litter(name: str) -> bool:
+    """Whether a file is what file managers leave lying about, and nobody means to send."""
+    return any(part.startswith(".") or part.lower() in _JUNK for part in name.split("/"))
+
+
 def check_layout(layout: Layout) -> None:
     """Raise `Invalid` naming every reason why no model can be trained on this layout. See `check_counts`."""
     counts: dict[str, dict[str, int]] = {}
@@ -106,7 +113,7 @@ def _image_paths(names: Iterable[str]) -> tuple[dict[str, _Path], list[Skipped],
     for name in names:
         path = tuple(name.split("/"))
         stem, _, suffix = path[-1].rpartition(".")
-        if any(part.startswith(".") or part.lower() in _JUNK for part in path):
+        if is_litter(name):
             ignored += 1
         elif stem and suffix.lower() in IMAGE_SUFFIXES:
             paths[name] = path

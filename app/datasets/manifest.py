@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, get_args
@@ -20,12 +20,16 @@ _SPLITS = get_args(Split)
 
 @dataclass(frozen=True, slots=True)
 class ManifestItem:
-    """One image. `name` is where it came from: not written and not compared, for a new name is no new content."""
+    """One image. `name` is where it came from: not written and not compared, for a new name is no new content.
+
+    `metadata` is plain JSON.
+    """
 
     sha256: str
     label: str
     split: Split
     name: str = field(default="", compare=False)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +44,19 @@ def write_manifest(items: Iterable[ManifestItem], classes: Sequence[str]) -> byt
     """The canonical bytes, whatever the order of `items` and `classes`.
 
     A header line, then one line an item sorted by split, label and hash; UTF-8, keys sorted, no spaces, every line
-    ended by a newline. Raises `ValueError` for an item that is not of `classes`, or with a bad hash or split.
+    ended by a newline; `metadata` only where there is some. Raises `ValueError` for an item that is not of `classes`,
+    or with a bad hash or split.
     """
     ordered = sorted(classes)
     if len(set(ordered)) != len(ordered):
         raise ValueError("the classes of a manifest are not unique")
     known = frozenset(ordered)
-    rows = sorted((item.split, item.label, item.sha256) for item in items)
-    for row in rows:
-        if problem := _problem(*row, known):
+    rows = sorted(items, key=lambda item: (item.split, item.label, item.sha256))
+    for item in rows:
+        if problem := _problem(item.split, item.label, item.sha256, known):
             raise ValueError(problem)
-    lines = [{"classes": ordered, "format": FORMAT, "version": VERSION}]
-    lines += [{"label": label, "sha256": sha256, "split": split} for split, label, sha256 in rows]
-    return "".join(_line(line) for line in lines).encode()
+    header = {"classes": ordered, "format": FORMAT, "version": VERSION}
+    return "".join([_line(header), *(_line(_written(item)) for item in rows)]).encode()
 
 
 def read_manifest(data: bytes) -> Manifest:
@@ -88,10 +92,16 @@ def _read_header(line: bytes) -> tuple[str, ...]:
 
 def _read_item(line: bytes, classes: frozenset[str]) -> ManifestItem:
     entry = json.loads(line)
-    item = ManifestItem(entry["sha256"], entry["label"], entry["split"])
+    item = ManifestItem(entry["sha256"], entry["label"], entry["split"], metadata=dict(entry.get("metadata", {})))
     if problem := _problem(item.split, item.label, item.sha256, classes):
         raise ValueError(problem)
     return item
+
+
+def _written(item: ManifestItem) -> dict[str, Any]:
+    line: dict[str, Any] = {"label": item.label, "sha256": item.sha256, "split": item.split}
+    # Left out where there is none, so that the versions of datasets without any keep their hash.
+    return line | {"metadata": item.metadata} if item.metadata else line
 
 
 @contextmanager
@@ -107,7 +117,7 @@ def _malformed(number: int) -> Iterator[None]:
 
 
 def _line(value: dict[str, Any]) -> str:
-    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":")) + "\n"
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False) + "\n"
 
 
 def _problem(split: str, label: str, sha256: str, classes: frozenset[str]) -> str | None:

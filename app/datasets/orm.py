@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Index, String, Text, text
+from sqlalchemy import ForeignKey, Index, String, Text, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.auth.orm import Workspace
@@ -54,9 +54,10 @@ class Dataset(Base):
 
 
 class DatasetImage(Base):
-    """One image in a dataset. Its bytes are the blob `sha256`; another dataset may hold the same blob."""
+    """One image in a dataset, once. Its bytes are the blob `sha256`; another dataset may hold the same blob."""
 
     __tablename__ = "dataset_images"
+    __table_args__ = (UniqueConstraint("dataset_id", "sha256"),)
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     dataset_id: Mapped[UUID] = mapped_column(ForeignKey(Dataset.id), index=True)
@@ -67,6 +68,8 @@ class DatasetImage(Base):
     width: Mapped[int]
     height: Mapped[int]
     size: Mapped[int]
+    # What else the upload said of it. `metadata` is a name that SQLAlchemy keeps for itself.
+    extra: Mapped[dict[str, Any] | None] = mapped_column("metadata", Json)
 
 
 class DatasetVersion(Base):

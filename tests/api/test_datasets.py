@@ -9,7 +9,7 @@ import pytest
 from app.jobs.states import JobKind
 from app.vision.run import FitResult
 from tests.api.calls import Api, is_uuid, problem
-from tests.images import folder_tar, folder_zip
+from tests.images import folder_tar, folder_tar_zst, folder_zip, jpeg, photo
 
 ARCHIVE = folder_zip({"ants": 5, "bees": 5})
 
@@ -40,6 +40,7 @@ def test_an_upload_is_accepted_and_says_where_to_look(api: Api) -> None:
         (ARCHIVE, "zip"),
         (folder_tar({"ants": 5, "bees": 5}), "tar.gz"),
         (folder_tar({"ants": 5, "bees": 5}, compress=False), "tar"),
+        (folder_tar_zst({"ants": 5, "bees": 5}), "tar.zst"),
     ],
 )
 @pytest.mark.parametrize("how", ["body", "form"])
@@ -148,3 +149,18 @@ def test_deleting_a_dataset_that_is_being_read_cancels_that(api: Api) -> None:
     assert api.write.delete("/v1/datasets/pets").status_code == 204
     assert api.read.get(f"/v1/jobs/{made['job_id']}").json()["state"] == "cancelled"
     assert api.stage.claim(JobKind.ingest) is None
+
+
+def test_labels_in_a_file_are_read_and_what_is_wrong_with_them_is_told(working: Api) -> None:
+    images = {f"{n}.jpg": jpeg(photo(n % 2, n)) for n in range(8)}
+    lines = [f"{n}.jpg,{('ants', 'bees')[n % 2]},{'val' if n > 5 else 'train'}" for n in range(8)]
+    archive = folder_zip(images | {"labels.csv": "\n".join(["path,label,split", *lines]).encode()})
+    made = working.write.post("/v1/datasets?name=listed", content=archive).json()
+    dataset = working.read.get(f"/v1/datasets/{made['id']}?wait=60").json()
+    assert dataset["version"]["counts"] == {"train": {"ants": 3, "bees": 3}, "val": {"ants": 1, "bees": 1}}
+
+    broken = folder_zip(images | {"labels.csv": b"picture,name\n"})
+    made = working.write.post("/v1/datasets?name=broken", content=broken).json()
+    dataset = working.read.get(f"/v1/datasets/{made['id']}?wait=60").json()
+    assert (dataset["state"], dataset["failure"]["reason"]) == ("failed", "invalid_data")
+    assert "labels.csv" in dataset["failure"]["detail"]

@@ -9,10 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from app.core.errors import GraftError, Invalid, TooLarge, UnsupportedMedia
 from app.datasets.archive import ArchiveLimits, Entry, detect_format, members, names
-from tests.images import folder_tar, folder_zip
+from tests.images import folder_tar, folder_tar_zst, folder_zip
 
 LIMITS = ArchiveLimits()
 FILES = {"ants/1.jpg": b"one", "ants/2.jpg": b"two" * 400, "bees/3.jpg": b""}
@@ -75,6 +76,7 @@ def read_all(path: Path, limits: ArchiveLimits = LIMITS) -> None:
         (folder_zip(FILES), "zip"),
         (folder_tar(FILES, compress=False), "tar"),
         (folder_tar(FILES), "tar.gz"),
+        (folder_tar_zst(FILES), "tar.zst"),
         (pack_zip(*FILES.items(), method=zipfile.ZIP_STORED), "zip"),
         (pack_tar(*FILES.items(), tar_format=tarfile.GNU_FORMAT), "tar"),
         (pack_tar(*FILES.items(), tar_format=tarfile.USTAR_FORMAT), "tar"),
@@ -87,7 +89,7 @@ def test_reads_each_format_member_by_member(write: Write, data: bytes, expected:
     assert {entry.name: read() for entry, read in members(path, LIMITS)} == FILES
 
 
-@pytest.mark.parametrize("pack", [folder_zip, folder_tar])
+@pytest.mark.parametrize("pack", [folder_zip, folder_tar, folder_tar_zst])
 def test_members_that_are_not_read_are_skipped(write: Write, pack: Callable[..., bytes]) -> None:
     path = write(pack(FILES))
     assert [read() for entry, read in members(path, LIMITS) if entry.name.startswith("ants/2")] == [b"two" * 400]
@@ -109,10 +111,11 @@ def test_a_tar_member_is_readable_only_while_current(write: Write) -> None:
         (b"<html>" * 200, "HTML"),
         (b"\x01\x02\x03", "01 02 03"),
         (gzip.compress(b"just text"), "no tar inside"),
+        (zstandard.compress(b"just text"), "no tar inside"),
     ],
 )
 def test_what_is_no_archive_is_named(write: Write, data: bytes, found: str) -> None:
-    with pytest.raises(UnsupportedMedia, match=r"zip, tar or tar\.gz") as caught:
+    with pytest.raises(UnsupportedMedia, match=r"zip, tar, tar\.gz or tar\.zst") as caught:
         names(write(data), LIMITS)
     assert caught.value.code == "not_an_archive"
     assert found in caught.value.detail
@@ -264,7 +267,9 @@ def test_empty_archives(write: Write, data: bytes) -> None:
     assert refused(write(data)).code == "empty_archive"
 
 
-@pytest.mark.parametrize("pack", [lambda f: pack_zip(*f.items()), lambda f: pack_tar(*f.items()), folder_tar])
+@pytest.mark.parametrize(
+    "pack", [lambda f: pack_zip(*f.items()), lambda f: pack_tar(*f.items()), folder_tar, folder_tar_zst]
+)
 def test_every_truncation_is_damage(write: Write, pack: Callable[[dict[str, bytes]], bytes]) -> None:
     rng = random.Random(0)
     data = pack({f"a/{i}.jpg": rng.randbytes(700) for i in range(3)})
@@ -273,10 +278,14 @@ def test_every_truncation_is_damage(write: Write, pack: Callable[[dict[str, byte
         path = write(data[:cut])
         with pytest.raises(GraftError) as caught:
             read_all(path)
-        assert caught.value.code == "damaged_archive" or (cut < 512 and caught.value.code == "not_an_archive")
+        # Zstandard gives nothing of a block before all of it is there.
+        early = cut < 512 or "Zstandard" in caught.value.detail
+        assert caught.value.code == "damaged_archive" or (early and caught.value.code == "not_an_archive")
 
 
-@pytest.mark.parametrize("pack", [lambda f: pack_zip(*f.items()), lambda f: pack_tar(*f.items()), folder_tar])
+@pytest.mark.parametrize(
+    "pack", [lambda f: pack_zip(*f.items()), lambda f: pack_tar(*f.items()), folder_tar, folder_tar_zst]
+)
 def test_random_damage_never_escapes_as_another_error(write: Write, pack: Callable[[dict[str, bytes]], bytes]) -> None:
     rng = random.Random(1)
     data = pack({f"a/{i}.jpg": rng.randbytes(300) for i in range(3)})
@@ -303,7 +312,7 @@ def test_a_wrong_checksum_in_a_zip(write: Write) -> None:
     assert error.errors[0].field == "ants/1.jpg"
 
 
-@pytest.mark.parametrize("pack", [folder_zip, folder_tar])
+@pytest.mark.parametrize("pack", [folder_zip, folder_tar, folder_tar_zst])
 def test_one_large_file_spares_the_others(write: Write, pack: Callable[..., bytes]) -> None:
     path = write(pack({"a/big.jpg": bytes(5000), "a/ok.jpg": b"ok"}))
     outcome: dict[str, bytes | str] = {}
@@ -326,13 +335,13 @@ def test_a_small_declared_size_does_not_hide_a_large_zip_entry(write: Write) -> 
         read()
 
 
-@pytest.mark.parametrize("pack", [folder_zip, folder_tar])
+@pytest.mark.parametrize("pack", [folder_zip, folder_tar, folder_tar_zst])
 def test_the_total_is_bounded(write: Write, pack: Callable[..., bytes]) -> None:
     path = write(pack({f"a/{i}.jpg": bytes(4000) for i in range(5)}))
     assert refused(path, ArchiveLimits(max_total_bytes=10_000), read=True).code == "archive_too_large"
 
 
-@pytest.mark.parametrize("pack", [folder_zip, folder_tar])
+@pytest.mark.parametrize("pack", [folder_zip, folder_tar, folder_tar_zst])
 def test_the_ratio_is_bounded(write: Write, pack: Callable[..., bytes]) -> None:
     path = write(pack({f"a/{i}.jpg": bytes(9 << 20) for i in range(2)}))
     assert refused(path, read=True).code == "compression_ratio"
@@ -343,11 +352,27 @@ def test_a_bomb_in_a_tar_gz_is_found_without_reading_its_members(write: Write) -
     assert refused(path).code == "compression_ratio"
 
 
+def test_a_zstandard_frame_may_not_ask_for_more_memory_than_it_gets(write: Write) -> None:
+    wide = zstandard.ZstdCompressionParameters.from_level(3, window_log=27)
+    writer = zstandard.ZstdCompressor(compression_params=wide).compressobj()
+    error = refused(write(writer.compress(folder_tar(FILES, compress=False)) + writer.flush()))
+    assert error.code == "damaged_archive"
+    assert "without --long" in error.detail
+
+
+def test_zstandard_frames_follow_each_other_and_may_be_skippable(write: Write) -> None:
+    """What pzstd writes: a frame of its own notes first, and one for each thread's share."""
+    tar = folder_tar(FILES, compress=False)
+    parts = [zstandard.compress(tar[at : at + 700]) for at in range(0, len(tar), 700)]
+    path = write(b"\x50\x2a\x4d\x18" + (4).to_bytes(4, "little") + b"note" + b"".join(parts))
+    assert {entry.name: read() for entry, read in members(path, LIMITS)} == FILES
+
+
 def test_a_few_plain_images_may_compress_well(write: Write) -> None:
     assert len(names(write(folder_tar({"a/1.bmp": bytes(1 << 20)})), LIMITS)) == 1
 
 
-@pytest.mark.parametrize("pack", [folder_zip, folder_tar])
+@pytest.mark.parametrize("pack", [folder_zip, folder_tar, folder_tar_zst])
 def test_the_number_of_entries_is_bounded(write: Write, pack: Callable[..., bytes]) -> None:
     path = write(pack({f"a/{i}.jpg": b"" for i in range(11)}))
     assert refused(path, ArchiveLimits(max_entries=10)).code == "too_many_entries"

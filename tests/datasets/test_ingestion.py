@@ -290,3 +290,21 @@ def test_hostile_names_do_not_leave_the_archive(intake: Intake) -> None:
         intake(buffer.getvalue())
     assert caught.value.code == "unsafe_name"
     assert list(intake.store.list()) == []
+
+
+def test_a_file_of_labels_says_label_split_and_metadata(intake: Intake) -> None:
+    files = {name.replace("/", "-"): content for name, content in folder({"ants": 4, "bees": 4}).items()}
+    lines = ["path,label,split,site"]
+    for number, name in enumerate(files):
+        lines.append(f"{name},{name.split('-')[0]},{'train' if number % 4 else 'val'},{'AB'[number % 2]}")
+    found = intake(pack(files | {"labels.csv": "\n".join(lines).encode()}))
+    assert found.counts == {"train": {"ants": 3, "bees": 3}, "val": {"ants": 1, "bees": 1}}
+    assert {image["extra"]["site"] for image in found.images} == {"A", "B"}
+    manifest = read_manifest(intake.store.read(found.manifest_sha256))
+    assert {item.sha256: item.metadata for item in manifest.items} == {
+        image["sha256"]: image["extra"] for image in found.images
+    }
+    with pytest.raises(UnusableUpload) as caught:
+        intake(pack(files | {"labels.csv": b"path,label\nants-0000.jpg,ants\n"}))
+    assert [error.code for error in caught.value.cause.errors] == ["single_class", "class_too_small"]
+    assert caught.value.report.rejected[0]["code"] == "not_listed"

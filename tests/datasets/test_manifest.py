@@ -101,3 +101,14 @@ def test_a_damaged_line_is_named(line: bytes) -> None:
     good = write_manifest([ManifestItem(digest("1"), "a", "train")], ["a"])
     with pytest.raises(Malformed, match="Line 3"):
         read_manifest(good + line + b"\n")
+
+
+def test_metadata_is_content_and_none_changes_nothing() -> None:
+    plain = ManifestItem(digest("1"), "ants", "train")
+    told = ManifestItem(digest("1"), "ants", "train", metadata={"site": "A", "boxes": [{"box": [1.5, 2, 3, 4]}]})
+    again = ManifestItem(digest("1"), "ants", "train", metadata={"boxes": [{"box": [1.5, 2, 3, 4]}], "site": "A"})
+    written = [write_manifest([item], ["ants"]) for item in (plain, told, again)]
+    assert b"metadata" not in written[0]
+    assert written[0] != written[1] == written[2]
+    (item,) = read_manifest(written[1]).items
+    assert item.metadata == told.metadata

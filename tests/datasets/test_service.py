@@ -149,6 +149,17 @@ def test_filling_makes_it_ready_with_a_first_version(database: Database) -> None
     assert {(one.width, one.height, one.size, one.dataset_id) for one in images} == {(8, 8, 99, dataset.id)}
 
 
+def test_what_an_upload_says_of_an_image_is_kept(database: Database) -> None:
+    found = ingested("1.jpg", "2.jpg")
+    found.images[0]["extra"] = {"site": "A", "boxes": [{"label": "ants", "box": [1.5, 2.0, 3.0, 4.0]}]}
+    found.images[1]["extra"] = None
+    with database.writing() as session:
+        datasets.fill(session, new_dataset(session).id, found)
+    with database.reading() as session:
+        kept = session.scalars(select(DatasetImage).order_by(DatasetImage.name)).all()
+    assert [one.extra for one in kept] == [found.images[0]["extra"], None]
+
+
 def test_many_images_fit(database: Database) -> None:
     with database.writing() as session:
         dataset = new_dataset(session)

@@ -28,6 +28,7 @@ from app.api.waiting import until
 from app.auth.service import Principal
 from app.datasets import service as datasets
 from app.datasets.archive import detect_format, names
+from app.datasets.described import may_describe
 from app.datasets.layout import check_layout, read_layout
 from app.datasets.limits import archive_limits
 from app.datasets.orm import DatasetState
@@ -40,11 +41,13 @@ _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _UPLOAD_BODY = {
     "requestBody": {
         "required": True,
-        "description": "A zip, tar or tar.gz: `class/image.jpg`, or `train/class/…`, `val/class/…`, `test/class/…`.",
+        "description": "A zip, tar, tar.gz or tar.zst: `class/image.jpg`, or `train/class/…`, `val/class/…`, "
+        "`test/class/…`; or images with `labels.csv`, `labels.jsonl`, COCO or VOC annotations.",
         "content": {
             "application/zip": _BINARY,
             "application/x-tar": _BINARY,
             "application/gzip": _BINARY,
+            "application/zstd": _BINARY,
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
@@ -114,8 +117,9 @@ def _accept(
     services: Services, writer: Principal, options: UploadOptions, key: str | None, received: ReceivedFile
 ) -> JSONResponse:
     archive_format = detect_format(received.path)
-    entries = names(received.path, archive_limits(services.settings))
-    check_layout(read_layout([entry.name for entry in entries]))
+    found = [entry.name for entry in names(received.path, archive_limits(services.settings))]
+    if not any(map(may_describe, found)):  # a file of labels is read where the images are, in a bounded process
+        check_layout(read_layout(found))
     name = options.name or _default_name(received)
     # Before the transaction: were it to fail, the garbage collector finds a blob that nothing refers to.
     upload = datasets.Upload(services.store.put_file(received.path), archive_format, received.filename)
