@@ -35,7 +35,7 @@ up: $(VENV)/run.stamp ## Start the service on this machine
 	@$(BIN)/graft up
 
 test: $(VENV)/dev.stamp ## Run every test; they start their own PostgreSQL, Redis and S3
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 check: format lint types test ## What CI does, after formatting
 

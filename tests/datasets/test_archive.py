@@ -110,7 +110,7 @@ def test_a_tar_member_is_readable_only_while_current(write: Write) -> None:
         (b"\xff\xd8\xff\xe0", "JPEG image"),
         (b"<html>" * 200, "HTML"),
         (b"\x01\x02\x03", "01 02 03"),
-        (gzip.compress(b"just text"), "no tar inside"),
+        (gzip.compress(b"just text", mtime=0), "no tar inside"),
         (zstandard.compress(b"just text"), "no tar inside"),
     ],
 )
@@ -262,7 +262,7 @@ def test_folders_are_left_out(write: Write) -> None:
     assert names(write(pack_zip(("ants/", b""), ("ants/1.jpg", b""))), LIMITS) == [Entry("ants/1.jpg", 0)]
 
 
-@pytest.mark.parametrize("data", [pack_zip(), pack_zip(("ants/", b"")), pack_tar(), gzip.compress(pack_tar())])
+@pytest.mark.parametrize("data", [pack_zip(), pack_zip(("ants/", b"")), pack_tar(), gzip.compress(pack_tar(), mtime=0)])
 def test_empty_archives(write: Write, data: bytes) -> None:
     assert refused(write(data)).code == "empty_archive"
 
