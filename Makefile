@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv
 
-.PHONY: help demo up test check format lint types lock clean
+.PHONY: help demo up test chaos kill-points check format lint types lock clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -36,6 +36,16 @@ up: $(VENV)/run.stamp ## Start the service on this machine
 
 test: $(VENV)/dev.stamp ## Run every test; they start their own PostgreSQL, Redis and S3
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
+JOBS ?= 2000
+SECONDS ?= 1800
+MODE ?= embedded
+SEED ?= 1
+chaos: $(VENV)/dev.stamp ## Break a working service for SECONDS or JOBS: MODE=embedded or team, SEED=1
+	@$(BIN)/python -m tests.chaos.run --mode $(MODE) --jobs $(JOBS) --seconds $(SECONDS) --seed $(SEED)
+
+kill-points: $(VENV)/dev.stamp ## Kill a training at each of its steps
+	GRAFT_TEST_EVERY_STEP=1 $(BIN)/python -m pytest tests/worker/test_kill_points.py
 
 check: format lint types test ## What CI does, after formatting
 

@@ -4,11 +4,12 @@ import contextlib
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -45,14 +46,55 @@ def running(command: list[str], log: Path, **options: Any) -> Iterator[subproces
         process.wait()
 
 
-class Postgres:
+class Server:
+    """A server process that a test may kill, and start again on the same data and the same address."""
+
+    def __init__(self, command: list[str], log: Path, answers: Callable[[], object], **options: Any) -> None:
+        self._command, self._log, self._answers, self._options = command, log, answers, options
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Returns when the server answers."""
+        with self._log.open("ab") as output:
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                **self._options,
+            )
+        _wait_for(self._process, self._log, self._answers)
+
+    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """Send that signal, and wait until the process is gone."""
+        assert self._process is not None
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(number)
+        self._process.wait()
+
+    def stop(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(30)
+            except subprocess.TimeoutExpired:
+                self.kill()
+
+
+class Postgres(Server):
     """A PostgreSQL server on a Unix socket. `url(name)` is a database's URL."""
 
-    def __init__(self, sockets: Path) -> None:
+    def __init__(self, sockets: Path, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
         self._sockets = sockets
 
     def url(self, name: str) -> str:
         return f"postgresql://postgres@/{name}?host={self._sockets}"
+
+    def crash(self) -> None:
+        """Immediate shutdown: every connection breaks, nothing is written back, the next start recovers."""
+        self.kill(signal.SIGQUIT)
 
 
 @contextmanager
@@ -72,28 +114,61 @@ def postgres() -> Iterator[Postgres]:
         initdb = [binaries / "bin/initdb", "-D", data, "-U", "postgres", "-A", "trust", "--locale=C", "--no-sync"]
         subprocess.run([*map(str, initdb), "-E", "UTF8"], check=True, stdout=subprocess.DEVNULL, **options)
         command = [str(binaries / "bin/postgres"), "-D", str(data), "-h", "", "-k", name, "-c", "fsync=off"]
-        with running([*command, "-c", "max_connections=200"], log, **options) as process:
-            server = Postgres(folder)
-            _wait_for(process, log, lambda: psycopg.connect(server.url("postgres")).close())
+        server = Postgres(
+            folder,
+            [*command, "-c", "max_connections=200"],
+            log,
+            lambda: psycopg.connect(server.url("postgres")).close(),
+            **options,
+        )
+        try:
+            server.start()
             yield server
+        finally:
+            server.stop()
 
 
 def _open_to_all(path: Path) -> bool:
     return all(parent.stat().st_mode & 0o001 for parent in (path.resolve(), *path.resolve().parents))
 
 
+class Redis(Server):
+    """A Redis that keeps nothing on disk."""
+
+    def __init__(self, port: int, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.url = f"redis://127.0.0.1:{port}/0"
+
+    def flush(self) -> None:
+        """Forget everything."""
+        with redis.Redis.from_url(self.url) as client:
+            client.flushall()
+
+
 @contextmanager
-def redis_server(port: int | None = None) -> Iterator[str]:
-    """Start a Redis that keeps nothing, on that port or a free one; gives its URL."""
+def redis_process(port: int | None = None) -> Iterator[Redis]:
+    """Start a Redis on that port or a free one."""
     with tempfile.TemporaryDirectory(prefix="graft-redis-") as name:
         port, log = port or free_port(), Path(name) / "log"
         command = [_redis_binary(), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", name]
-        with running(command, log) as process:
-            url = f"redis://127.0.0.1:{port}/0"
-            client = redis.Redis.from_url(url)
-            _wait_for(process, log, client.ping)
-            client.close()
-            yield url
+
+        def ping() -> None:
+            with redis.Redis.from_url(server.url) as client:
+                client.ping()
+
+        server = Redis(port, command, log, ping)
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop()
+
+
+@contextmanager
+def redis_server(port: int | None = None) -> Iterator[str]:
+    """Start a Redis that keeps nothing, on that port or a free one; gives its URL."""
+    with redis_process(port) as server:
+        yield server.url
 
 
 def _redis_binary() -> str:

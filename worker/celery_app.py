@@ -40,7 +40,8 @@ def _log(**_: Any) -> None:
     configure_logging(_settings)
 
 
-@signals.worker_ready.connect  # type: ignore[untyped-decorator]
+# Not `worker_ready`, which waits for the broker: a worker that starts while there is none looks for work by itself.
+@signals.celeryd_after_setup.connect  # type: ignore[untyped-decorator]
 def _start(**_: Any) -> None:
     global _worker
     _worker = Worker(_settings, _settings.broker_poll_seconds)

@@ -147,7 +147,10 @@ class _Run:
             try:
                 message = self._child.receive(min(beat, now + 0.2) - now)
             except ChildGone as gone:
-                self._broke_off(gone.returncode)
+                if give_up is not None and gone.returncode == -signal.SIGTERM:
+                    self._give_back()  # told to stop before it could listen, while it still imported: no attempt
+                else:
+                    self._broke_off(gone.returncode)
                 return
             if message is not None and self._handle(message):
                 return

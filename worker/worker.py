@@ -12,7 +12,7 @@ from app.core.settings import Settings
 from app.jobs.states import JobKind
 from app.storage.configured import configured_store
 from worker.slot import Slot
-from worker.sweep import collect_garbage, take_back_expired
+from worker.sweep import collect_garbage, free_scratch, take_back_expired
 
 _GARBAGE_EVERY = 600.0  # seconds
 
@@ -77,6 +77,7 @@ class Worker:
         while not self._stopping.is_set():
             try:
                 take_back_expired(self._database)
+                free_scratch(self._database, self._settings)
                 if time.monotonic() >= next_garbage:
                     next_garbage = time.monotonic() + _GARBAGE_EVERY
                     collect_garbage(self._database, self._store, self._settings)

@@ -55,7 +55,7 @@ class Settings(BaseSettings):
     heartbeat_seconds: float = Field(default=2.0, gt=0)
     poll_seconds: float = Field(default=0.1, gt=0)
     broker_poll_seconds: float = Field(default=5.0, gt=0)
-    sweep_seconds: float = Field(default=5.0, gt=0)
+    sweep_seconds: float = Field(default=2.0, gt=0)
     stop_grace_seconds: float = Field(default=10.0, gt=0)
     max_attempts: int = Field(default=3, gt=0)
     blob_grace_seconds: float = Field(default=3600.0, ge=0)

@@ -92,13 +92,13 @@ def team(
 
 
 @contextmanager
-def celery_worker(deployment: Deployment) -> Iterator[Popen[bytes]]:
-    """One more worker beside those that run; `running` stops it with SIGTERM, as a deploy does."""
+def celery_worker(deployment: Deployment, says: str = "ready.") -> Iterator[Popen[bytes]]:
+    """One more worker beside those that run, once it `says` that; `running` stops it with SIGTERM, as a deploy does."""
     log = deployment.home / f"worker-{next(_numbers)}.log"
     celery = [sys.executable, "-m", "celery", "-A", "worker.celery_app", "worker"]
     command = [*celery, "--pool=threads", "--concurrency=2", "--loglevel=info", "-n", f"{log.stem}@%h"]
     with running(command, log, env=deployment.environment, cwd=deployment.home) as worker, _shown_if_failed(log):
-        _wait_for_text(log, "ready.", worker)
+        _wait_for_text(log, says, worker)
         yield worker
 
 

@@ -4,6 +4,7 @@ import json
 import signal
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import redis
 from tests import images
 from tests.e2e import deployments
 from tests.e2e.deployments import Deployment
+from tests.servers import free_port
 
 pytestmark = pytest.mark.timeout(1200)
 
@@ -96,6 +98,14 @@ def test_a_crashed_worker_is_noticed_and_the_job_runs_again(
         job = service.wait_for_job(job_id)
     assert job["attempt"] == 2
     assert _model_sha256(service, job) == undisturbed
+
+
+def test_a_worker_that_starts_without_its_broker_does_its_work(service: Deployment) -> None:
+    elsewhere = {**service.environment, "GRAFT_REDIS_URL": f"redis://127.0.0.1:{free_port()}/0"}
+    archive = images.folder_zip({"ants": 3, "bees": 3}, size=(32, 32))
+    service.http.post("/v1/datasets", params={"name": "unheard"}, content=archive).raise_for_status()
+    with deployments.celery_worker(replace(service, environment=elsewhere), says="Cannot connect"):
+        assert service.wait_for_dataset("unheard")["state"] == "ready"
 
 
 def _children_left(home: Path) -> list[str]:

@@ -1,8 +1,7 @@
 """Whatever callers, workers and lost workers do in whatever order: a model of the queue, and what is always true."""
 
-import shutil
 from dataclasses import dataclass
-from pathlib import Path
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from hypothesis import HealthCheck, Phase, settings
@@ -10,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from sqlalchemy import select
 
-from app.core.database import Database
+from app.core.database import Base, Database
 from app.core.errors import Conflict
 from app.datasets.orm import Dataset, DatasetState
 from app.jobs import events, queue
@@ -19,10 +18,12 @@ from app.jobs.orm import Job
 from app.jobs.queue import Claim, ClaimLost
 from app.jobs.states import HELD, TERMINAL, JobKind, JobState
 from app.storage import Blob
-from tests.factories import EXPIRED, FAILURE, ingestion, new_dataset, sha, training, workspace
+from tests.factories import FAILURE, ingestion, new_dataset, sha, training, workspace
 
 ATTEMPTS = 2
 MOST = 4  # jobs, so that each sees something
+WORKERS = ["a", "b", "c"]
+LEASE = 1000.0  # seconds; far longer than the test takes, so that only its own clock lets one run out
 
 
 @dataclass
@@ -33,7 +34,8 @@ class Expected:
     state: JobState = JobState.queued
     attempt: int = 0
     holder: int | None = None  # the epoch of the claim that stands
-    expired: bool = False
+    worker: str | None = None
+    lease_ends: float = 0.0  # by the clock of the test
     progress: float = 0.0
     checkpoints: int = 0
 
@@ -41,16 +43,28 @@ class Expected:
 class LifeOfJobs(RuleBasedStateMachine):
     """Drives the real queue, and beside it the simplest account of what it should do."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, database: Database) -> None:
         super().__init__()
-        self.database = Database(f"sqlite:///{path}")
+        self.database = database
+        self.now = 0.0
         self.expected: dict[UUID, Expected] = {}
         self.claims: list[Claim] = []
         with self.database.writing() as session:
+            for table in reversed(Base.metadata.sorted_tables):
+                session.execute(table.delete())
             self.workspace_id = workspace(session).id
 
-    def teardown(self) -> None:
-        self.database.close()
+    @rule(leases=st.sampled_from([0.3, 0.45, 2.5]))  # no sum of them is a lease: which side wins would be chance
+    def time_passes(self, leases: float) -> None:
+        """The database's clock cannot be set, so every time that is written moves into the past instead."""
+        passed = timedelta(seconds=LEASE * leases)
+        self.now += LEASE * leases
+        with self.database.writing() as session:
+            for job in session.scalars(select(Job)):
+                for column in Job.__mapper__.column_attrs:
+                    value = getattr(job, column.key)
+                    if isinstance(value, datetime):
+                        setattr(job, column.key, value - passed)
 
     def holds(self, held: Claim) -> Expected | None:
         job = self.expected[held.job_id]
@@ -85,32 +99,32 @@ class LifeOfJobs(RuleBasedStateMachine):
         return [job_id for job_id, job in self.expected.items() if job.state == JobState.queued and job.kind in kinds]
 
     @precondition(lambda self: self.waiting(*JobKind))
-    @rule(data=st.data(), expired=st.booleans())
-    def claim(self, data: st.DataObject, expired: bool) -> None:
+    @rule(data=st.data(), worker=st.sampled_from(WORKERS))
+    def claim(self, data: st.DataObject, worker: str) -> None:
         kind = data.draw(st.sampled_from([kind for kind in JobKind if self.waiting(kind)]))
         with self.database.writing() as session:
-            job = queue.claim(session, [kind], "worker", EXPIRED if expired else 600)
+            job = queue.claim(session, [kind], worker, LEASE)
         assert job is not None
         assert job.id == min(self.waiting(kind))
         found = self.expected[job.id]
         found.state, found.attempt, found.holder = JobState.running, found.attempt + 1, job.epoch
-        found.expired, found.progress = expired, 0.0
+        found.worker, found.lease_ends, found.progress = worker, self.now + LEASE, 0.0
         self.claims.append(Claim(job.id, job.epoch))
 
     @precondition(lambda self: self.claims)
-    @rule(data=st.data(), expired=st.booleans())
-    def renew(self, data: st.DataObject, expired: bool) -> None:
+    @rule(data=st.data())
+    def renew(self, data: st.DataObject) -> None:
         held = self.draw_claim(data)
         job = self.holds(held)
         try:
             with self.database.writing() as session:
-                state = queue.renew(session, held, EXPIRED if expired else 600)
+                state = queue.renew(session, held, LEASE)
         except ClaimLost:
             assert job is None
         else:
             assert job is not None
             assert state is job.state
-            job.expired = expired
+            job.lease_ends = self.now + LEASE
 
     @precondition(lambda self: self.claims)
     @rule(data=st.data(), progress=st.sampled_from([0.25, 0.5, 1.5]))
@@ -179,7 +193,7 @@ class LifeOfJobs(RuleBasedStateMachine):
 
     @rule()
     def expire(self) -> None:
-        overdue = {job_id for job_id, job in self.expected.items() if job.state in HELD and job.expired}
+        overdue = {job_id for job_id, job in self.expected.items() if job.state in HELD and job.lease_ends < self.now}
         with self.database.writing() as session:
             assert set(queue.expire(session)) == overdue
         for job in (self.expected[job_id] for job_id in overdue):
@@ -215,6 +229,7 @@ class LifeOfJobs(RuleBasedStateMachine):
             for job_id, job in self.expected.items():
                 row = rows[job_id]
                 assert (row.state, row.attempt, row.progress) == (job.state, job.attempt, job.progress)
+                assert row.worker == job.worker
                 assert len(queue.checkpoints(session, job_id)) == job.checkpoints
                 assert row.attempt <= row.max_attempts
                 if job.holder is not None:
@@ -237,13 +252,9 @@ class LifeOfJobs(RuleBasedStateMachine):
                     assert failed == (job.state in (JobState.failed, JobState.cancelled))
 
 
-def test_the_life_of_jobs(migrated_sqlite: Path, tmp_path: Path) -> None:
-    def machine() -> LifeOfJobs:
-        shutil.copy(migrated_sqlite, tmp_path / "life.db")
-        return LifeOfJobs(tmp_path / "life.db")
-
+def test_the_life_of_jobs(database: Database) -> None:
     run_state_machine_as_test(
-        machine,  # type: ignore[arg-type]
+        lambda: LifeOfJobs(database),  # type: ignore[arg-type]
         settings=settings(
             max_examples=30,
             stateful_step_count=40,

@@ -145,7 +145,7 @@ def test_handing_work_to_a_dead_child_shows_when_listening(child: Child, tmp_pat
 def inject(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
     """Run this in every child before its own code. `sys` is imported."""
     folder = tmp_path / "injected"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     indented = "".join(f"    {line}\n" for line in code.splitlines())
     (folder / "sitecustomize.py").write_text(f"import sys\nif 'worker.child' in sys.orig_argv:\n{indented}")
     monkeypatch.setenv("PYTHONPATH", f"{folder}:{REPOSITORY}")

@@ -4,6 +4,7 @@ import os
 import signal
 import sqlite3
 import threading
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -15,6 +16,7 @@ from app.jobs.orm import Checkpoint, EpochMetrics, Job, JobEvent
 from app.jobs.states import JobState
 from app.registry.orm import Model
 from tests.worker.conftest import LONG, Site, artefact, children, group_is_gone, wait_for
+from tests.worker.test_process import inject
 
 
 def only_child() -> int:
@@ -198,3 +200,25 @@ def test_a_training_that_diverges_says_so(site: Site) -> None:
     assert "learning_rate" in job.failure["hint"]
     assert job.attempt == 1
     assert models(site) == 0
+
+
+def test_a_child_that_is_stopped_before_it_can_listen_costs_no_attempt(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A deploy that comes while the child still imports: SIGTERM finds no handler there."""
+    inject(tmp_path, monkeypatch, "import time\ntime.sleep(600)\n")
+    worker = site.start()
+    job_id = site.train()
+    site.until(job_id, JobState.running)
+    site.stop(worker)
+    job = site.job(job_id)
+    assert (job.state, job.attempt) == (JobState.queued, 0)
+
+
+def test_the_working_folder_of_a_lost_worker_goes_soon(site: Site) -> None:
+    """Not only when a worker starts: the lease of the lost one may end after that."""
+    site.start()
+    wait_for(lambda: children("ingest", os.getpid()))
+    folder = site.stage.settings.scratch / f"job-{site.train(epochs=1)}-0"
+    (folder / "images").mkdir(parents=True)
+    wait_for(lambda: not folder.exists())

@@ -1,0 +1,184 @@
+"""What is held against the service at the end: its rows and blobs, compared with what its callers were told."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.core.errors import GraftError
+from app.datasets.orm import DatasetVersion
+from app.jobs import queue
+from app.jobs.orm import Job, JobEvent
+from app.jobs.states import TERMINAL, TRANSITIONS, JobKind, JobState
+from app.registry.orm import Model
+from app.storage import BlobStore
+from app.storage.configured import configured_store
+from tests.chaos.callers import Reader
+from tests.chaos.faults import Breaker
+from tests.chaos.orders import Order
+from tests.chaos.site import Site
+
+# Why a job may fail that nothing is wrong with: whoever ran it was taken away as often as it may be tried.
+_TAKEN_AWAY = {"out_of_memory", "worker_lost", "internal"}
+
+
+@dataclass
+class Verdict:
+    """Counts of what happened, and every promise that was broken, in words."""
+
+    submitted: int = 0
+    succeeded: int = 0
+    cancelled: int = 0
+    failed: Counter[str] = field(default_factory=Counter)
+    lost: int = 0
+    doubled: int = 0
+    stuck: int = 0
+    faults: list[str] = field(default_factory=list)
+
+    def fault(self, what: str) -> None:
+        self.faults.append(what)
+
+
+def judge(site: Site, orders: Sequence[Order], expected: dict[str, str]) -> Verdict:
+    """`expected` is the SHA-256 of what each kind of order comes to when nothing gets in its way."""
+    verdict = Verdict(submitted=len(orders))
+    store = configured_store(site.settings)
+    with site.database.reading() as session:
+        jobs = {job.id: job for job in session.scalars(select(Job))}
+        known = {UUID(str(order.job_id)): order for order in orders}
+        for job_id, order in known.items():
+            if job_id not in jobs:
+                verdict.lost += 1
+                verdict.fault(f"order {order.number} was accepted as {job_id}, and there is no such job")
+            else:
+                _judge_job(session, store, jobs[job_id], order, expected, verdict)
+        for stranger in set(jobs) - set(known):
+            verdict.doubled += 1
+            verdict.fault(f"{stranger} is a {jobs[stranger].kind} that nobody asked for twice")
+    return verdict
+
+
+def _judge_job(
+    session: Session, store: BlobStore, job: Job, order: Order, expected: dict[str, str], verdict: Verdict
+) -> None:
+    who = f"{order.kind} {job.id} ({job.state}, attempt {job.attempt})"
+    match job.state:
+        case JobState.succeeded:
+            verdict.succeeded += 1
+        case JobState.cancelled:
+            verdict.cancelled += 1
+            if not order.cancelled_by_us:
+                verdict.fault(f"{who} was cancelled by nobody")
+        case JobState.failed:
+            _judge_failure(job, order, who, verdict)
+        case _:
+            verdict.stuck += 1
+            verdict.fault(f"{who} never ended: phase {job.phase}, worker {job.worker}, until {job.lease_expires_at}")
+    if 200 in order.cancel_answers and job.state is not JobState.cancelled:
+        verdict.fault(f"{who} was to be cancelled")
+    if (job.finished_at is not None) != (job.state in TERMINAL):
+        verdict.fault(f"{who} has finished_at {job.finished_at}")
+    if (job.result is not None) != (job.state is JobState.succeeded):
+        verdict.fault(f"{who} has the result {job.result}")
+    if (job.failure is not None) != (job.state is JobState.failed):
+        verdict.fault(f"{who} has the failure {job.failure}")
+    if job.state in TERMINAL and queue.checkpoints(session, job.id):
+        verdict.fault(f"{who} still has checkpoints")
+    if order.kind == "poison" and job.state is JobState.succeeded:
+        verdict.fault(f"{who} is poison and succeeded")
+    _judge_history(session, job, who, verdict)
+    _judge_results(session, store, job, expected.get(order.kind), who, verdict)
+
+
+def _judge_failure(job: Job, order: Order, who: str, verdict: Verdict) -> None:
+    failure = job.failure or {}
+    reason = str(failure.get("reason"))
+    verdict.failed[("poison: " if order.kind == "poison" else "") + reason] += 1
+    if reason not in _TAKEN_AWAY or job.attempt != job.max_attempts:
+        verdict.fault(f"{who} failed: {failure}")
+    if not failure.get("hint"):
+        verdict.fault(f"{who} failed without a hint: {failure}")
+
+
+def _judge_history(session: Session, job: Job, who: str, verdict: Verdict) -> None:
+    told = session.scalars(select(JobEvent).where(JobEvent.job_id == job.id).order_by(JobEvent.seq)).all()
+    if [one.seq for one in told] != list(range(1, job.event_seq + 1)):
+        verdict.fault(f"{who} has the events {[one.seq for one in told]} of {job.event_seq}")
+    states = [JobState(one.data["state"]) for one in told if one.type == "state"]
+    steps = pairwise(states)
+    if not states or states[0] is not JobState.queued or states[-1] is not job.state:
+        verdict.fault(f"{who} has the history {states}")
+    if any(after not in TRANSITIONS[before] for before, after in steps):
+        verdict.fault(f"{who} has the impossible history {states}")
+
+
+def _judge_results(
+    session: Session, store: BlobStore, job: Job, expected: str | None, who: str, verdict: Verdict
+) -> None:
+    """One result for a success, none for anything else; it can be read, and is the undisturbed run's."""
+    if job.kind is JobKind.train:
+        found = session.scalars(select(Model.artefact_sha256).where(Model.job_id == job.id)).all()
+    else:
+        version = select(DatasetVersion.manifest_sha256).where(DatasetVersion.dataset_id == job.dataset_id)
+        found = session.scalars(version).all()
+    wanted = int(job.state is JobState.succeeded)
+    if len(found) > wanted:
+        verdict.doubled += 1
+    if len(found) < wanted:
+        verdict.lost += 1
+    if len(found) != wanted:
+        verdict.fault(f"{who} has {len(found)} results")
+    for sha256 in found:
+        if expected is not None and sha256 != expected:
+            verdict.fault(f"{who} came to {sha256}, undisturbed it is {expected}")
+        try:
+            store.read(sha256)
+        except GraftError as error:
+            verdict.fault(f"{who} has a result that cannot be read: {error.detail}")
+
+
+def judge_streams(site: Site, readers: Sequence[Reader], verdict: Verdict) -> None:
+    """Whoever followed a job over broken connections missed nothing and was told nothing twice."""
+    with site.database.reading() as session:
+        for reader in readers:
+            last = session.get_one(Job, UUID(reader.job_id)).event_seq
+            if reader.seen.ids != list(range(1, last + 1)):
+                verdict.fault(f"the reader of {reader.job_id} was sent {reader.seen.ids} of {last}")
+
+
+def times(site: Site, breaker: Breaker, orders: Sequence[Order]) -> dict[str, list[float]]:
+    """Seconds until the jobs of lost workers were taken back, the part of them in which another worker was there to
+    notice, until those jobs ran again, and from a cancel to the end."""
+    noticed, attended, again, cancelled = [], [], [], []
+    with site.database.reading() as session:
+        for loss in breaker.losses:
+            later = select(JobEvent).where(
+                JobEvent.job_id == loss.job_id, JobEvent.seq > loss.event_seq, JobEvent.type == "state"
+            )
+            told = [(one.data["state"], one.created_at.timestamp() - loss.at)
+                    for one in session.scalars(later.order_by(JobEvent.seq))]  # fmt: skip
+            if not told or told[0][0] not in ("queued", "failed"):
+                continue  # it had just ended, or was being cancelled
+            noticed.append(told[0][1])
+            attended.append(breaker.attendance.between(loss.at, loss.at + told[0][1]))
+            if len(told) > 1 and told[0][0] == "queued" and told[1][0] == "running":
+                again.append(told[1][1])
+        for order in orders:
+            job = session.get_one(Job, UUID(order.job_id))
+            if order.cancelled_at and job.state is JobState.cancelled and job.finished_at:
+                cancelled.append(max(job.finished_at.timestamp() - order.cancelled_at, 0.0))
+    return {"noticed": noticed, "attended": attended, "again": again, "cancelled": cancelled}
+
+
+def leftovers(site: Site) -> dict[str, Any]:
+    """What should have been cleaned up: children without a worker, working folders of jobs."""
+    workers = set(site.worker_pids())
+    orphans = [one.pid for one in site.children() if one.parent not in workers]
+    folder = site.settings.scratch
+    scratch = sorted(path.name for path in folder.glob("job-*")) if folder.is_dir() else []
+    return {"orphans": orphans, "scratch": scratch}
