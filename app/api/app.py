@@ -9,13 +9,18 @@ from app import __version__
 from app.api import docs, problems
 from app.api.body_limit import BodyLimit, Limit
 from app.api.deps import OPEN_ROUTES, Services, authenticate
-from app.api.routers import backbones, datasets, health, jobs, keys, models
+from app.api.request_id import RequestId
+from app.api.routers import backbones, datasets, health, jobs, keys, models, predict
 from app.core.database import Database
 from app.core.logging import configure_logging
 from app.core.settings import Settings
+from app.datasets.limits import intake_limits
 from app.jobs.doorbell import open_doorbell
 from app.jobs.weights import configured_weights
-from app.predictions.cache import ModelCache
+from app.predictions.admission import Admission
+from app.predictions.cache import CacheLimits, ModelCache
+from app.predictions.decoding import Decoder
+from app.predictions.service import Predictor
 from app.storage.configured import configured_store
 
 _DESCRIPTION = """Fine-tune and serve image classifiers.
@@ -36,10 +41,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.services = services = _open_services(settings)
+        predict.load_pinned(services)
         try:
             yield
         finally:
-            services.models.close()
+            services.predictions.close()
             services.database.close()
 
     app = FastAPI(
@@ -54,10 +60,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     problems.install(app)
     app.add_middleware(BodyLimit, limits=_limits(settings))
+    app.add_middleware(RequestId)  # added last, so it is the outermost
     docs.install(app, OPEN_ROUTES)
     app.include_router(datasets.router)
     app.include_router(jobs.router)
     app.include_router(models.router)
+    app.include_router(predict.router)
     app.include_router(backbones.router)
     app.include_router(keys.router)
     app.include_router(health.router)
@@ -81,11 +89,20 @@ def _open_services(settings: Settings) -> Services:
         store=store,
         weights=configured_weights(settings),
         doorbell=open_doorbell(settings.redis_url),
-        models=ModelCache(
-            store,
-            budget_bytes=settings.model_cache_bytes,
-            max_batch=settings.predict_batch,
-            max_waiting=settings.predict_queue,
-            scratch=settings.scratch,
+        predictions=Predictor(
+            ModelCache(store, _cache_limits(settings), scratch=settings.scratch),
+            Decoder(settings.decode_threads),
+            intake_limits(settings),
         ),
+        admission=Admission(max_requests=settings.predict_requests, max_bytes=settings.predict_bytes),
+    )
+
+
+def _cache_limits(settings: Settings) -> CacheLimits:
+    return CacheLimits(
+        budget_bytes=settings.model_cache_bytes,
+        max_batch=settings.predict_batch,
+        max_waiting=settings.predict_queue,
+        idle_seconds=settings.model_idle_seconds,
+        retry_seconds=settings.model_retry_seconds,
     )

@@ -15,7 +15,8 @@ from app.core.database import Database
 from app.core.paging import MAX_LIMIT
 from app.core.settings import Settings
 from app.jobs.doorbell import Doorbell
-from app.predictions.cache import ModelCache
+from app.predictions.admission import Admission
+from app.predictions.service import Predictor as PredictionService
 from app.storage import BlobStore
 from app.vision.weights import WeightStore
 
@@ -29,10 +30,12 @@ class Services:
     store: BlobStore
     weights: WeightStore
     doorbell: Doorbell
-    models: ModelCache
+    predictions: PredictionService
+    admission: Admission
 
 
-def get_services(request: Request) -> Services:
+# `async`, though they wait for nothing: FastAPI would run each of them in a thread of its own.
+async def get_services(request: Request) -> Services:
     services: Services = request.app.state.services
     return services
 
@@ -77,7 +80,7 @@ class Needs:
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
 
-    def __call__(self, principal: Annotated[Principal | None, Depends(authenticate)]) -> Principal:
+    async def __call__(self, principal: Annotated[Principal | None, Depends(authenticate)]) -> Principal:
         assert principal is not None, "an open route cannot ask who is calling"
         principal.require(self.scope)
         return principal

@@ -10,8 +10,10 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse
 from fastapi.security import HTTPBearer
 from fastapi.staticfiles import StaticFiles
+from pydantic.json_schema import models_json_schema
 
 from app.api import problems
+from app.predictions.schemas import PredictRequest
 
 # Only documents how to authenticate; `app.api.deps.authenticate` does it, with errors that help.
 BEARER = HTTPBearer(auto_error=False, description="A key from `graft keys create`: `gw_…`.")
@@ -40,6 +42,11 @@ def install(app: FastAPI, open_routes: Iterable[str]) -> None:
             for operation in schema["paths"][path].values():
                 operation["security"] = []
         problems.document(schema)
+        # Bodies that a route reads by itself, because it takes other kinds too.
+        _, read_by_hand = models_json_schema(
+            [(PredictRequest, "validation")], ref_template="#/components/schemas/{model}"
+        )
+        schema["components"]["schemas"] |= read_by_hand["$defs"]
         # FastAPI describes streams with a word of OpenAPI 3.2 in a document of 3.1, which no validator takes.
         stream = schema["paths"]["/v1/jobs/{job_id}/events"]["get"]["responses"]["200"]["content"]["text/event-stream"]
         stream["schema"] = {"type": "string"}

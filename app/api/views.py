@@ -11,6 +11,10 @@ from app.datasets import service as datasets
 from app.datasets.orm import Dataset, DatasetState
 from app.datasets.schemas import DatasetOut, VersionOut
 from app.jobs import service as jobs
+from app.predictions.schemas import Serving
+from app.registry import service as registry
+from app.registry.orm import Model
+from app.registry.schemas import ModelOut
 
 T = TypeVar("T")
 
@@ -47,6 +51,19 @@ def dataset_views(session: Session, rows: Sequence[Dataset]) -> list[DatasetOut]
             )
         )
     return views
+
+
+class ServedModel(ModelOut):
+    """A model, the aliases that mean it, and how it stands with it in the process that answers."""
+
+    aliases: list[str]
+    serving: Serving
+
+
+def served_model(session: Session, model: Model, serving: Serving) -> ServedModel:
+    aliases = registry.aliases(session, model.workspace_id, model.name)
+    known = ModelOut.model_validate(model).model_dump()
+    return ServedModel(**known, aliases=[one.alias for one in aliases if one.model_id == model.id], serving=serving)
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:

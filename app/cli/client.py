@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO
+from urllib.parse import quote
 
 import httpx2
 
@@ -49,10 +50,14 @@ class Client:
         headers = {"Content-Length": str(size), "Content-Type": "application/octet-stream"}
         return self._call("POST", path, params=_given(params), content=chunks(), headers=headers)
 
-    def predict(self, model_id: str, images: list[Path], top_k: int) -> Any:
+    def put(self, path: str, body: Any) -> Any:
+        return self._call("PUT", path, json=body)
+
+    def predict(self, model: str, images: list[Path], **options: Any) -> Any:
         with ExitStack() as opened:
             parts = [("file", (path.name, opened.enter_context(_open(path)))) for path in images]
-            return self._call("POST", f"/v1/models/{model_id}/predict", params={"top_k": top_k}, files=parts)
+            path = f"/v1/models/{quote(model, safe='@')}/predict"
+            return self._call("POST", path, params=_given(options), files=parts)
 
     def events(self, job_id: str) -> Iterator[tuple[str, dict[str, Any]]]:
         """A job's events until it has ended; a broken connection is taken up where it broke."""

@@ -46,7 +46,7 @@ def demo(data: Path | None) -> None:
 
             show.console.print("[bold]4[/] Three images that the model has never seen:")
             paths = _write(held_out, Path(folder))
-            answers = client.predict(model["id"], paths, 3)["items"]
+            answers = client.predict(model["id"], paths, top_k=3)["items"]
             show.show_predictions(answers)
             right = sum(
                 answer["predictions"][0]["label"] == image.label

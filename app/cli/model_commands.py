@@ -1,29 +1,30 @@
-"""`graft predict`, `graft backbones` and `graft models`: list, show, delete."""
+"""`graft predict`, `graft backbones` and `graft models`: list, show, alias, delete."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
+from urllib.parse import quote
 
 import typer
 
 from app.cli.errors import CommandError
 from app.cli.options import Json, client, print_json
 
-if TYPE_CHECKING:
-    from app.cli.client import Client
-
 models = typer.Typer(help="Trained models.", no_args_is_help=True)
-ModelId = Annotated[str, typer.Argument(help="Id or name of a model; of several with one name, the newest.")]
+ModelRef = Annotated[
+    str, typer.Argument(help="Id, name@alias, or name of a model; of several with one name, the newest.")
+]
 
 
 def predict(
-    model: ModelId,
+    model: ModelRef,
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
     top_k: Annotated[int, typer.Option(min=1, help="Classes to name for each image.")] = 3,
+    threshold: Annotated[float, typer.Option(min=0, max=1, help="Name no class that is less probable.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Classify images."""
     api = client()
-    answer = api.predict(find_model_id(api, model), images, top_k)
+    answer = api.predict(model, images, top_k=top_k, threshold=threshold)
     if as_json:
         print_json(answer)
     else:
@@ -49,15 +50,32 @@ def models_list(as_json: Json = False) -> None:
 
 
 @models.command("show")
-def models_show(model: ModelId, as_json: Json = False) -> None:
+def models_show(model: ModelRef, as_json: Json = False) -> None:
     """Show a model's results."""
     api = client()
-    found = api.get(f"/v1/models/{find_model_id(api, model)}")
+    found = api.get(f"/v1/models/{quote(model, safe='@')}")
     if as_json:
         return print_json(found)
     from app.cli import show
 
     return show.show_model(found)
+
+
+@models.command("alias")
+def models_alias(
+    name: Annotated[str, typer.Argument(help="A name of models.")],
+    alias: Annotated[str, typer.Argument(help="A word such as production.")],
+    model: Annotated[str | None, typer.Argument(help="Id of the model that NAME@ALIAS is to mean.")] = None,
+    delete: Annotated[bool, typer.Option("--delete", help="Take the alias away.")] = False,
+) -> None:
+    """Point an alias at a model, or delete it."""
+    path = f"/v1/models/{quote(name, safe='')}/aliases/{quote(alias, safe='')}"
+    if delete == (model is not None):
+        raise CommandError("Give the id of a model, or --delete.", 2)
+    if delete:
+        client().delete(path)
+    else:
+        client().put(path, {"model": model})
 
 
 @models.command("delete")
@@ -96,14 +114,3 @@ def backbones(
     show.table(["name", "parameters", "GFLOPs", "input", "ImageNet top-1", "weights"], rows)
     (default,) = [one for one in found if one["default"]]
     return show.console.print(f"* the default here. {default['advice']} Advice on another: graft backbones NAME")
-
-
-def find_model_id(api: "Client", reference: str) -> str:
-    from app.core.ids import parse_id
-
-    if parse_id(reference):
-        return reference
-    found = api.get("/v1/models", name=reference, limit=1)["items"]
-    if not found:
-        raise CommandError(f"There is no model {reference!r}. 'graft models list' shows them.")
-    return str(found[0]["id"])

@@ -136,9 +136,10 @@ def show_predictions(items: Sequence[dict[str, Any]]) -> None:
     rows = []
     for item in items:
         if item["status"] == "ok":
-            best, *others = item["predictions"]
+            best, *others = item["predictions"] or [{"label": "–", "probability": None}]  # all below the threshold
             runners_up = ", ".join(f"{one['label']} {one['probability']:.1%}" for one in others[:2])
-            rows.append([item["file"], best["label"], f"{best['probability']:.1%}", runners_up])
+            share = "–" if best["probability"] is None else f"{best['probability']:.1%}"
+            rows.append([item["file"], best["label"], share, runners_up])
         else:
             rows.append([item["file"], "–", "–", item["error"]["detail"]])
     table(["image", "class", "probability", "next"], rows)

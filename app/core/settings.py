@@ -63,7 +63,13 @@ class Settings(BaseSettings):
     # Predictions.
     model_cache_bytes: int = Field(default=2 * 2**30, gt=0)
     predict_batch: int = Field(default=32, gt=0)
-    predict_queue: int = Field(default=256, gt=0)
+    predict_queue: int = Field(default=256, gt=0, description="Images that may wait for one model.")
+    predict_requests: int = Field(default=512, gt=0, description="Predict calls that are answered at once.")
+    predict_bytes: int = Field(default=512 * 2**20, gt=0, description="Bytes of their bodies, all together.")
+    predict_seconds: float = Field(default=60.0, gt=0, description="A call's deadline where it names none.")
+    decode_threads: int | None = Field(default=None, gt=0, description="As many as cores if left out.")
+    model_idle_seconds: float = Field(default=1800.0, gt=0, description="Then an unused model is unloaded.")
+    model_retry_seconds: float = Field(default=10.0, ge=0, description="Before a model that failed is loaded anew.")
 
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["debug", "info", "warning", "error"] = "info"

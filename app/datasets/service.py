@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, insert, select, union
+from sqlalchemy import Select, insert, or_, select, union
 from sqlalchemy import delete as sql_delete
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -139,6 +139,19 @@ def delete(session: Session, dataset: Dataset) -> None:
     dataset.archive_sha256 = None
     dataset.deleted_at = DatabaseTime()
     session.flush()
+
+
+def find_images(session: Session, workspace_id: UUID, references: Sequence[str]) -> dict[str, str]:
+    """The SHA-256 of the stored bytes by reference, an image's id or that hash; what is not there is left out."""
+    ids = {one: parsed for one in references if (parsed := parse_id(one)) is not None}
+    query = (
+        select(DatasetImage.id, DatasetImage.sha256)
+        .join(Dataset, Dataset.id == DatasetImage.dataset_id)
+        .where(Dataset.workspace_id == workspace_id, Dataset.deleted_at.is_(None))
+        .where(or_(DatasetImage.id.in_(ids.values()), DatasetImage.sha256.in_(set(references) - ids.keys())))
+    )
+    found = {key: sha256 for image_id, sha256 in session.execute(query) for key in (str(image_id), sha256)}
+    return {one: found[key] for one in references if (key := str(ids.get(one, one))) in found}
 
 
 def referenced_blobs(session: Session) -> Iterator[str]:

@@ -1,11 +1,17 @@
 """Micro-batching: images that arrive while the model is busy are answered together; an idle model starts at once."""
 
+import math
 import threading
+import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
-from app.core.errors import Unavailable
+from app.core.errors import GraftError, Unavailable
+from app.core.logging import log
+from app.predictions.timing import Times
+from app.predictions.turns import Turns
 
 if TYPE_CHECKING:
     import numpy as np
@@ -13,56 +19,142 @@ if TYPE_CHECKING:
 
     from app.vision.classifier import Classifier
 
+    Row: TypeAlias = "Future[NDArray[np.float32]]"
+
+_SMOOTHING = 0.2  # weight of the newest batch in the rate that Retry-After is computed from
+
 
 class Batcher:
-    """One model's queue and the thread that empties it. The queue is bounded: past it, callers are told to wait."""
+    """One model's queue and the thread that empties it. The queue is bounded: past it, callers are told to wait.
 
-    def __init__(self, classifier: "Classifier", *, max_batch: int, max_waiting: int) -> None:
+    A model that fails answers no more: everyone who waits is told, `on_failure` hears of it, and the thread ends.
+    `on_idle` is called after `idle_seconds` without work.
+    """
+
+    def __init__(
+        self,
+        classifier: "Classifier",
+        *,
+        max_batch: int,
+        max_waiting: int,
+        turns: Turns | None = None,
+        idle_seconds: float | None = None,
+        on_idle: Callable[[], None] = lambda: None,
+        on_failure: Callable[[Exception], None] = lambda _: None,
+    ) -> None:
         self.classifier = classifier
         self._max_batch = max_batch
         self._max_waiting = max_waiting
-        self._waiting: deque[tuple[NDArray[np.uint8], Future[NDArray[np.float32]]]] = deque()
+        self._turns = turns or Turns()
+        self._idle_seconds = idle_seconds
+        self._on_idle = on_idle
+        self._on_failure = on_failure
+        self._admitted = 0
+        self._seconds_an_image = 0.0
+        self._waiting: deque[tuple[NDArray[np.uint8], Row, Times]] = deque()
         self._changed = threading.Condition()
-        self._closed = False
+        self._closed: GraftError | None = None
         threading.Thread(target=self._serve, name="predict", daemon=True).start()
 
-    def submit(self, images: "list[NDArray[np.uint8]]") -> "list[Future[NDArray[np.float32]]]":
-        """Queue prepared images, all or none; each future gives a row of class probabilities."""
+    def admit(self, images: int) -> "list[Row]":
+        """Places for so many images, all or none. A future that is done, with whatever outcome, frees its place."""
         with self._changed:
-            if self._closed:
-                raise Unavailable("The model was unloaded just now; send the request again.", retry_after=1)
             # An empty queue takes any one request, so that no request is too large for ever.
-            if self._waiting and len(self._waiting) + len(images) > self._max_waiting:
+            if self._admitted and self._admitted + images > self._max_waiting:
+                wait = math.ceil(self._admitted * self._seconds_an_image) or 1
                 raise Unavailable(
-                    f"{len(self._waiting)} images wait for this model already; try again in a second.",
+                    f"{self._admitted} images wait for this model already; try again in {wait} s.",
                     code="overloaded",
-                    retry_after=1,
+                    retry_after=wait,
                 )
-            futures: list[Future[NDArray[np.float32]]] = [Future() for _ in images]
-            self._waiting.extend(zip(images, futures, strict=True))
-            self._changed.notify()
+            self._admitted += images
+        futures: list[Row] = [Future() for _ in range(images)]
+        for future in futures:
+            future.add_done_callback(self._leave)
+        return futures
+
+    def put(self, image: "NDArray[np.uint8]", future: "Row", times: Times) -> None:
+        """Queue a prepared image under a future from `admit`, which will give its row of class probabilities."""
+        with self._changed:
+            if self._closed is None:
+                self._waiting.append((image, future, times))
+                self._changed.notify()
+                return
+        fail(future, self._closed)
+
+    def submit(self, images: "list[NDArray[np.uint8]]") -> "list[Row]":
+        """`admit` and `put` at once, for images that are prepared already."""
+        futures = self.admit(len(images))
+        for image, future in zip(images, futures, strict=True):
+            self.put(image, future, Times())
         return futures
 
     def close(self) -> None:
         """Answer what waits, then end the thread."""
+        self._close(Unavailable("The model was unloaded just now; send the request again.", retry_after=1))
+
+    def _close(self, reason: GraftError) -> None:
         with self._changed:
-            self._closed = True
+            self._closed = self._closed or reason
             self._changed.notify()
 
-    def _serve(self) -> None:
-        import numpy as np
+    def _leave(self, _: "Row") -> None:
+        with self._changed:
+            self._admitted -= 1
 
+    def _serve(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._closed)
-                if not self._waiting:
+                came = self._changed.wait_for(lambda: self._waiting or self._closed, self._idle_seconds)
+                if not self._waiting and came:
                     return
-                batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._max_batch))]
-            try:
-                rows = self.classifier.predict(np.stack([image for image, _ in batch]))
-            except Exception as error:  # every waiting caller is told; the thread lives on
-                for _, future in batch:
-                    future.set_exception(error)
-            else:
-                for (_, future), row in zip(batch, rows, strict=True):
-                    future.set_result(row)
+            if not came:
+                self._on_idle()  # outside the lock: it may close this batcher
+                continue
+            with self._turns:
+                # Taken when it is this model's turn, so that what came while others computed is in it.
+                with self._changed:
+                    batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._max_batch))]
+                # A caller whose deadline has passed has cancelled: no work is done for it.
+                batch = [one for one in batch if one[1].set_running_or_notify_cancel()]
+                if batch and not self._answer(batch):
+                    return
+
+    def _answer(self, batch: "list[tuple[NDArray[np.uint8], Row, Times]]") -> bool:
+        import numpy as np
+
+        started = time.monotonic()
+        try:
+            rows = self.classifier.predict(np.stack([image for image, _, _ in batch]))
+            if not np.isfinite(rows).all():
+                raise FloatingPointError("the model answers with numbers that are not finite")
+        except Exception as error:
+            self._fail(error, [future for _, future, _ in batch])
+            return False
+        ended = time.monotonic()
+        seconds = (ended - started) / len(batch)
+        self._seconds_an_image += (_SMOOTHING if self._seconds_an_image else 1.0) * (seconds - self._seconds_an_image)
+        for (_, future, times), row in zip(batch, rows, strict=True):
+            times.started, times.ended = started, ended
+            future.set_result(row)
+        return True
+
+    def _fail(self, error: Exception, futures: "list[Row]") -> None:
+        log.error("model_failed", error=type(error).__name__, exc_info=error)
+        self._on_failure(error)
+        reason = Unavailable(
+            f"The model failed ({type(error).__name__}) and is loaded anew; try again shortly.",
+            code="model_failed",
+            retry_after=1,
+        )
+        self._close(reason)
+        for future in futures:
+            future.set_exception(reason)
+        while self._waiting:  # nothing is added any more
+            fail(self._waiting.popleft()[1], reason)
+
+
+def fail(future: "Row", error: BaseException) -> None:
+    """End a future that nobody has begun on; one that its caller has cancelled stays so."""
+    if future.set_running_or_notify_cancel():
+        future.set_exception(error)

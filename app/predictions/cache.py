@@ -1,69 +1,240 @@
 """Loaded models: loaded once on first use, kept within a budget of bytes, least recently used out first."""
 
+import math
 import tempfile
 import threading
+import time
 from collections import OrderedDict
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
+from uuid import UUID
 
+from app.core.clock import utc_now
+from app.core.errors import GraftError, Unavailable
+from app.core.logging import log
 from app.predictions.batcher import Batcher
+from app.predictions.schemas import Serving
+from app.predictions.turns import Turns
 from app.storage import BlobStore
+
+_LOADERS = 2  # loads at once: one may wait for room while another reads
+
+
+@dataclass(frozen=True, slots=True)
+class ModelReference:
+    """What of a model's row is needed to answer. A pinned model is never unloaded to make room, or for being idle."""
+
+    model_id: UUID
+    artefact_sha256: str
+    artefact_size: int = 0
+    pinned: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CacheLimits:
+    """`budget_bytes` of weights, `max_batch` and `max_waiting` images a model; the rest in seconds, None for never."""
+
+    budget_bytes: int
+    max_batch: int = 32
+    max_waiting: int = 256
+    idle_seconds: float | None = None
+    retry_seconds: float = 0.0
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    """A model that is loaded or about to be; `nbytes` is what it is counted with, 0 while it waits for room."""
+
+    model: ModelReference
+    batcher: Future[Batcher] = field(default_factory=Future)
+    nbytes: int = 0
+    users: int = 0
+    used_at: float = 0.0
+
+    @property
+    def ready(self) -> bool:
+        return self.batcher.done() and self.batcher.exception() is None
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    error: GraftError
+    at: datetime
+    until: float
+
+
+class Lease:
+    """Keeps a model loaded while the context lasts; `batcher` is done when it is loaded, or has the error."""
+
+    def __init__(self, cache: "ModelCache", entry: _Entry) -> None:
+        self._cache = cache
+        self._entry = entry
+        self.batcher = entry.batcher
+
+    def __enter__(self) -> Future[Batcher]:
+        return self.batcher
+
+    def __exit__(self, *_: object) -> None:
+        self._cache.release(self._entry)
 
 
 class ModelCache:
-    """Batchers by the SHA-256 of their artefact: a model never changes, so an entry is never stale."""
+    """Batchers by the SHA-256 of their artefact: a model never changes, so an entry is never stale.
 
-    def __init__(self, store: BlobStore, *, budget_bytes: int, max_batch: int, max_waiting: int, scratch: Path) -> None:
+    A model that cannot be loaded, or that fails while it answers, is unhealthy: callers get its error until
+    `retry_seconds` have passed, and then it is loaded anew.
+    """
+
+    def __init__(self, store: BlobStore, limits: CacheLimits, *, scratch: Path) -> None:
         self._store = store
-        self._budget_bytes = budget_bytes
-        self._max_batch = max_batch
-        self._max_waiting = max_waiting
+        self._limits = limits
         self._scratch = scratch
-        self._loaded: OrderedDict[str, Future[Batcher]] = OrderedDict()
-        self._lock = threading.Lock()
+        self._entries: OrderedDict[str, _Entry] = OrderedDict()
+        self._failures: dict[str, _Failure] = {}
+        self._changed = threading.Condition()
+        self._closed = False
+        self._turns = Turns()
+        self._loaders = ThreadPoolExecutor(_LOADERS, thread_name_prefix="load")
 
-    def get(self, artefact_sha256: str) -> Batcher:
-        """The model's batcher, loaded if need be; concurrent first callers load it once and wait together."""
-        with self._lock:
-            entry = self._loaded.get(artefact_sha256)
-            mine = entry is None
+    def lease(self, model: ModelReference) -> Lease:
+        """Begin to use a model: returns at once, and loads it if need be. Concurrent first callers load it once.
+
+        Raises `Unavailable` with the failure's own code while the model is unhealthy.
+        """
+        key = model.artefact_sha256
+        with self._changed:
+            entry = self._entries.get(key)
             if entry is None:
-                entry = self._loaded[artefact_sha256] = Future()
-            self._loaded.move_to_end(artefact_sha256)
-        if mine:
-            try:
-                entry.set_result(self._load(artefact_sha256))
-            except BaseException as error:
-                with self._lock:  # the next caller tries again
-                    self._loaded.pop(artefact_sha256, None)
-                entry.set_exception(error)
-            else:
-                self._evict()
-        return entry.result()
+                self._refuse_unhealthy(key)
+                entry = self._entries[key] = _Entry(model)
+                entry.batcher.set_running_or_notify_cancel()  # one caller's deadline does not end it for the others
+                self._loaders.submit(self._load, key, entry)
+            self._entries.move_to_end(key)
+            entry.model = model  # it may have been pinned since
+            entry.users += 1
+            return Lease(self, entry)
+
+    def release(self, entry: _Entry) -> None:
+        """The end of a lease."""
+        with self._changed:
+            entry.users -= 1
+            entry.used_at = time.monotonic()
+            self._changed.notify_all()
+
+    def tell(self, model: ModelReference) -> None:
+        """That a model was pinned or unpinned, if it is loaded."""
+        with self._changed:
+            if (entry := self._entries.get(model.artefact_sha256)) is not None:
+                entry.model = model
+
+    def serving(self, artefact_sha256: str) -> Serving:
+        """How it stands with a model in this process."""
+        with self._changed:
+            entry, failure = self._entries.get(artefact_sha256), self._failures.get(artefact_sha256)
+            if entry is not None and entry.ready:
+                return Serving(state="ready", bytes=entry.nbytes)
+            if failure is not None:
+                return Serving(state="unhealthy", detail=failure.error.detail, since=failure.at)
+            return Serving(state="unloaded" if entry is None else "loading")
 
     def close(self) -> None:
-        with self._lock:
-            entries, self._loaded = list(self._loaded.values()), OrderedDict()
+        with self._changed:
+            self._closed = True
+            entries, self._entries = list(self._entries.values()), OrderedDict()
+            self._changed.notify_all()
+        self._loaders.shutdown()
         for entry in entries:
-            if entry.done() and entry.exception() is None:
-                entry.result().close()
+            if entry.ready:
+                entry.batcher.result().close()
 
-    def _load(self, artefact_sha256: str) -> Batcher:
+    def _refuse_unhealthy(self, key: str) -> None:
+        failure = self._failures.get(key)
+        left = failure.until - time.monotonic() if failure else 0.0
+        if failure is not None and left > 0:
+            raise Unavailable(failure.error.detail, code=failure.error.code, retry_after=math.ceil(left))
+
+    def _load(self, key: str, entry: _Entry) -> None:
         from app.vision.artefact import load_model
+        from app.vision.errors import VisionError
 
-        self._scratch.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self._scratch, prefix="model-") as directory:
-            classifier = load_model(self._store.fetch(artefact_sha256, Path(directory)))
-        return Batcher(classifier, max_batch=self._max_batch, max_waiting=self._max_waiting)
+        try:
+            self._make_room(entry)
+            self._scratch.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=self._scratch, prefix="model-") as directory:
+                classifier = load_model(self._store.fetch(key, Path(directory)))
+        except Exception as error:
+            told = error
+            if isinstance(error, VisionError | MemoryError | RuntimeError):
+                told = Unavailable(f"The model cannot be loaded: {error}", code="model_unhealthy", retry_after=1)
+            self._drop(key, entry, told)
+            entry.batcher.set_exception(told)
+            return
+        batcher = Batcher(
+            classifier,
+            max_batch=self._limits.max_batch,
+            max_waiting=self._limits.max_waiting,
+            turns=self._turns,
+            idle_seconds=self._limits.idle_seconds,
+            on_idle=lambda: self._unload_idle(key, entry),
+            on_failure=lambda error: self._fail(key, entry, error),
+        )
+        with self._changed:
+            entry.nbytes = classifier.nbytes
+            self._failures.pop(key, None)
+            entry.batcher.set_result(batcher)
+            self._unload_others(entry)
+            self._changed.notify_all()
+        if self._closed:
+            batcher.close()
 
-    def _evict(self) -> None:
-        """Unload the least recently used until the rest fits; the newest stays, however large it is."""
-        with self._lock:
-            ready = [(key, entry.result()) for key, entry in self._loaded.items() if entry.done()]
-            total = sum(batcher.classifier.nbytes for _, batcher in ready)
-            for key, batcher in ready[:-1]:
-                if total <= self._budget_bytes:
-                    break
-                total -= batcher.classifier.nbytes
-                del self._loaded[key]
-                batcher.close()
+    def _make_room(self, entry: _Entry) -> None:
+        """Wait until the model fits beside those that are in use; it is let in when it would be alone."""
+        with self._changed:
+            while not self._closed:
+                entry.nbytes = entry.model.artefact_size
+                self._unload_others(entry)
+                others = [one for one in self._entries.values() if one is not entry and one.nbytes]
+                if self._total() <= self._limits.budget_bytes or all(one.model.pinned for one in others):
+                    return
+                entry.nbytes = 0
+                self._changed.wait()
+        raise Unavailable("The service is being stopped.", retry_after=2)
+
+    def _total(self) -> int:
+        return sum(entry.nbytes for entry in self._entries.values())
+
+    def _unload_others(self, newest: _Entry) -> None:
+        """Unload the least recently used that nobody uses, until the rest fits; `newest` stays, however large."""
+        for key, entry in list(self._entries.items()):
+            if self._total() <= self._limits.budget_bytes:
+                return
+            if entry is not newest and entry.ready and not entry.users and not entry.model.pinned:
+                self._unload(key, entry)
+
+    def _unload(self, key: str, entry: _Entry) -> None:
+        del self._entries[key]
+        entry.batcher.result().close()
+
+    def _unload_idle(self, key: str, entry: _Entry) -> None:
+        with self._changed:
+            idle = time.monotonic() - entry.used_at >= (self._limits.idle_seconds or 0)
+            if self._entries.get(key) is entry and idle and not entry.users and not entry.model.pinned:
+                self._unload(key, entry)
+                self._changed.notify_all()
+
+    def _fail(self, key: str, entry: _Entry, error: Exception) -> None:
+        detail = f"The model failed while it answered ({type(error).__name__}); it is loaded anew after a pause."
+        self._drop(key, entry, Unavailable(detail, code="model_failed"))
+
+    def _drop(self, key: str, entry: _Entry, error: Exception) -> None:
+        """Forget an entry that failed. What is the store's fault, and not the model's, leaves no mark on the model."""
+        with self._changed:
+            if self._entries.get(key) is entry:
+                del self._entries[key]
+            if isinstance(error, GraftError) and error.code not in ("storage_unavailable", "unavailable"):
+                until = time.monotonic() + self._limits.retry_seconds
+                self._failures[key] = _Failure(error, utc_now(), until)
+                log.warning("model_unhealthy", model=str(entry.model.model_id), detail=error.detail)
+            self._changed.notify_all()

@@ -1,9 +1,90 @@
-"""What a predict call answers."""
+"""What a predict call may ask beside its images, and what it answers."""
 
-from typing import Literal
+from base64 import b64decode
+from datetime import datetime
+from typing import Annotated, Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+_NAME = r"^[^\x00-\x1f\x7f]+$"
+
+
+class Serving(BaseModel):
+    """How it stands with a model in the process that answers; another process may hold it or not."""
+
+    state: Literal["unloaded", "loading", "ready", "unhealthy"]
+    detail: str | None = Field(default=None, description="Why it is unhealthy.")
+    since: datetime | None = Field(default=None, description="When it became unhealthy.")
+    bytes: int | None = Field(default=None, description="Memory that its weights occupy.")
+
+
+class PredictOptions(BaseModel):
+    """Which of the classes are named. Probabilities are never rescaled: those of all classes add up to 1."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    top_k: int = Field(default=5, ge=1, le=1000, description="How many classes to name, most probable first.")
+    threshold: float = Field(default=0.0, ge=0, le=1, description="Name no class that is less probable than this.")
+    classes: list[str] = Field(default=[], max_length=1000, description="Name none but these; empty: all of them.")
+    probabilities: Literal["top", "all"] = Field(
+        default="top", description="`all` adds the probability of every class, by its label."
+    )
+    timeout: float | None = Field(
+        default=None, ge=0.01, le=600, description="Seconds after which the call is answered with a 503; "
+        "GRAFT_PREDICT_SECONDS if left out."
+    )  # fmt: skip
+
+
+def _decode(text: str) -> bytes:
+    try:
+        return b64decode(text, validate=True)
+    except ValueError as error:
+        raise ValueError(f"this is no base64 ({error}); send the file's bytes through base64 -w0") from None
+
+
+class JsonImage(BaseModel):
+    """An image in the body itself, in `base64`, or an image of one of the workspace's datasets, by its `id`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    base64: Annotated[bytes, BeforeValidator(_decode, json_schema_input_type=str)] | None = Field(
+        default=None, description="The file's bytes in base64 (RFC 4648)."
+    )
+    id: str | None = Field(
+        default=None, max_length=64, pattern=_NAME, description="Of a stored image, or the SHA-256 of its bytes."
+    )
+    name: str | None = Field(default=None, max_length=255, pattern=_NAME, description="Comes back in the answer.")
+
+    @model_validator(mode="after")
+    def _one_of_the_two(self) -> Self:
+        if (self.base64 is None) == (self.id is None):
+            raise ValueError("give either base64 or id")
+        return self
+
+
+class PredictRequest(PredictOptions):
+    """Images as JSON: in base64, or named by their ids."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "images": [
+                        {
+                            "base64": "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAFElEQVR4nGM8"
+                            "oaHBgA0wYRUdtBIA4DgBKJ8lCQoAAAAASUVORK5CYII=",
+                            "name": "dot.png",
+                        }
+                    ],
+                    "top_k": 2,
+                    "probabilities": "all",
+                }
+            ]
+        }
+    )
+
+    images: list[JsonImage] = Field(min_length=1)
 
 
 class ClassProbability(BaseModel):
@@ -19,9 +100,12 @@ class PredictionError(BaseModel):
 class Prediction(BaseModel):
     """One image's answer: `predictions` (most probable first) or `error`."""
 
-    file: str | None = Field(description="The name that was sent with the image.")
+    file: str | None = Field(description="The name that was sent with the image, or the stored image's id.")
     status: Literal["ok", "error"]
     predictions: list[ClassProbability] = []
+    probabilities: dict[str, float] | None = Field(
+        default=None, description="Of every class, in the order of the model's outputs; with `probabilities=all`."
+    )
     error: PredictionError | None = None
 
 

@@ -1,14 +1,17 @@
 """Classify images: decode, prepare as the trainer did, ask the batcher, name the classes."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from uuid import UUID
 
-from app.core.errors import FieldError, Invalid
+from app.core.errors import FieldError, GraftError, Invalid, Unavailable
 from app.datasets.intake import IntakeLimits, RejectedImage, read_image
-from app.predictions.cache import ModelCache
-from app.predictions.schemas import ClassProbability, Prediction, PredictionError, PredictOut
+from app.predictions.batcher import Batcher
+from app.predictions.cache import ModelCache, ModelReference
+from app.predictions.decoding import Decoder
+from app.predictions.schemas import ClassProbability, Prediction, PredictionError, PredictOptions, PredictOut
+from app.predictions.timing import Times
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,52 +20,116 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SentImage:
-    """An image as it came: its bytes, and the name it was sent under, if any."""
+    """An image to classify: what gives its bytes (in a decoding thread), and the name that it goes by, if any."""
 
-    data: bytes
+    read: Callable[[], bytes]
     name: str | None
 
 
 @dataclass(frozen=True, slots=True)
-class ModelReference:
-    """What of a model's row is needed to answer: its id and where its bytes are."""
+class Predictor:
+    """What classifies: the models, the threads that decode, and the limits on an image."""
 
-    model_id: UUID
-    artefact_sha256: str
+    models: ModelCache
+    decoder: Decoder
+    limits: IntakeLimits
 
+    async def predict(
+        self,
+        model: ModelReference,
+        images: Sequence[SentImage],
+        options: PredictOptions,
+        *,
+        timeout: float,
+        times: list[Times],
+    ) -> PredictOut:
+        """Classify each image by itself: an unreadable one among several spoils no other.
 
-def predict(
-    cache: ModelCache, model: ModelReference, images: Sequence[SentImage], *, top_k: int, limits: IntakeLimits
-) -> PredictOut:
-    """Classify each image by itself: an unreadable one among several spoils no other.
-
-    A single unreadable image raises `Invalid`, with the image's own reason.
-    """
-    batcher = cache.get(model.artefact_sha256)
-    prepared: list[NDArray[np.uint8]] = []
-    answers: list[Prediction | None] = []
-    for image in images:
+        A single unreadable image raises `Invalid` with the image's own reason. Raises `Unavailable` where the model
+        is unhealthy or too much waits for it, and after `timeout` seconds (`deadline_exceeded`); what still waits
+        then is not computed. `times` is filled for each image.
+        """
         try:
-            prepared.append(read_image(image.data, limits, batcher.classifier.prepare))
-            answers.append(None)
-        except RejectedImage as rejected:
-            if len(images) == 1:
-                where = FieldError(image.name or "body", f"{rejected.reason} {rejected.remedy}", rejected.code)
-                raise Invalid(f"{rejected.reason} {rejected.remedy}", code=rejected.code, errors=[where]) from None
-            error = PredictionError(code=rejected.code, detail=f"{rejected.reason} {rejected.remedy}")
-            answers.append(Prediction(file=image.name, status="error", error=error))
+            async with asyncio.timeout(timeout):
+                arrived = [Times() for _ in images]
+                times.extend(arrived)
+                with self.models.lease(model) as loading:
+                    batcher = await asyncio.wrap_future(loading)
+                    _check_classes(options.classes, batcher.classifier.classes)
+                    outcomes = await self._classify(batcher, images, arrived)
+        except TimeoutError:
+            raise Unavailable(
+                f"There was no answer within {timeout:g} s; send fewer images, a longer timeout, or try again.",
+                code="deadline_exceeded",
+                retry_after=1,
+            ) from None
+        return PredictOut(
+            model_id=model.model_id,
+            items=[
+                _item(outcome, batcher.classifier.classes, image, options, alone=len(images) == 1)
+                for image, outcome in zip(images, outcomes, strict=True)
+            ],
+        )
 
-    futures = iter(batcher.submit(prepared))
-    return PredictOut(
-        model_id=model.model_id,
-        items=[
-            answer or _named(next(futures).result(), batcher.classifier.classes, image.name, top_k)
-            for image, answer in zip(images, answers, strict=True)
-        ],
+    def close(self) -> None:
+        self.decoder.close()
+        self.models.close()
+
+    async def _classify(
+        self, batcher: Batcher, images: Sequence[SentImage], times: Sequence[Times]
+    ) -> "list[NDArray[np.float32] | BaseException]":
+        futures = batcher.admit(len(images))
+        for image, future, one in zip(images, futures, times, strict=True):
+            self.decoder.put(lambda image=image: self._read(image, batcher), batcher, future, one)  # type: ignore[misc]
+        # Cancelled at the deadline, this cancels every future that nobody works on yet.
+        return await asyncio.gather(*map(asyncio.wrap_future, futures), return_exceptions=True)
+
+    def _read(self, image: SentImage, batcher: Batcher) -> "NDArray[np.uint8]":
+        return read_image(image.read(), self.limits, batcher.classifier.prepare)
+
+
+def _check_classes(asked: Sequence[str], known: Sequence[str]) -> None:
+    if unknown := [label for label in asked if label not in known]:
+        shown = ", ".join(map(repr, known[:20])) + (", …" if len(known) > 20 else "")
+        detail = f"The model has no class {unknown[0]!r}. It has {shown}."
+        raise Invalid(detail, code="unknown_class", errors=[FieldError("classes", detail, "unknown_class")])
+
+
+def _item(
+    outcome: "NDArray[np.float32] | BaseException",
+    classes: Sequence[str],
+    image: SentImage,
+    options: PredictOptions,
+    *,
+    alone: bool,
+) -> Prediction:
+    if not isinstance(outcome, BaseException):
+        return name_classes(outcome, classes, image.name, options)
+    if isinstance(outcome, RejectedImage):
+        code, detail = outcome.code, f"{outcome.reason} {outcome.remedy}"
+    elif isinstance(outcome, GraftError) and not isinstance(outcome, Unavailable):
+        code, detail = outcome.code, outcome.detail
+    else:
+        raise outcome  # no fault of this image: the whole call failed
+    if alone:
+        raise Invalid(detail, code=code, errors=[FieldError(image.name or "body", detail, code)]) from None
+    return Prediction(file=image.name, status="error", error=PredictionError(code=code, detail=detail))
+
+
+def name_classes(
+    row: "NDArray[np.float32]", classes: Sequence[str], name: str | None, options: PredictOptions
+) -> Prediction:
+    """One image's probabilities [C] as an answer that holds what the options ask for."""
+    wanted = [index for index in row.argsort()[::-1] if not options.classes or classes[index] in options.classes]
+    named = [
+        ClassProbability(label=classes[index], probability=float(row[index]))
+        for index in wanted[: options.top_k]
+        if row[index] >= options.threshold
+    ]
+    everything = {label: float(value) for label, value in zip(classes, row, strict=True)}
+    return Prediction(
+        file=name,
+        status="ok",
+        predictions=named,
+        probabilities=everything if options.probabilities == "all" else None,
     )
-
-
-def _named(row: "NDArray[np.float32]", classes: Sequence[str], name: str | None, top_k: int) -> Prediction:
-    order = row.argsort()[::-1][:top_k]
-    named = [ClassProbability(label=classes[index], probability=float(row[index])) for index in order]
-    return Prediction(file=name, status="ok", predictions=named)

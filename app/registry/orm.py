@@ -1,10 +1,10 @@
-"""Table of models."""
+"""Tables of models and of their aliases."""
 
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, ForeignKey, String
+from sqlalchemy import BigInteger, ForeignKey, String, false
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.auth.orm import Workspace
@@ -31,4 +31,17 @@ class Model(Base):
     metrics: Mapped[dict[str, Any]] = mapped_column(Json)
     artefact_sha256: Mapped[str] = mapped_column(String(64))
     artefact_size: Mapped[int] = mapped_column(BigInteger)
+    pinned: Mapped[bool] = mapped_column(server_default=false(), default=False)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=DatabaseTime())
+
+
+class ModelAlias(Base):
+    """A word for one of the models of a name, such as `production`; it can be pointed at another of them."""
+
+    __tablename__ = "model_aliases"
+
+    workspace_id: Mapped[UUID] = mapped_column(ForeignKey(Workspace.id), primary_key=True)
+    name: Mapped[str] = mapped_column(String(100), primary_key=True)
+    alias: Mapped[str] = mapped_column(String(64), primary_key=True)
+    model_id: Mapped[UUID] = mapped_column(ForeignKey(Model.id, ondelete="CASCADE"), index=True)
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime, default=DatabaseTime(), onupdate=DatabaseTime())

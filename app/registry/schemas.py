@@ -24,4 +24,26 @@ class ModelOut(BaseModel):
     preprocessing: dict[str, Any] = Field(description="How an image is prepared, in training and in prediction alike.")
     artefact_sha256: str
     artefact_size: int = Field(description="Bytes of the safetensors file.")
+    pinned: bool = Field(description="Whether it stays loaded once it is, and is loaded when the service starts.")
     created_at: datetime
+
+
+class AliasTarget(BaseModel):
+    """What an alias is to mean."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"model": "019a0000-0000-7000-8000-000000000000"}]}
+    )
+
+    model: str = Field(min_length=1, max_length=200, description="Id, or name@alias, of a model of this name.")
+
+
+class AliasOut(BaseModel):
+    """An alias; the model answers to `name@alias` wherever its id would do."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    name: str
+    alias: str
+    model_id: UUID
+    updated_at: datetime

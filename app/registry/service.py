@@ -1,4 +1,4 @@
-"""Models: record, find, delete."""
+"""Models: record, find, name by aliases, delete."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,10 +7,11 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.core.errors import NotFound
+from app.core.errors import FieldError, Invalid, NotFound
+from app.core.ids import parse_id
 from app.core.paging import Page, paginate
 from app.jobs.orm import Job
-from app.registry.orm import Model
+from app.registry.orm import Model, ModelAlias
 from app.storage import Blob
 
 
@@ -41,6 +42,59 @@ def get(session: Session, workspace_id: UUID, model_id: UUID) -> Model:
     return model
 
 
+def find(session: Session, workspace_id: UUID, reference: str) -> Model:
+    """The model that `reference` means: an id, `name@alias`, or a name (of several models the newest)."""
+    if (model_id := parse_id(reference)) is not None:
+        return get(session, workspace_id, model_id)
+    name, at, alias = reference.rpartition("@")
+    if at:
+        aliased = select(Model).join(ModelAlias, ModelAlias.model_id == Model.id).where(
+            ModelAlias.workspace_id == workspace_id, ModelAlias.name == name, ModelAlias.alias == alias
+        )  # fmt: skip
+        if (model := session.scalar(aliased)) is not None:
+            return model
+    named = select(Model).where(Model.workspace_id == workspace_id, Model.name == reference)
+    model = session.scalar(named.order_by(Model.id.desc()).limit(1))
+    if model is None:
+        raise NotFound(
+            f"There is no model {reference!r} here. GET /v1/models lists them; name@alias needs the alias to be set."
+        )
+    return model
+
+
+def set_alias(session: Session, workspace_id: UUID, name: str, alias: str, reference: str) -> ModelAlias:
+    """Let `name@alias` mean that model, whatever it meant before. Raises `Invalid` for a model of another name."""
+    try:
+        model = find(session, workspace_id, reference)
+    except NotFound as error:
+        raise Invalid(error.detail, code="unknown_model", errors=[FieldError("model", error.detail)]) from None
+    if model.name != name:
+        detail = f"Model {model.id} is named {model.name!r}, not {name!r}; an alias stays within one name."
+        raise Invalid(detail, code="other_name", errors=[FieldError("model", detail, "other_name")])
+    found = session.merge(ModelAlias(workspace_id=workspace_id, name=name, alias=alias, model_id=model.id))
+    session.flush()
+    return found
+
+
+def aliases(session: Session, workspace_id: UUID, name: str) -> Sequence[ModelAlias]:
+    """Those of a name, in alphabetical order."""
+    query = select(ModelAlias).where(ModelAlias.workspace_id == workspace_id, ModelAlias.name == name)
+    return session.scalars(query.order_by(ModelAlias.alias)).all()
+
+
+def delete_alias(session: Session, workspace_id: UUID, name: str, alias: str) -> None:
+    found = session.get(ModelAlias, (workspace_id, name, alias))
+    if found is None:
+        raise NotFound(f"There is no alias {name}@{alias} here. GET /v1/models/{name}/aliases lists them.")
+    session.delete(found)
+    session.flush()
+
+
+def pinned(session: Session) -> Sequence[Model]:
+    """The models of every workspace that are to stay loaded, newest first."""
+    return session.scalars(select(Model).where(Model.pinned).order_by(Model.id.desc())).all()
+
+
 def list_models(
     session: Session, workspace_id: UUID, *, name: str | None, limit: int, cursor: str | None
 ) -> Page[Model]:
@@ -51,7 +105,7 @@ def list_models(
 
 
 def delete(session: Session, model: Model) -> None:
-    """Forget the model; the garbage collector frees its artefact."""
+    """Forget the model and the aliases that mean it; the garbage collector frees its artefact."""
     session.delete(model)
     session.flush()
 

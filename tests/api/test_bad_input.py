@@ -386,7 +386,8 @@ def test_a_bad_wait_is_refused(shared: Api, path: str, wait: str) -> None:
         ("POST", "/v1/jobs/7:cancel", "job_id"),
         ("GET", "/v1/jobs/7/events", "job_id"),
         ("GET", "/v1/jobs/7/metrics", "job_id"),
-        ("GET", "/v1/models/7", "model_id"),
+        ("POST", "/v1/models/7:pin", "model_id"),
+        ("DELETE", "/v1/models/pets/aliases/-", "alias"),
         ("DELETE", "/v1/models/7", "model_id"),
         ("DELETE", "/v1/keys/7", "key_id"),
         ("GET", "/v1/jobs?state=done", "state"),
@@ -423,7 +424,28 @@ def form(*files: tuple[str, bytes], part: str = "file", query: str = "") -> Send
 
 PREDICTIONS: dict[str, tuple[Send, int, str, str | None, str]] = {
     "text as text": (raw(b"hello", "text/plain"), 415, "unsupported_media_type", "Content-Type", "--data-binary"),
-    "json": (raw(b"{}", "application/json"), 415, "unsupported_media_type", "Content-Type", "--data-binary"),
+    "json without images": (raw(b"{}", "application/json"), 422, "invalid", "images", "is required"),
+    "json with no image": (raw(b'{"images": []}', "application/json"), 422, "invalid", "images", "at least 1"),
+    "broken json": (raw(b"{", "application/json"), 400, "malformed", "body", "JSON"),
+    "no base64": (
+        raw(b'{"images": [{"base64": "?"}]}', "application/json"),
+        *(422, "invalid", "images.0.base64", "base64 -w0"),
+    ),
+    "neither bytes nor an id": (
+        raw(b'{"images": [{"name": "a.jpg"}]}', "application/json"),
+        *(422, "invalid", "images.0", "either base64 or id"),
+    ),
+    "an id that is none": (
+        raw(b'{"images": [{"id": "7"}]}', "application/json"),
+        *(422, "unknown_image", "7", "SHA-256"),
+    ),
+    "too many images": (
+        raw(b'{"images": [{"id": "7"}, {"id": "7"}, {"id": "7"}, {"id": "7"}]}', "application/json"),
+        *(422, "too_many_files", "images", "3"),
+    ),
+    "an unknown option": (raw(PICTURE, query="?topk=3"), 422, "invalid", "topk", "no such field"),
+    "a class that it does not know": (raw(PICTURE, query="?classes=cats"), 422, "unknown_class", "classes", "'ants'"),
+    "a threshold past certainty": (raw(PICTURE, query="?threshold=1.5"), 422, "invalid", "threshold", "1.5"),
     "text as an image": (raw(b"hello"), 422, "not_an_image", "body", "Convert it"),
     "text in a form": (form(("a.jpg", b"hello")), 422, "not_an_image", "a.jpg", "Convert it"),
     "no body": (raw(b""), 422, "no_image", "file", "--data-binary"),

@@ -35,14 +35,20 @@ SCOPES = {
     ("GET", "/v1/jobs/{job_id}/metrics"): Scope.read,
     ("GET", "/v1/jobs/{job_id}/events"): Scope.read,
     ("GET", "/v1/models"): Scope.read,
-    ("GET", "/v1/models/{model_id}"): Scope.read,
+    ("GET", "/v1/models/{model}"): Scope.read,
     ("DELETE", "/v1/models/{model_id}"): Scope.write,
-    ("POST", "/v1/models/{model_id}/predict"): Scope.predict,
+    ("POST", "/v1/models/{model_id}:pin"): Scope.write,
+    ("POST", "/v1/models/{model_id}:unpin"): Scope.write,
+    ("GET", "/v1/models/{name}/aliases"): Scope.read,
+    ("PUT", "/v1/models/{name}/aliases/{alias}"): Scope.write,
+    ("DELETE", "/v1/models/{name}/aliases/{alias}"): Scope.write,
+    ("POST", "/v1/models/{model}/predict"): Scope.predict,
     ("POST", "/v1/keys"): Scope.admin,
     ("GET", "/v1/keys"): Scope.admin,
     ("DELETE", "/v1/keys/{key_id}"): Scope.admin,
 }
-WITH_ID = [route for route in SCOPES if "{" in route[1]]
+# Aliases are asked for by name, and tested by name below.
+WITH_ID = [route for route in SCOPES if re.search(r"{(\w+_id|model)}", route[1])]
 
 
 def walk(routes: list[BaseRoute]) -> Iterator[tuple[str, str]]:
@@ -134,7 +140,7 @@ def test_what_another_workspace_has_is_not_there(api: Api, trained: FitResult, m
     model = api.model(trained)
     job = api.job("pets")
     key = api.admin.get("/v1/keys").json()["items"][0]["id"]
-    existing = {"dataset_id": dataset, "job_id": job, "model_id": model, "key_id": key}
+    existing = {"dataset_id": dataset, "job_id": job, "model_id": model, "model": model, "key_id": key}
     stranger = api.caller(api.stage.workspace(), Scope.admin)
     (name,) = re.findall(r"\{(\w+)\}", path)
     body = {"content": b"\xff", "headers": {"Content-Type": "image/jpeg"}} if path.endswith("/predict") else {}
@@ -155,6 +161,21 @@ def test_a_dataset_of_another_workspace_cannot_be_named_either(api: Api) -> None
     assert api.read.get("/v1/datasets/pets").status_code == 200
 
 
+def test_a_name_or_an_alias_of_another_workspace_means_nothing(api: Api, trained: FitResult) -> None:
+    model = api.model(trained)
+    assert api.write("PUT", "/v1/models/pets/aliases/best", json={"model": model}).status_code == 200
+    stranger = api.caller(api.stage.workspace(), Scope.admin)
+    for reference in ("pets", "pets@best"):
+        assert api.read.get(f"/v1/models/{reference}").status_code == 200
+        problem(stranger.get(f"/v1/models/{reference}"), 404, "not_found")
+        sent = {"content": b"\xff", "headers": {"Content-Type": "image/jpeg"}}
+        problem(stranger.post(f"/v1/models/{reference}/predict", **sent), 404, "not_found")
+    assert stranger.get("/v1/models/pets/aliases").json()["items"] == []
+    problem(stranger.delete("/v1/models/pets/aliases/best"), 404, "not_found")
+    problem(stranger("PUT", "/v1/models/pets/aliases/best", json={"model": model}), 422, "unknown_model", "model")
+    assert api.read.get("/v1/models/pets@best").json()["id"] == model
+
+
 @pytest.mark.parametrize("path", ["/v1/datasets", "/v1/jobs", "/v1/jobs?kind=ingest", "/v1/models", "/v1/keys"])
 def test_lists_show_the_callers_workspace_alone(api: Api, trained: FitResult, path: str) -> None:
     api.model(trained)
@@ -167,5 +188,5 @@ def test_lists_show_the_callers_workspace_alone(api: Api, trained: FitResult, pa
 
 def test_without_a_key_an_upload_is_refused_unread(shared: Api) -> None:
     size = {"Content-Length": str(2**40)}
-    for path in ("/v1/datasets", filled("/v1/models/{model_id}/predict")):
+    for path in ("/v1/datasets", filled("/v1/models/{model}/predict")):
         problem(shared.nobody.post(path, content=b"x", headers=size), 401, "unauthenticated")

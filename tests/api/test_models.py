@@ -1,12 +1,20 @@
 """Models over HTTP: looked at, listed, asked, deleted."""
 
+import base64
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
+from app.auth.schemas import Scope
+from app.datasets.orm import Dataset, DatasetImage
 from app.vision.run import FitResult
-from tests.api.calls import CLASSES, Api, problem
-from tests.images import gif, jpeg, photo, png
+from tests.api.calls import CLASSES, Api, is_uuid, problem
+from tests.api.conftest import MakeApi, open_api
+from tests.images import folder_zip, gif, jpeg, photo, png
 
 PICTURE = jpeg(photo(0, 50))
 
@@ -119,12 +127,163 @@ def test_predicting_stores_nothing(api: Api, model_id: str) -> None:
     assert api.staged() == []
 
 
-def test_a_damaged_model_is_an_error_and_no_wrong_answer(api: Api, model_id: str) -> None:
-    sha256 = api.read.get(f"/v1/models/{model_id}").json()["artefact_sha256"]
+def test_a_damaged_model_is_an_error_and_no_wrong_answer(make_api: MakeApi, trained: FitResult) -> None:
+    api = make_api(model_retry_seconds=0.5)
+    model_id = api.model(trained)
+    model = api.read.get(f"/v1/models/{model_id}").json()
+    assert model["serving"]["state"] == "unloaded"
+    sha256 = model["artefact_sha256"]
     path = api.stage.settings.home / "blobs" / sha256[:2] / sha256[2:4] / sha256
     whole = path.read_bytes()
     middle = len(whole) // 2
     path.write_bytes(whole[:middle] + bytes([whole[middle] ^ 0x40]) + whole[middle + 1 :])
     problem(predict(api, model_id, content=PICTURE), 500, "blob_damaged", remedy="backup")
+    serving = api.read.get(f"/v1/models/{model_id}").json()["serving"]
+    assert serving["state"] == "unhealthy"
+    assert "damaged" in serving["detail"]
     path.write_bytes(whole)
+    refused = predict(api, model_id, content=PICTURE)
+    problem(refused, 503, "blob_damaged", remedy="backup")  # not looked at again at once
+    assert refused.headers["retry-after"] == "1"
+    time.sleep(0.6)
     assert predict(api, model_id, content=PICTURE).status_code == 200
+    serving = api.read.get(f"/v1/models/{model_id}").json()["serving"]
+    assert (serving["state"], serving["detail"]) == ("ready", None)
+    assert serving["bytes"] > 1_000_000
+
+
+def test_options_say_which_classes_are_named(api: Api, model_id: str) -> None:
+    (full,) = predict(api, model_id, "?probabilities=all", content=PICTURE).json()["items"]
+    assert full["probabilities"] == {one["label"]: one["probability"] for one in full["predictions"]}
+    (one,) = predict(api, model_id, "?classes=bees", content=PICTURE).json()["items"]
+    assert one["predictions"] == [{"label": "bees", "probability": full["probabilities"]["bees"]}]
+    (none,) = predict(api, model_id, "?threshold=0.999999&classes=bees", content=PICTURE).json()["items"]
+    assert none["predictions"] == []
+
+
+def test_images_come_as_json_too(api: Api, model_id: str) -> None:
+    """In base64, by the id of a stored image, by its hash: the answers are those of the same bytes."""
+    with api.stage.database.reading() as session:
+        stored = session.scalars(select(DatasetImage).order_by(DatasetImage.id)).first()
+        assert stored is not None
+    kept = api.stage.store.read(stored.sha256)
+    (expected,) = predict(api, model_id, "?top_k=1", content=kept).json()["items"]
+    images = [
+        {"base64": base64.b64encode(kept).decode(), "name": "a.jpg"},
+        {"id": str(stored.id)},
+        {"id": stored.sha256},
+        {"id": "nothing"},
+    ]
+    response = predict(api, model_id, "?top_k=2", json={"images": images, "top_k": 1})  # the body's word counts
+    assert response.status_code == 207
+    *good, bad = response.json()["items"]
+    assert [one["file"] for one in good] == ["a.jpg", str(stored.id), stored.sha256]
+    for one in good:
+        assert [best["label"] for best in one["predictions"]] == [best["label"] for best in expected["predictions"]]
+        assert one["predictions"][0]["probability"] == pytest.approx(
+            expected["predictions"][0]["probability"], abs=1e-5
+        )
+    assert (bad["file"], bad["error"]["code"]) == ("nothing", "unknown_image")
+
+
+def test_a_stored_image_of_another_workspace_is_not_there(api: Api, model_id: str) -> None:
+    stranger = api.stage.workspace()
+    api.stage.dataset(stranger, "theirs", folder_zip({"x": 4, "y": 4}, size=(40, 40)))
+    with api.stage.database.reading() as session:
+        theirs = session.scalars(
+            select(DatasetImage).join(Dataset).where(Dataset.workspace_id == stranger.id).limit(1)
+        ).one()
+    for reference in (str(theirs.id), theirs.sha256):
+        problem(predict(api, model_id, json={"images": [{"id": reference}]}), 422, "unknown_image", reference)
+
+
+def test_every_answer_has_a_request_id_and_predictions_say_what_took_how_long(api: Api, model_id: str) -> None:
+    mine = predict(api, model_id, content=PICTURE, headers={"X-Request-Id": "order-7"})
+    assert mine.headers["x-request-id"] == "order-7"
+    parts = dict(part.split(";dur=") for part in mine.headers["server-timing"].split(", "))
+    assert list(parts) == ["queue", "decode", "model"]
+    assert float(parts["decode"]) > 0
+    assert float(parts["model"]) > 0
+    refused = predict(api, model_id, content=b"text", headers={"X-Request-Id": "two words"})
+    assert is_uuid(refused.headers["x-request-id"])
+    assert "model;dur=0.00" in refused.headers["server-timing"]
+    other = api.read.get("/v1/models")
+    assert is_uuid(other.headers["x-request-id"])
+    assert "server-timing" not in other.headers
+
+
+def test_an_alias_names_a_model_and_can_be_moved(api: Api, trained: FitResult) -> None:
+    old, new = api.model(trained), api.model(trained)
+    assert predict(api, "pets", content=PICTURE).json()["model_id"] == new  # the newest of the name
+    problem(predict(api, "pets@production", content=PICTURE), 404, "not_found", remedy="alias")
+    for model in (old, new, old):
+        put = api.write("PUT", "/v1/models/pets/aliases/production", json={"model": model})
+        assert (put.status_code, put.json()["model_id"]) == (200, model)
+        assert predict(api, "pets@production", content=PICTURE).json()["model_id"] == model
+    api.write("PUT", "/v1/models/pets/aliases/beta", json={"model": "pets@production"})
+    listed = api.read.get("/v1/models/pets/aliases").json()["items"]
+    assert [(one["alias"], one["model_id"]) for one in listed] == [("beta", old), ("production", old)]
+    assert api.read.get("/v1/models/pets@beta").json()["aliases"] == ["beta", "production"]
+    assert api.read.get(f"/v1/models/{new}").json()["aliases"] == []
+
+    assert api.write.delete("/v1/models/pets/aliases/beta").status_code == 204
+    problem(api.write.delete("/v1/models/pets/aliases/beta"), 404, "not_found", remedy="/v1/models/pets/aliases")
+    assert api.write.delete(f"/v1/models/{old}").status_code == 204  # and its alias with it
+    problem(api.read.get("/v1/models/pets@production"), 404, "not_found")
+
+
+def test_an_alias_stays_within_its_name(api: Api, trained: FitResult) -> None:
+    api.model(trained)
+    cars = api.model(trained, "cars")
+    body = {"model": cars}
+    problem(api.write("PUT", "/v1/models/pets/aliases/best", json=body), 422, "other_name", "model", "'cars'")
+    problem(api.write("PUT", "/v1/models/pets/aliases/a b", json=body), 422, "invalid", "alias")
+    assert api.read.get("/v1/models/pets/aliases").json()["items"] == []
+
+
+def test_a_pinned_model_is_loaded_now_and_when_the_service_starts(api: Api, model_id: str) -> None:
+    def state(of: Api) -> str:
+        return str(of.read.get(f"/v1/models/{model_id}").json()["serving"]["state"])
+
+    assert api.write.post(f"/v1/models/{model_id}:pin").json()["pinned"] is True
+    await_state(lambda: state(api), "ready")
+    with open_api(api.stage.settings) as again:
+        again.read = again.caller(api.workspace, Scope.read)
+        await_state(lambda: state(again), "ready")
+    assert api.write.post(f"/v1/models/{model_id}:unpin").json()["pinned"] is False
+    with open_api(api.stage.settings) as again:
+        again.read = again.caller(api.workspace, Scope.read)
+        assert state(again) == "unloaded"
+
+
+def await_state(look: Callable[[], str], state: str) -> None:
+    deadline = time.monotonic() + 60
+    while look() != state:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_past_the_limits_calls_are_refused_with_a_time_to_come_back(make_api: MakeApi, trained: FitResult) -> None:
+    api = make_api(predict_queue=1, predict_requests=2)
+    model_id = api.model(trained)
+    statuses = set()
+
+    def ask(_: int) -> Any:
+        return predict(api, model_id, content=PICTURE)
+
+    with ThreadPoolExecutor(8) as pool:
+        for response in pool.map(ask, range(40)):
+            statuses.add(response.status_code)
+            if response.status_code != 200:
+                problem(response, 503, "overloaded")
+                assert int(response.headers["retry-after"]) >= 1
+    assert statuses == {200, 503}
+    assert ask(0).status_code == 200
+
+
+def test_a_call_says_how_long_it_would_wait(api: Api, model_id: str) -> None:
+    response = predict(api, model_id, "?timeout=0.01", content=PICTURE)  # not even loaded by then
+    problem(response, 503, "deadline_exceeded", remedy="timeout")
+    assert response.headers["retry-after"] == "1"
+    problem(predict(api, model_id, "?timeout=0", content=PICTURE), 422, "invalid", "timeout")
+    assert predict(api, model_id, "?timeout=60", content=PICTURE).status_code == 200

@@ -36,7 +36,7 @@ def test_the_document_is_valid(schema: dict[str, Any]) -> None:
 
 def test_every_operation_has_a_summary_and_a_tag(schema: dict[str, Any]) -> None:
     found = list(operations(schema))
-    assert len(found) == 20
+    assert len(found) == 25
     assert [path for _, path, one in found if not one.get("summary") or len(one.get("tags", [])) != 1] == []
     ids = [one["operationId"] for _, _, one in found]
     assert len(set(ids)) == len(ids)
@@ -45,7 +45,7 @@ def test_every_operation_has_a_summary_and_a_tag(schema: dict[str, Any]) -> None
 def test_every_body_is_documented_and_every_json_body_has_an_example(schema: dict[str, Any]) -> None:
     with_body = set()
     for method, path, operation in operations(schema):
-        if method == "post" and not path.endswith(":cancel"):
+        if method in ("post", "put") and not path.endswith((":cancel", ":pin", ":unpin")):
             with_body.add(path)
             content = operation["requestBody"]["content"]
             assert content
@@ -57,7 +57,20 @@ def test_every_body_is_documented_and_every_json_body_has_an_example(schema: dic
                 assert described.get("examples") or schema["components"]["schemas"][name]["examples"]
         else:
             assert "requestBody" not in operation
-    assert with_body == {"/v1/datasets", "/v1/jobs", "/v1/keys", "/v1/models/{model_id}/predict"}
+    assert with_body == {
+        "/v1/datasets",
+        "/v1/jobs",
+        "/v1/keys",
+        "/v1/models/{model}/predict",
+        "/v1/models/{name}/aliases/{alias}",
+    }
+
+
+def test_the_example_of_a_predict_call_is_answered(schema: dict[str, Any], api: Api, model_id: str) -> None:
+    (example,) = schema["components"]["schemas"]["PredictRequest"]["examples"]
+    answer = api.predict.post(f"/v1/models/{model_id}/predict", json=example)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["items"][0]["file"] == example["images"][0]["name"]
 
 
 def test_the_examples_are_accepted(schema: dict[str, Any], api: Api) -> None:

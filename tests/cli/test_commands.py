@@ -94,6 +94,15 @@ def test_predict_by_name_and_by_id(service: Deployment, folder: Path, trained: d
     assert json.loads(graft(service, "predict", trained["id"], *files, "--json").stdout)["items"] == items
     assert "brick" in graft(service, "predict", "textures", *files).stdout
 
+    assert graft(service, "models", "alias", "textures", "production", trained["id"]).returncode == 0
+    by_alias = graft(service, "predict", "textures@production", *files, "--json", "--threshold", "0.5")
+    assert [[one["label"] for one in item["predictions"]] for item in json.loads(by_alias.stdout)["items"]] == [
+        ["brick"],
+        ["sky"],
+    ]
+    assert graft(service, "models", "alias", "textures", "production", "--delete").returncode == 0
+    assert graft(service, "models", "show", "textures@production").returncode == 1
+
 
 def test_predict_exits_1_where_an_image_could_not_be_read(
     service: Deployment, folder: Path, trained: dict[str, Any]
@@ -151,7 +160,9 @@ def test_backbones_are_listed_with_advice(service: Deployment) -> None:
         (["train", "nothing", "--learning-rate", "-1"], 1, "learning_rate"),
         (["train", "nothing", "--backbone", "resnet19"], 1, "resnet18"),
         (["datasets", "push", "no-such-folder"], 1, "no-such-folder"),
-        (["predict", "nothing", "x.jpg"], 1, "no model 'nothing'"),
+        (["predict", "nothing", __file__], 1, "no model 'nothing'"),
+        (["predict", "nothing", "x.jpg"], 1, "x.jpg cannot be read"),
+        (["models", "alias", "nothing", "production"], 2, "--delete"),
         (["jobs", "show", "not-an-id"], 1, "job_id"),
         (["train"], 2, "graft train --help"),
         (["nonsense"], 2, "nonsense"),

@@ -3,11 +3,14 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 import pytest
 
 from app.datasets.intake import IntakeLimits, take_in
-from app.predictions.cache import ModelCache
+from app.predictions.batcher import Batcher
+from app.predictions.cache import CacheLimits, ModelCache, ModelReference
 from app.storage import BlobStore, FilesystemStore
 from app.vision.config import TrainConfig
 from app.vision.run import FitResult, Sample
@@ -50,6 +53,16 @@ def store(tmp_path: Path) -> FilesystemStore:
     return FilesystemStore(tmp_path / "blobs")
 
 
+def reference(sha256: str, **known: Any) -> ModelReference:
+    return ModelReference(uuid4(), sha256, **known)
+
+
+def loaded(cache: ModelCache, sha256: str, **known: Any) -> Batcher:
+    """The model's batcher, once it is loaded; nobody keeps it."""
+    with cache.lease(reference(sha256, **known)) as loading:
+        return loading.result(60)
+
+
 OpenCache = Callable[..., ModelCache]
 
 
@@ -57,9 +70,11 @@ OpenCache = Callable[..., ModelCache]
 def open_cache(store: BlobStore, tmp_path: Path) -> Iterator[OpenCache]:
     opened = []
 
-    def open_it(budget_bytes: int = 2**30, with_store: BlobStore | None = None) -> ModelCache:
+    def open_it(budget_bytes: int = 2**30, with_store: BlobStore | None = None, **limits: float) -> ModelCache:
         cache = ModelCache(
-            with_store or store, budget_bytes=budget_bytes, max_batch=8, max_waiting=256, scratch=tmp_path / "scratch"
+            with_store or store,
+            CacheLimits(budget_bytes=budget_bytes, max_batch=8, **limits),  # type: ignore[arg-type]
+            scratch=tmp_path / "scratch",
         )
         opened.append(cache)
         return cache

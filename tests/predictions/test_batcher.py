@@ -1,6 +1,7 @@
 """What arrives while the model is busy is answered together; the queue is bounded; a fault reaches every caller."""
 
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -8,6 +9,7 @@ import pytest
 
 from app.core.errors import Unavailable
 from app.predictions.batcher import Batcher
+from app.predictions.turns import Turns
 from app.vision.classifier import Classifier
 from tests.predictions.fakes import Gated, image
 
@@ -59,9 +61,9 @@ def test_a_batch_is_no_larger_than_it_may_be(gated: Gated) -> None:
 
 
 def test_past_the_bound_callers_are_told_to_wait(gated: Gated) -> None:
-    batcher, _ = busy(gated, max_waiting=3)
+    batcher, _ = busy(gated, max_waiting=4)
     kept = batcher.submit([image(1), image(2)])
-    with pytest.raises(Unavailable, match="2 images wait") as caught:
+    with pytest.raises(Unavailable, match="3 images wait") as caught:
         batcher.submit([image(3), image(4)])
     assert (caught.value.code, caught.value.retry_after) == ("overloaded", 1)
     kept += batcher.submit([image(5)])  # there was room for one
@@ -79,18 +81,72 @@ def test_one_request_that_is_larger_than_the_queue_is_answered(gated: Gated) -> 
     batcher.close()
 
 
-def test_a_failing_batch_tells_each_caller_and_the_next_is_answered(gated: Gated) -> None:
-    batcher, first = busy(gated)
-    futures = batcher.submit([image(1), image(2)])
+def test_a_failing_model_tells_everyone_who_waits_and_answers_no_more(gated: Gated) -> None:
+    failures: list[Exception] = []
+    batcher = Batcher(cast("Classifier", gated), max_batch=2, max_waiting=16, on_failure=failures.append)
+    (first,) = batcher.submit([image(0)])
+    assert gated.entered.acquire(timeout=60)
+    futures = batcher.submit([image(1), image(2), image(3)])
     gated.failure = RuntimeError("no memory")
     gated.gate.set()
-    for future in (first, *futures):
-        with pytest.raises(RuntimeError, match="no memory"):
+    for future in (first, *futures, *batcher.submit([image(4)])):
+        with pytest.raises(Unavailable, match="RuntimeError") as caught:
             future.result(60)
-    gated.failure = None
-    (after,) = batcher.submit([image(7)])
-    assert after.result(60)[0] == 7
+        assert caught.value.code == "model_failed"
+    assert failures == [gated.failure]
+    assert gated.batches == [[0]]
+
+
+def test_numbers_that_are_not_finite_are_a_failure_and_no_answer(gated: Gated) -> None:
+    gated.answer = float("nan")
+    gated.gate.set()
+    (future,) = batcher_of(gated).submit([image(1)])
+    with pytest.raises(Unavailable, match="FloatingPointError"):
+        future.result(60)
+
+
+def test_what_its_caller_gave_up_is_not_computed(gated: Gated) -> None:
+    batcher, first = busy(gated, max_waiting=3)
+    given_up, kept = batcher.submit([image(1), image(2)])
+    assert given_up.cancel()
+    (another,) = batcher.submit([image(3)])  # the place is free again
+    gated.gate.set()
+    assert [future.result(60)[0] for future in (first, kept, another)] == [0, 2, 3]
+    assert gated.batches == [[0], [2, 3]]
     batcher.close()
+
+
+def test_retry_after_is_how_long_the_queue_takes(gated: Gated) -> None:
+    batcher, first = busy(gated, max_waiting=4)
+    time.sleep(0.6)
+    gated.gate.set()
+    first.result(60)
+    gated.gate.clear()
+    kept = batcher.submit([image(value) for value in range(4)])
+    with pytest.raises(Unavailable) as caught:
+        batcher.submit([image(9)])
+    assert caught.value.retry_after is not None
+    assert caught.value.retry_after >= 3  # four images at 0.6 s each
+    gated.gate.set()
+    assert len([future.result(60) for future in kept]) == 4
+    batcher.close()
+
+
+def test_models_take_turns_in_the_order_in_which_they_asked() -> None:
+    turns = Turns()
+    one, other = Gated(), Gated()
+    batchers = [Batcher(cast("Classifier", each), max_batch=1, max_waiting=16, turns=turns) for each in (one, other)]
+    futures = batchers[0].submit([image(1)])
+    assert one.entered.acquire(timeout=60)
+    futures += batchers[0].submit([image(2), image(3)]) + batchers[1].submit([image(4)])
+    time.sleep(0.1)
+    assert other.batches == []  # one computes, the other waits
+    one.gate.set()
+    assert other.entered.acquire(timeout=60)  # before or after the second image, not behind a busy model for ever
+    other.gate.set()
+    assert [future.result(60)[0] for future in futures] == [1, 2, 3, 4]
+    for batcher in batchers:
+        batcher.close()
 
 
 def test_nothing_to_classify_is_answered_with_nothing(gated: Gated) -> None:
@@ -106,8 +162,9 @@ def test_closing_answers_what_waits_and_takes_no_more(gated: Gated) -> None:
     (thread,) = {thread for thread in threading.enumerate() if thread.name == "predict"} - before
     (waiting,) = batcher.submit([image(1)])
     batcher.close()
+    (refused,) = batcher.submit([image(2)])
     with pytest.raises(Unavailable, match="unloaded") as caught:
-        batcher.submit([image(2)])
+        refused.result(60)
     assert caught.value.retry_after == 1
     gated.gate.set()
     assert [first.result(60)[0], waiting.result(60)[0]] == [0, 1]

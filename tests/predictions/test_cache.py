@@ -1,14 +1,18 @@
 """Models are loaded once, kept within a budget, and never answered from damaged bytes."""
 
 import threading
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from app.core.errors import Unavailable
+from app.predictions.batcher import Batcher
 from app.storage import BlobDamaged, BlobMissing, FilesystemStore
-from tests.predictions.conftest import OpenCache, Trained
+from tests.predictions.conftest import OpenCache, Trained, loaded, reference
 
 
 class Watched(FilesystemStore):
@@ -43,6 +47,12 @@ def other_model(store: FilesystemStore, trained: Trained, name: str) -> str:
     return store.put_file(path).sha256
 
 
+def classify(batcher: Batcher, trained: Trained) -> float:
+    """How probable the first class is of one image."""
+    (future,) = batcher.submit([batcher.classifier.prepare(trained.samples[0].path)])
+    return float(future.result(60)[0])
+
+
 def test_concurrent_first_callers_load_a_model_once(watched: Watched, open_cache: OpenCache, trained: Trained) -> None:
     sha256 = watched.put_file(trained.result.model_path).sha256
     cache = open_cache(with_store=watched)
@@ -51,7 +61,7 @@ def test_concurrent_first_callers_load_a_model_once(watched: Watched, open_cache
 
     def get() -> object:
         started.wait(60)
-        return cache.get(sha256)
+        return loaded(cache, sha256)
 
     with ThreadPoolExecutor(8) as pool:
         futures = [pool.submit(get) for _ in range(8)]
@@ -66,17 +76,17 @@ def test_the_least_recently_used_is_unloaded_when_the_budget_is_spent(
     watched: Watched, open_cache: OpenCache, trained: Trained
 ) -> None:
     a, b, c = (other_model(watched, trained, name) for name in "abc")
-    size = open_cache(with_store=watched).get(a).classifier.nbytes
+    size = loaded(open_cache(with_store=watched), a).classifier.nbytes
     watched.fetched.clear()
     cache = open_cache(budget_bytes=2 * size, with_store=watched)
-    first, second = cache.get(a), cache.get(b)
-    assert cache.get(a) is first
-    cache.get(c)  # b was used least recently
-    assert cache.get(a) is first
+    first, second = loaded(cache, a), loaded(cache, b)
+    assert loaded(cache, a) is first
+    loaded(cache, c)  # b was used least recently
+    assert loaded(cache, a) is first
     assert watched.fetched == [a, b, c]
     with pytest.raises(Unavailable, match="unloaded"):
-        second.submit([])
-    assert cache.get(b) is not second
+        classify(second, trained)
+    assert loaded(cache, b) is not second
     assert watched.fetched == [a, b, c, b]
 
 
@@ -85,10 +95,10 @@ def test_a_model_larger_than_the_budget_is_served_all_the_same(
 ) -> None:
     a, b = (other_model(watched, trained, name) for name in "ab")
     cache = open_cache(budget_bytes=1, with_store=watched)
-    first = cache.get(a)
-    assert cache.get(a) is first
-    assert cache.get(b) is not first
-    assert cache.get(a) is not first
+    first = loaded(cache, a)
+    assert loaded(cache, a) is first
+    assert loaded(cache, b) is not first
+    assert loaded(cache, a) is not first
     assert watched.fetched == [a, b, a]
 
 
@@ -98,9 +108,9 @@ def test_a_load_that_failed_is_tried_again(store: FilesystemStore, open_cache: O
     cache = open_cache()
     for _ in range(2):
         with pytest.raises(BlobMissing):
-            cache.get(sha256)
+            loaded(cache, sha256)
     store.put_file(trained.result.model_path)
-    assert cache.get(sha256).classifier.classes == ("ants", "bees", "wasps")
+    assert loaded(cache, sha256).classifier.classes == ("ants", "bees", "wasps")
 
 
 @pytest.mark.parametrize("where", ["in a weight", "at the end", "at the start"])
@@ -119,21 +129,128 @@ def test_a_damaged_artefact_is_an_error_and_no_wrong_answer(
     path.write_bytes(damaged)
     cache = open_cache()
     with pytest.raises(BlobDamaged):
-        cache.get(sha256)
+        loaded(cache, sha256)
     path.write_bytes(whole)
-    assert cache.get(sha256).classifier.classes == ("ants", "bees", "wasps")
+    assert loaded(cache, sha256).classifier.classes == ("ants", "bees", "wasps")
 
 
 def test_loading_leaves_no_file_behind(
     store: FilesystemStore, open_cache: OpenCache, trained: Trained, tmp_path: Path
 ) -> None:
-    open_cache().get(store.put_file(trained.result.model_path).sha256)
+    loaded(open_cache(), store.put_file(trained.result.model_path).sha256)
     assert list((tmp_path / "scratch").iterdir()) == []
 
 
 def test_a_closed_cache_takes_no_more_images(store: FilesystemStore, open_cache: OpenCache, trained: Trained) -> None:
     cache = open_cache()
-    batcher = cache.get(store.put_file(trained.result.model_path).sha256)
+    batcher = loaded(cache, store.put_file(trained.result.model_path).sha256)
     cache.close()
     with pytest.raises(Unavailable):
-        batcher.submit([])
+        classify(batcher, trained)
+
+
+def test_a_model_in_use_is_not_unloaded_and_the_next_waits_for_room(
+    watched: Watched, open_cache: OpenCache, trained: Trained
+) -> None:
+    a, b = (other_model(watched, trained, name) for name in "ab")
+    size = trained.result.model_path.stat().st_size
+    cache = open_cache(budget_bytes=size * 3 // 2, with_store=watched)
+    with ExitStack() as first, ExitStack() as second:
+        used = first.enter_context(cache.lease(reference(a, artefact_size=size))).result(60)
+        waiting = second.enter_context(cache.lease(reference(b, artefact_size=size)))
+        with pytest.raises(TimeoutError):
+            waiting.result(0.2)
+        assert (cache.serving(a).state, cache.serving(b).state) == ("ready", "loading")
+        classify(used, trained)
+        first.close()
+        classify(waiting.result(60), trained)
+        assert (cache.serving(a).state, cache.serving(b).state) == ("unloaded", "ready")
+
+
+def test_a_pinned_model_outlives_every_other(watched: Watched, open_cache: OpenCache, trained: Trained) -> None:
+    a, b, c = (other_model(watched, trained, name) for name in "abc")
+    cache = open_cache(budget_bytes=1, with_store=watched)
+    first = loaded(cache, a, pinned=True)
+    loaded(cache, b)
+    loaded(cache, c)
+    assert loaded(cache, a, pinned=True) is first
+    cache.tell(reference(a))  # no longer pinned
+    loaded(cache, b)
+    assert cache.serving(a).state == "unloaded"
+
+
+def test_an_idle_model_is_unloaded_and_a_pinned_one_is_not(
+    watched: Watched, open_cache: OpenCache, trained: Trained
+) -> None:
+    a, b = (other_model(watched, trained, name) for name in "ab")
+    cache = open_cache(with_store=watched, idle_seconds=0.05)
+    with cache.lease(reference(a)) as loading:
+        loading.result(60)
+        pinned = loaded(cache, b, pinned=True)
+        time.sleep(0.3)
+        assert cache.serving(a).state == "ready"  # somebody uses it
+    await_true(lambda: cache.serving(a).state == "unloaded")
+    assert loaded(cache, b, pinned=True) is pinned
+    assert loaded(cache, a).classifier.classes == ("ants", "bees", "wasps")
+
+
+def test_many_models_take_turns_in_a_small_budget(watched: Watched, open_cache: OpenCache, trained: Trained) -> None:
+    """Several callers at once, twenty models, room for three: nobody is refused."""
+    size = trained.result.model_path.stat().st_size
+    models = [other_model(watched, trained, str(number)) for number in range(20)]
+    cache = open_cache(budget_bytes=size * 7 // 2, with_store=watched)
+
+    def ask(sha256: str) -> float:
+        with cache.lease(reference(sha256, artefact_size=size)) as loading:
+            batcher = loading.result(60)
+            held = sum(entry.nbytes for entry in cache._entries.values())
+            assert held <= cache._limits.budget_bytes
+            return classify(batcher, trained)
+
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(ask, models * 2))
+    assert max(answers) - min(answers) < 1e-5
+
+
+def test_a_model_that_cannot_be_loaded_is_unhealthy_until_it_is_mended(
+    store: FilesystemStore, open_cache: OpenCache, trained: Trained
+) -> None:
+    sha256 = store.put_bytes(b"no model at all").sha256
+    cache = open_cache(retry_seconds=60)
+    with pytest.raises(Unavailable, match="cannot be loaded"):
+        loaded(cache, sha256)
+    serving = cache.serving(sha256)
+    assert serving.state == "unhealthy"
+    assert "cannot be loaded" in str(serving.detail)
+    assert serving.since is not None
+    with pytest.raises(Unavailable, match="cannot be loaded") as caught:  # without another attempt
+        cache.lease(reference(sha256))
+    assert 50 < (caught.value.retry_after or 0) <= 60
+
+
+def test_a_model_that_fails_while_it_answers_is_dropped_and_loaded_anew(
+    watched: Watched, open_cache: OpenCache, trained: Trained
+) -> None:
+    sha256 = watched.put_file(trained.result.model_path).sha256
+    cache = open_cache(with_store=watched, retry_seconds=0)
+    batcher = loaded(cache, sha256)
+    last = batcher.classifier.network.head.layers[-1]
+    before = last.bias.clone()
+    last.bias.fill_(float("nan"))  # as a broken memory or a bad kernel would
+    with pytest.raises(Unavailable, match="failed") as caught:
+        classify(batcher, trained)
+    assert caught.value.code == "model_failed"
+    assert cache.serving(sha256).state == "unhealthy"
+    mended = loaded(cache, sha256)
+    assert mended is not batcher
+    assert mended.classifier.network.head.layers[-1].bias.equal(before)
+    assert cache.serving(sha256).state == "ready"
+
+
+def await_true(look: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if look():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it did not come true")
