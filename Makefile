@@ -41,8 +41,9 @@ JOBS ?= 2000
 SECONDS ?= 1800
 MODE ?= embedded
 SEED ?= 1
-chaos: $(VENV)/dev.stamp ## Break a working service for SECONDS or JOBS: MODE=embedded or team, SEED=1
-	@$(BIN)/python -m tests.chaos.run --mode $(MODE) --jobs $(JOBS) --seconds $(SECONDS) --seed $(SEED)
+EVERY ?= 12
+chaos: $(VENV)/dev.stamp ## Break a working service: MODE=embedded or team, SECONDS=1800, JOBS=2000, SEED=1, EVERY=12
+	@$(BIN)/python -m tests.chaos.run --mode $(MODE) --jobs $(JOBS) --seconds $(SECONDS) --seed $(SEED) --every $(EVERY)
 
 kill-points: $(VENV)/dev.stamp ## Kill a training at each of its steps
 	GRAFT_TEST_EVERY_STEP=1 $(BIN)/python -m pytest tests/worker/test_kill_points.py

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import JSON, Connection, Engine, Enum, MetaData, create_engine, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DataError, DBAPIError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import DeclarativeBase, Session
 
@@ -18,6 +18,8 @@ from app.core.errors import Invalid, Unavailable
 # SQLite releases without the WAL-reset bug (https://sqlite.org/wal.html): a crash there can corrupt the file.
 _WAL_SAFE = ((3, 51, 3), (3, 50, 7), (3, 44, 6))
 
+# A process that is paused in the midst of a transaction holds its locks no longer than this (PostgreSQL).
+_IDLE_SECONDS = 5.0
 
 Json = JSON(none_as_null=True)  # a Python None is an SQL NULL, not the JSON text null
 
@@ -81,6 +83,14 @@ def _translated() -> Iterator[None]:
             code="database_unavailable",
             retry_after=2,
         ) from error
+    except InternalError as error:
+        if not error.connection_invalidated:
+            raise
+        raise Unavailable(
+            f"The database ended the connection ({_first_line(error)}). Nothing was changed; try again shortly.",
+            code="database_unavailable",
+            retry_after=2,
+        ) from error
     except PoolTimeout as error:
         raise Unavailable(
             "All connections to the database are in use. Nothing was changed; try again shortly.",
@@ -107,7 +117,10 @@ def _make_engine(url: str) -> Engine:
             pool_pre_ping=True,
             pool_size=10,
             max_overflow=20,
-            connect_args={"connect_timeout": 5, "options": "-c timezone=utc"},
+            connect_args={
+                "connect_timeout": 5,
+                "options": f"-c timezone=utc -c idle_in_transaction_session_timeout={_IDLE_SECONDS * 1000:.0f}",
+            },
         )
     elif parsed.get_backend_name() == "sqlite":
         if parsed.database:

@@ -56,21 +56,16 @@ def schedule(mode: Mode, seed: int, seconds: float, every: float) -> list[tuple[
 
 
 class Attendance:
-    """When there was nobody who could have noticed a lost worker: none alive that was started, or no database."""
-
-    STARTS_WITHIN = 10.0  # seconds from a worker's process to its first look
+    """When there was nobody who could have noticed a lost worker."""
 
     def __init__(self) -> None:
-        self._first_seen: dict[int, float] = {}
         self._looked_at = time.time()
         self._gaps: list[tuple[float, float]] = []
 
-    def look(self, workers: set[int], database_up: bool) -> None:
-        """`workers` are those that live and are not paused. To be called about once a second."""
+    def look(self, at_work: bool) -> None:
+        """To be called about once a second."""
         now = time.time()
-        self._first_seen = {pid: self._first_seen.get(pid, now) for pid in workers}
-        at_work = any(now - since >= self.STARTS_WITHIN for since in self._first_seen.values())
-        if not (at_work and database_up):
+        if not at_work:
             self._gaps.append((self._looked_at, now))
         self._looked_at = now
 
@@ -99,7 +94,9 @@ class Breaker:
             self.done[fault] += 1
 
     def look(self) -> None:
-        self.attendance.look(set(self._site.worker_pids()) - self._paused, "postgres" not in self._site.down)
+        """Note whether a worker is at work: started, which shows by its children, and with a database to look at."""
+        started = {child.parent for child in self._site.children()} & set(self._site.worker_pids())
+        self.attendance.look(bool(started - self._paused) and "postgres" not in self._site.down)
 
     def mend_what_is_due(self, everything: bool = False) -> None:
         while self._mends and (everything or self._mends[0][0] <= time.monotonic()):

@@ -26,7 +26,7 @@ from tests.chaos.faults import Breaker, schedule
 from tests.chaos.orders import ARCHIVE, DATASET, SPECS, Order, Orders
 from tests.chaos.processes import Found, processes_of
 from tests.chaos.site import Mode, Site, open_site
-from tests.chaos.verdict import Verdict, judge, judge_streams, leftovers, times
+from tests.chaos.verdict import Verdict, crashes, judge, judge_streams, leftovers, times
 from tests.chaos.watch import Watch
 
 _PATIENCE = 600.0  # seconds without a fault after which a job that has not ended is stuck
@@ -40,7 +40,7 @@ class Plan:
     jobs: int
     seconds: float
     seed: int = 0
-    every: float = 7.0  # between faults
+    every: float = 12.0  # between faults
     workers: int = 2
     at_once: int = 4  # uploads, and trainings, under way
     lease: float = Settings.model_fields["lease_seconds"].default
@@ -66,7 +66,7 @@ def chaos(plan: Plan, folder: Path) -> tuple[dict[str, Any], list[str]]:
         verdict = judge(site, orders, expected)
         judge_streams(site, caller.readers, verdict)
         took = times(site, breaker, orders)
-        verdict.faults += [*caller.refused, *watch.faults]
+        verdict.faults += [*caller.refused, *watch.faults, *crashes(site)]
         site.stop()
         left["alive_after_stop"] = [one.pid for one in _processes_left(site)]
         verdict.faults += [f"left behind: {what}: {which}" for what, which in left.items() if which]
@@ -202,7 +202,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2000, help="stop after so many")
     parser.add_argument("--seconds", type=float, default=1800, help="stop after so long")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--every", type=float, default=7.0, help="seconds between faults")
+    parser.add_argument("--every", type=float, default=12.0, help="seconds between faults")
     parser.add_argument("--keep", type=Path, help="leave logs and data in this new folder")
     given = parser.parse_args()
     plan = Plan(given.mode, given.jobs, given.seconds, given.seed, given.every)

@@ -182,3 +182,9 @@ def leftovers(site: Site) -> dict[str, Any]:
     folder = site.settings.scratch
     scratch = sorted(path.name for path in folder.glob("job-*")) if folder.is_dir() else []
     return {"orphans": orphans, "scratch": scratch}
+
+
+def crashes(site: Site) -> list[str]:
+    """Requests that ended in an error which the service did not expect, as its log has them."""
+    lines = (site.home / f"{site.api.name}.log").read_text(errors="replace").splitlines()
+    return [line[-1500:] for line in lines if '"request_crashed"' in line]

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from app.core.clock import DatabaseTime, utc_now
 from app.core.database import Database
-from app.core.errors import Conflict
+from app.core.errors import Conflict, Unavailable
 from app.datasets.orm import Dataset, DatasetState
 from app.jobs import events, queue
 from app.jobs import service as jobs
@@ -185,6 +185,29 @@ def test_on_postgresql_a_claim_does_not_wait_for_another(postgresql_url: str) ->
     with database.writing() as one, database.writing() as other:
         assert claimed(one).job_id == first
         assert claimed(other).job_id == second
+    database.close()
+
+
+def test_on_postgresql_a_worker_paused_in_a_transaction_keeps_nobody_from_its_job(
+    postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.core.database._IDLE_SECONDS", 0.5)
+    database = Database(postgresql_url)
+    held = running(database, lease_seconds=EXPIRED)
+
+    def paused() -> None:
+        with database.writing() as session:
+            queue.locked(session, held)
+            while True:  # it is passed over while its row is locked
+                with database.writing() as other:
+                    if queue.expire(other):
+                        break
+            queue.report_progress(session, held, "training", 0.5, 1.0)
+
+    with pytest.raises(Unavailable):
+        paused()
+    assert told(database, held.job_id) == ["queued", "running", "queued"]
+    assert look(database, held.job_id).progress == 0.0
     database.close()
 
 

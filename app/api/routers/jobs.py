@@ -14,6 +14,7 @@ from app.api.deps import Cursor, IdempotencyKey, Limit, Reader, ReadSession, Ser
 from app.api.idempotency import answer_once, fingerprint
 from app.api.views import ListOut, problems
 from app.api.waiting import until
+from app.core.errors import Unavailable
 from app.jobs import events
 from app.jobs import service as jobs
 from app.jobs.orm import JobEvent
@@ -23,6 +24,7 @@ from app.jobs.states import TERMINAL, JobKind, JobState
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 _LOOK_EVERY = 0.3  # seconds between looks for new events
+_LOOK_AGAIN_AFTER = 2.0  # seconds, where the database did not answer
 
 
 @router.post("", status_code=202, response_model=JobOut, responses=problems(400, 409, 422), summary="Train a model")
@@ -112,7 +114,11 @@ async def stream_events(
             return list(events.after(session, job_id, seq)), job
 
     while True:
-        new, job = await run_in_threadpool(look)
+        try:
+            new, job = await run_in_threadpool(look)
+        except Unavailable:  # the stream outlives a moment without a database
+            await anyio.sleep(_LOOK_AGAIN_AFTER)
+            continue
         for one in new:
             seq = one.seq
             yield ServerSentEvent(event=one.type, id=str(one.seq), data=one.data)
