@@ -28,7 +28,7 @@ def demo(data: Path | None) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exit that stops the service and clears up
     with tempfile.TemporaryDirectory(prefix="graft-demo-") as folder:
         archive, held_out = _images(data, Path(folder))
-        with _service(Path(folder) / "home") as client:
+        with own_service(Path(folder) / "home") as client:
             show.console.print(f"[bold]1[/] A service runs at {client.url}, with SQLite and local files.")
 
             name = "digits" if data is None else "demo"
@@ -75,7 +75,7 @@ def _write(images: list[HeldOut], folder: Path) -> list[Path]:
 
 
 @contextmanager
-def _service(home: Path) -> Iterator[Client]:
+def own_service(home: Path) -> Iterator[Client]:
     """`graft up` in a folder of its own, on a free port, with nothing of this machine's own Graftwork settings."""
     home.mkdir()
     kept = ("GRAFT_WEIGHTS_DIR", "GRAFT_WEIGHTS_MIRROR", "GRAFT_WEIGHTS_DOWNLOAD")

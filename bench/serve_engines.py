@@ -1,0 +1,117 @@
+"""Engines against torch eager in float32 on the same held-out photographs, each at the batch where it is the fastest.
+
+The engine that a service would choose here (the fastest that agrees with the reference) is timed in turn with the
+reference. All engines answer the same prepared images; agreement and accuracy are printed for each.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.vision.artefact import load_model
+from app.vision.classifier import Classifier
+from app.vision.config import TrainConfig
+from app.vision.engine_choice import choose, measure
+from app.vision.engine_names import ENGINES, missing_libraries
+from app.vision.engines import Engine, TorchBfloat16
+from app.vision.imagefolder import read_image_folder
+from app.vision.run import Sample
+from app.vision.training import fit
+from bench.inputs import Quiet, image_folder, weights_file
+from bench.rounds import alternate, arguments, clock, compared, emit, note, spread
+
+BATCHES = (1, 8, 32)
+TARGET = 6.0
+
+
+def engines(classifier: Classifier, calibration: NDArray[np.uint8], folder: Path) -> dict[str, Engine]:
+    """Every engine that this machine can have, the reference first."""
+    found: dict[str, Engine] = {
+        "torch": classifier.reference,
+        "torch-bf16": TorchBfloat16(classifier.network, classifier.preprocessing),
+    }
+    if any(missing_libraries(name) for name in ENGINES):
+        note("without the extra graftwork[openvino]: torch's engines alone")
+        return found
+    from app.vision.onnx_engines import OnnxRuntime, OpenVino, export_onnx, quantize_onnx
+
+    threads = len(os.sched_getaffinity(0))
+    exported, quantized = folder / "float32.onnx", folder / "int8.onnx"
+    export_onnx(classifier.network, classifier.preprocessing, exported)
+    quantize_onnx(exported, quantized, calibration)
+    found["onnxruntime"] = OnnxRuntime(exported, threads)
+    found["openvino"] = OpenVino("openvino", exported, threads)
+    found["openvino-bf16"] = OpenVino("openvino-bf16", exported, threads, precision="bf16")
+    found["openvino-int8"] = OpenVino("openvino-int8", quantized, threads)
+    return found
+
+
+def prepared(classifier: Classifier, samples: list[Sample]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    images = np.stack([classifier.prepare(sample.path) for sample in samples])
+    return images, np.array([sample.label for sample in samples])
+
+
+def images_per_second(engine: Engine, images: NDArray[np.uint8], batch: int) -> float:
+    """Over all images, the last batch filled up from the start."""
+    count = -(-len(images) // batch)
+    filled = np.resize(images, (count * batch, *images.shape[1:]))
+    seconds = clock(lambda: [engine.logits(filled[n * batch : (n + 1) * batch]) for n in range(count)])
+    return len(filled) / seconds
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--images", type=int, default=150, help="held-out images that each round classifies")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        samples, classes = read_image_folder(image_folder(given.data, folder))
+        config = TrainConfig(backbone=given.backbone, input_size=given.size, epochs=10)
+        weights = weights_file(given.backbone, given.weights)
+        note("training the model that every engine runs")
+        result = fit(config, samples, classes, weights=weights, workdir=folder / "run", observer=Quiet())
+        classifier = load_model(result.model_path)
+        train = [sample for sample in samples if sample.split == "train"]
+        held_out = [sample for sample in samples if sample.split == "val"]
+        images, labels = prepared(classifier, held_out)
+        calibration, _ = prepared(classifier, train[:: max(1, len(train) // 128)])
+
+        found = engines(classifier, calibration, folder)
+        reference = np.concatenate([classifier.reference.logits(part) for part in np.array_split(images, 8)])
+        measured = [measure(engine, reference, images, labels) for engine in found.values()]
+        for one in measured:
+            note(f"{one.engine}: {one}")
+        chosen = choose(measured)
+
+        timed = images[: given.images]
+        best: dict[str, int] = {
+            name: max(BATCHES, key=lambda batch: images_per_second(found[name], timed, batch))
+            for name in {"torch", chosen}
+        }
+        ours, theirs = alternate(
+            lambda _: images_per_second(found[chosen], timed, best[chosen]),
+            lambda _: images_per_second(found["torch"], timed, best["torch"]),
+            given.rounds,
+        )
+        ratio: dict[str, Any] = compared(ours, theirs)
+        emit(
+            "serve_engines",
+            **ratio,
+            target=TARGET,
+            chosen=chosen,
+            images_per_second={"chosen": spread(ours, 1), "torch": spread(theirs, 1)},
+            batch=best,
+            engines=[one.to_dict() for one in measured],
+            backbone=given.backbone,
+            size=given.size,
+        )
+
+
+if __name__ == "__main__":
+    main()
