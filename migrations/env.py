@@ -10,6 +10,7 @@ import app.api.orm
 import app.auth.orm
 import app.datasets.orm
 import app.jobs.orm
+import app.predictions.orm
 import app.registry.orm  # noqa: F401
 from app.core.clock import UtcDateTime
 from app.core.database import Base, Database

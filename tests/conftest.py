@@ -102,4 +102,4 @@ def database(request: pytest.FixtureRequest) -> Iterator[Database]:
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     """An embedded service's settings, below a folder of this test's own; its database is `sqlite_url`'s."""
-    return Settings(home=tmp_path, weights_download=False, _env_file=None)  # type: ignore[call-arg]
+    return Settings(home=tmp_path, weights_download=False, engines="torch", _env_file=None)  # type: ignore[call-arg]

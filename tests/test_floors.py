@@ -37,8 +37,13 @@ LIBRARIES = {
     "kombu": {"app.jobs.doorbell", "worker"},
     "torch": {"app.vision", "app.predictions", "worker.training"},
     "torchvision": {"app.vision", "app.predictions", "worker.training"},
+    "onnxruntime": {"app.vision.onnx_engines"},
+    "openvino": {"app.vision.onnx_engines"},
 }
-VISION_IMPORTS = {"app", "numpy", "PIL", "matplotlib", "torch", "torchvision", "safetensors", *sys.stdlib_module_names}
+VISION_IMPORTS = {
+    *("app", "numpy", "PIL", "matplotlib", "torch", "torchvision", "safetensors", "onnxruntime", "openvino"),
+    *sys.stdlib_module_names,
+}
 
 # The settings are the only reader of the environment. These hand one on to a process that they start.
 ENVIRONMENT = {

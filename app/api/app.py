@@ -10,7 +10,7 @@ from app.api import docs, problems
 from app.api.body_limit import BodyLimit, Limit
 from app.api.deps import OPEN_ROUTES, Services, authenticate
 from app.api.request_id import RequestId
-from app.api.routers import backbones, datasets, health, jobs, keys, models, predict, workers
+from app.api.routers import backbones, datasets, health, jobs, keys, models, predict
 from app.core.database import Database
 from app.core.logging import configure_logging
 from app.core.settings import Settings
@@ -20,8 +20,11 @@ from app.jobs.weights import configured_weights
 from app.predictions.admission import Admission
 from app.predictions.cache import CacheLimits, ModelCache
 from app.predictions.decoding import Decoder
+from app.predictions.engine_files import EngineFiles
 from app.predictions.service import Predictor
+from app.predictions.tuning import Tuner
 from app.storage.configured import configured_store
+from app.vision.engine_names import named_engines
 
 _DESCRIPTION = """Fine-tune and serve image classifiers.
 
@@ -56,7 +59,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         dependencies=[Depends(authenticate)],
         docs_url=None,  # ours needs no network
         redoc_url=None,
-        responses={status: {"model": problems.Problem, "content": {problems.MEDIA_TYPE: {}}} for status in (503, 507)},
+        responses={503: {"model": problems.Problem, "content": {problems.MEDIA_TYPE: {}}}},
     )
     problems.install(app)
     app.add_middleware(BodyLimit, limits=_limits(settings))
@@ -68,7 +71,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(predict.router)
     app.include_router(backbones.router)
     app.include_router(keys.router)
-    app.include_router(workers.router)
     app.include_router(health.router)
     return app
 
@@ -83,15 +85,18 @@ def _limits(settings: Settings) -> dict[str, Limit]:
 
 
 def _open_services(settings: Settings) -> Services:
-    store = configured_store(settings)
+    store, database = configured_store(settings), Database(settings.sqlalchemy_url)
+    tuner = Tuner(
+        database, store, EngineFiles(settings.engine_files, settings.model_cache_bytes), named_engines(settings.engines)
+    )
     return Services(
         settings=settings,
-        database=Database(settings.sqlalchemy_url),
+        database=database,
         store=store,
         weights=configured_weights(settings),
-        doorbell=open_doorbell(settings),
+        doorbell=open_doorbell(settings.redis_url),
         predictions=Predictor(
-            ModelCache(store, _cache_limits(settings), scratch=settings.scratch),
+            ModelCache(store, _cache_limits(settings), scratch=settings.scratch, tuner=tuner),
             Decoder(settings.decode_threads),
             intake_limits(settings),
         ),
@@ -106,4 +111,5 @@ def _cache_limits(settings: Settings) -> CacheLimits:
         max_waiting=settings.predict_queue,
         idle_seconds=settings.model_idle_seconds,
         retry_seconds=settings.model_retry_seconds,
+        tune_after=settings.engine_after_images,
     )

@@ -53,15 +53,11 @@ class Settings(BaseSettings):
     train_slots: int = Field(default=1, gt=0, description="Trainings at once on this machine; one a GPU.")
     lease_seconds: float = Field(default=12.0, gt=0)
     heartbeat_seconds: float = Field(default=2.0, gt=0)
-    poll_seconds: float = Field(default=1.0, gt=0)
+    poll_seconds: float = Field(default=0.1, gt=0)
     broker_poll_seconds: float = Field(default=5.0, gt=0)
     sweep_seconds: float = Field(default=2.0, gt=0)
     stop_grace_seconds: float = Field(default=10.0, gt=0)
     max_attempts: int = Field(default=3, gt=0)
-    min_free_bytes: int = Field(default=512 * 2**20, ge=0, description="A worker with less free disk takes no job.")
-    max_queued_jobs: int = Field(default=1000, gt=0, description="Waiting jobs of a kind in one workspace.")
-    max_running_jobs: int = Field(default=64, gt=0, description="Running jobs of a kind in one workspace.")
-    job_retention_days: float = Field(default=90.0, ge=0, description="Ended jobs are forgotten then; 0: never.")
     blob_grace_seconds: float = Field(default=3600.0, ge=0)
 
     # Predictions.
@@ -71,6 +67,8 @@ class Settings(BaseSettings):
     predict_requests: int = Field(default=512, gt=0, description="Predict calls that are answered at once.")
     predict_bytes: int = Field(default=512 * 2**20, gt=0, description="Bytes of their bodies, all together.")
     predict_seconds: float = Field(default=60.0, gt=0, description="A call's deadline where it names none.")
+    engines: str = Field(default="auto", description="Those that may be chosen, by comma; auto: all that there are.")
+    engine_after_images: int = Field(default=64, ge=0, description="Answered by a model before its engine is chosen.")
     decode_threads: int | None = Field(default=None, gt=0, description="As many as cores if left out.")
     model_idle_seconds: float = Field(default=1800.0, gt=0, description="Then an unused model is unloaded.")
     model_retry_seconds: float = Field(default=10.0, ge=0, description="Before a model that failed is loaded anew.")
@@ -94,14 +92,14 @@ class Settings(BaseSettings):
         return self.home.absolute() / "scratch"
 
     @cached_property
-    def doorbell(self) -> Path:
-        """The named pipe through which the embedded API wakes the worker beside it."""
-        return self.home.absolute() / "doorbell"
-
-    @cached_property
     def weights_cache(self) -> Path:
         """Where downloaded backbone weights are kept."""
         return self.home.absolute() / "weights"
+
+    @cached_property
+    def engine_files(self) -> Path:
+        """Where models lie as their engines want them; they can be made again."""
+        return self.home.absolute() / "engines"
 
     @cached_property
     def client_file(self) -> Path:

@@ -43,6 +43,7 @@ class Batcher:
         on_failure: Callable[[Exception], None] = lambda _: None,
     ) -> None:
         self.classifier = classifier
+        self.answered = 0
         self._max_batch = max_batch
         self._max_waiting = max_waiting
         self._turns = turns or Turns()
@@ -134,6 +135,7 @@ class Batcher:
         ended = time.monotonic()
         seconds = (ended - started) / len(batch)
         self._seconds_an_image += (_SMOOTHING if self._seconds_an_image else 1.0) * (seconds - self._seconds_an_image)
+        self.answered += len(batch)
         for (_, future, times), row in zip(batch, rows, strict=True):
             times.started, times.ended = started, ended
             future.set_result(row)

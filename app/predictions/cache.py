@@ -9,38 +9,35 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from uuid import UUID
+from typing import TYPE_CHECKING
 
 from app.core.clock import utc_now
 from app.core.errors import GraftError, Unavailable
 from app.core.logging import log
 from app.predictions.batcher import Batcher
+from app.predictions.references import ModelReference
 from app.predictions.schemas import Serving
+from app.predictions.tuning import Tuner
 from app.predictions.turns import Turns
 from app.storage import BlobStore
+
+if TYPE_CHECKING:
+    from app.vision.classifier import Classifier
 
 _LOADERS = 2  # loads at once: one may wait for room while another reads
 
 
 @dataclass(frozen=True, slots=True)
-class ModelReference:
-    """What of a model's row is needed to answer. A pinned model is never unloaded to make room, or for being idle."""
-
-    model_id: UUID
-    artefact_sha256: str
-    artefact_size: int = 0
-    pinned: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class CacheLimits:
-    """`budget_bytes` of weights, `max_batch` and `max_waiting` images a model; the rest in seconds, None for never."""
+    """`budget_bytes` of weights, `max_batch` and `max_waiting` images a model; seconds, where None means never; and
+    the images that a model answers before it is worth a minute of measuring which engine is the best."""
 
     budget_bytes: int
     max_batch: int = 32
     max_waiting: int = 256
     idle_seconds: float | None = None
     retry_seconds: float = 0.0
+    tune_after: int = 64
 
 
 @dataclass(slots=True, eq=False)
@@ -52,6 +49,7 @@ class _Entry:
     nbytes: int = 0
     users: int = 0
     used_at: float = 0.0
+    settled: bool = False  # nothing is to be found out about its engine
 
     @property
     def ready(self) -> bool:
@@ -81,29 +79,33 @@ class Lease:
 
 
 class ModelCache:
-    """Batchers by the SHA-256 of their artefact: a model never changes, so an entry is never stale.
+    """Batchers by the SHA-256 of their artefact and their engine: a model never changes, so an entry is never stale.
+
+    Without a `tuner` every model is answered by the reference engine.
 
     A model that cannot be loaded, or that fails while it answers, is unhealthy: callers get its error until
     `retry_seconds` have passed, and then it is loaded anew.
     """
 
-    def __init__(self, store: BlobStore, limits: CacheLimits, *, scratch: Path) -> None:
+    def __init__(self, store: BlobStore, limits: CacheLimits, *, scratch: Path, tuner: Tuner | None = None) -> None:
         self._store = store
         self._limits = limits
         self._scratch = scratch
+        self._tuner = tuner
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._failures: dict[str, _Failure] = {}
         self._changed = threading.Condition()
         self._closed = False
         self._turns = Turns()
         self._loaders = ThreadPoolExecutor(_LOADERS, thread_name_prefix="load")
+        self._tuning = ThreadPoolExecutor(1, thread_name_prefix="tune")
 
     def lease(self, model: ModelReference) -> Lease:
         """Begin to use a model: returns at once, and loads it if need be. Concurrent first callers load it once.
 
         Raises `Unavailable` with the failure's own code while the model is unhealthy.
         """
-        key = model.artefact_sha256
+        key = model.key
         with self._changed:
             entry = self._entries.get(key)
             if entry is None:
@@ -121,20 +123,24 @@ class ModelCache:
         with self._changed:
             entry.users -= 1
             entry.used_at = time.monotonic()
+            if not entry.settled and entry.ready and entry.batcher.result().answered >= self._limits.tune_after:
+                entry.settled = True
+                self._tuning.submit(self._tune, entry)
             self._changed.notify_all()
 
     def tell(self, model: ModelReference) -> None:
         """That a model was pinned or unpinned, if it is loaded."""
         with self._changed:
-            if (entry := self._entries.get(model.artefact_sha256)) is not None:
+            if (entry := self._entries.get(model.key)) is not None:
                 entry.model = model
 
-    def serving(self, artefact_sha256: str) -> Serving:
+    def serving(self, model: ModelReference) -> Serving:
         """How it stands with a model in this process."""
         with self._changed:
-            entry, failure = self._entries.get(artefact_sha256), self._failures.get(artefact_sha256)
+            entry, failure = self._entries.get(model.key), self._failures.get(model.key)
             if entry is not None and entry.ready:
-                return Serving(state="ready", bytes=entry.nbytes)
+                engine = entry.batcher.result().classifier.engine.name
+                return Serving(state="ready", bytes=entry.nbytes, engine=engine)
             if failure is not None:
                 return Serving(state="unhealthy", detail=failure.error.detail, since=failure.at)
             return Serving(state="unloaded" if entry is None else "loading")
@@ -145,6 +151,7 @@ class ModelCache:
             entries, self._entries = list(self._entries.values()), OrderedDict()
             self._changed.notify_all()
         self._loaders.shutdown()
+        self._tuning.shutdown(wait=False, cancel_futures=True)  # it ends before its next computation
         for entry in entries:
             if entry.ready:
                 entry.batcher.result().close()
@@ -163,7 +170,8 @@ class ModelCache:
             self._make_room(entry)
             self._scratch.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=self._scratch, prefix="model-") as directory:
-                classifier = load_model(self._store.fetch(key, Path(directory)))
+                classifier = load_model(self._store.fetch(entry.model.artefact_sha256, Path(directory)))
+            self._take_engine(entry, classifier)
         except Exception as error:
             told = error
             if isinstance(error, VisionError | MemoryError | RuntimeError):
@@ -188,6 +196,42 @@ class ModelCache:
             self._changed.notify_all()
         if self._closed:
             batcher.close()
+
+    def _take_engine(self, entry: _Entry, classifier: "Classifier") -> None:
+        """The engine that the caller insists on, or the one that was found the best on a machine like this."""
+        model = entry.model
+        if self._tuner is None or not (model.engine or self._tuner.has_candidates):
+            entry.settled = True
+            return
+        name = model.engine or self._tuner.recall(model.model_id)
+        if name is None:
+            return
+        entry.settled = True
+        try:
+            classifier.engine = self._tuner.make(name, model.model_id, model.artefact_sha256, classifier)
+        except Exception as error:
+            if model.engine is not None:
+                raise
+            log.warning("engine_not_made", engine=name, model=str(model.model_id), exc_info=error)
+
+    def _tune(self, entry: _Entry) -> None:
+        assert self._tuner is not None
+        classifier, model = entry.batcher.result().classifier, entry.model
+
+        def turn() -> Turns:
+            if self._closed:
+                raise Unavailable("The service is being stopped.")
+            return self._turns
+
+        try:
+            engine = self._tuner.tune(model.model_id, model.artefact_sha256, classifier, turn)
+        except Exception as error:  # the reference goes on answering
+            log.warning("tuning_failed", model=str(model.model_id), exc_info=error)
+            return
+        with self._changed:
+            classifier.engine = engine
+            entry.nbytes = classifier.nbytes
+            self._unload_others(entry)
 
     def _make_room(self, entry: _Entry) -> None:
         """Wait until the model fits beside those that are in use; it is let in when it would be alone."""

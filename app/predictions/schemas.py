@@ -7,6 +7,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from app.vision.engine_names import EngineName
+
 _NAME = r"^[^\x00-\x1f\x7f]+$"
 
 
@@ -17,6 +19,31 @@ class Serving(BaseModel):
     detail: str | None = Field(default=None, description="Why it is unhealthy.")
     since: datetime | None = Field(default=None, description="When it became unhealthy.")
     bytes: int | None = Field(default=None, description="Memory that its weights occupy.")
+    engine: str | None = Field(default=None, description="What computes its answers now.")
+
+
+class EngineMeasured(BaseModel):
+    """An engine beside the reference, `torch`, on held-out images of the model's dataset."""
+
+    engine: str
+    usable: bool = Field(description="Whether it may be chosen: it agrees with the reference.")
+    images: int
+    agreement: float | None = Field(description="Share of the images that it labels as the reference does.")
+    accuracy_drop: float | None = Field(description="The reference's accuracy on them minus its own.")
+    single_ms: float | None = Field(description="Milliseconds for one image.")
+    large_ms: float | None = Field(description="Milliseconds for 32 images together.")
+    detail: str | None = Field(description="Why it is not usable.")
+
+
+class EnginesOut(BaseModel):
+    """What was found out about a model's engines on one kind of machine."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    machine: str
+    chosen: str
+    measured: list[EngineMeasured]
+    measured_at: datetime
 
 
 class PredictOptions(BaseModel):
@@ -29,6 +56,9 @@ class PredictOptions(BaseModel):
     classes: list[str] = Field(default=[], max_length=1000, description="Name none but these; empty: all of them.")
     probabilities: Literal["top", "all"] = Field(
         default="top", description="`all` adds the probability of every class, by its label."
+    )
+    engine: EngineName | None = Field(
+        default=None, description="Insist on this one, whether it agrees with the reference or not."
     )
     timeout: float | None = Field(
         default=None, ge=0.01, le=600, description="Seconds after which the call is answered with a 503; "
@@ -111,4 +141,5 @@ class Prediction(BaseModel):
 
 class PredictOut(BaseModel):
     model_id: UUID
+    engine: str = Field(description="What computed the answers; `torch` is the reference.")
     items: list[Prediction] = Field(description="In the order of the images sent.")

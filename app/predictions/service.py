@@ -2,16 +2,18 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from app.core.errors import FieldError, GraftError, Invalid, Unavailable
 from app.datasets.intake import IntakeLimits, RejectedImage, read_image
 from app.predictions.batcher import Batcher
-from app.predictions.cache import ModelCache, ModelReference
+from app.predictions.cache import ModelCache
 from app.predictions.decoding import Decoder
+from app.predictions.references import ModelReference
 from app.predictions.schemas import ClassProbability, Prediction, PredictionError, PredictOptions, PredictOut
 from app.predictions.timing import Times
+from app.vision.engine_names import EngineName, missing_libraries
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,6 +51,9 @@ class Predictor:
         is unhealthy or too much waits for it, and after `timeout` seconds (`deadline_exceeded`); what still waits
         then is not computed. `times` is filled for each image.
         """
+        if options.engine is not None:
+            _check_engine(options.engine)
+            model = replace(model, engine=options.engine)
         try:
             async with asyncio.timeout(timeout):
                 arrived = [Times() for _ in images]
@@ -65,6 +70,7 @@ class Predictor:
             ) from None
         return PredictOut(
             model_id=model.model_id,
+            engine=batcher.classifier.engine.name,
             items=[
                 _item(outcome, batcher.classifier.classes, image, options, alone=len(images) == 1)
                 for image, outcome in zip(images, outcomes, strict=True)
@@ -86,6 +92,12 @@ class Predictor:
 
     def _read(self, image: SentImage, batcher: Batcher) -> "NDArray[np.uint8]":
         return read_image(image.read(), self.limits, batcher.classifier.prepare)
+
+
+def _check_engine(name: EngineName) -> None:
+    if missing := missing_libraries(name):
+        detail = f"The engine {name} needs {', '.join(missing)} on the server: pip install 'graftwork[openvino]'."
+        raise Invalid(detail, code="engine_unavailable", errors=[FieldError("engine", detail, "engine_unavailable")])
 
 
 def _check_classes(asked: Sequence[str], known: Sequence[str]) -> None:

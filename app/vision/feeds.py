@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from app.vision.augment import augment, draw
-from app.vision.classifier import CHUNK, full_precision
+from app.vision.classifier import CHUNK
 from app.vision.config import TrainConfig, settled
+from app.vision.engines import full_precision
 from app.vision.errors import Stopped
 from app.vision.mixing import Mix, mix
 from app.vision.network import Network

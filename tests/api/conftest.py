@@ -71,7 +71,7 @@ def shared(migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory) -> I
     """One service for all tests that leave no datasets or jobs behind."""
     home = tmp_path_factory.mktemp("shared")
     shutil.copy(migrated_sqlite, home / "graftwork.db")
-    with open_api(Settings(home=home, weights_download=False, _env_file=None)) as found:  # type: ignore[call-arg]
+    with open_api(Settings(home=home, weights_download=False, engines="torch", _env_file=None)) as found:  # type: ignore[call-arg]
         yield found
 
 
@@ -101,7 +101,7 @@ def worked(migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory) -> I
     """Gives workspaces in one service that has a worker."""
     home = tmp_path_factory.mktemp("worked")
     shutil.copy(migrated_sqlite, home / "graftwork.db")
-    settings = Settings(home=home, weights_download=False, _env_file=None)  # type: ignore[call-arg]
+    settings = Settings(home=home, weights_download=False, engines="torch", _env_file=None)  # type: ignore[call-arg]
     with open_api(settings) as first, worker_process(home):
         yield lambda: Api(first.client, first.stage)
 

@@ -472,7 +472,7 @@ def classifying(trained: FitResult, migrated_sqlite: Path, tmp_path_factory: pyt
 
     home = tmp_path_factory.mktemp("classifying")
     shutil.copy(migrated_sqlite, home / "graftwork.db")
-    settings = Settings(home=home, max_predict_files=3, max_predict_bytes=500_000, _env_file=None)  # type: ignore[call-arg]
+    settings = Settings(home=home, max_predict_files=3, max_predict_bytes=500_000, engines="torch", _env_file=None)  # type: ignore[call-arg]
     with open_api(settings) as api:
         yield api, api.model(trained)
 

@@ -10,7 +10,8 @@ import pytest
 
 from app.datasets.intake import IntakeLimits, take_in
 from app.predictions.batcher import Batcher
-from app.predictions.cache import CacheLimits, ModelCache, ModelReference
+from app.predictions.cache import CacheLimits, ModelCache
+from app.predictions.references import ModelReference
 from app.storage import BlobStore, FilesystemStore
 from app.vision.config import TrainConfig
 from app.vision.run import FitResult, Sample

@@ -160,11 +160,11 @@ def test_a_model_in_use_is_not_unloaded_and_the_next_waits_for_room(
         waiting = second.enter_context(cache.lease(reference(b, artefact_size=size)))
         with pytest.raises(TimeoutError):
             waiting.result(0.2)
-        assert (cache.serving(a).state, cache.serving(b).state) == ("ready", "loading")
+        assert (cache.serving(reference(a)).state, cache.serving(reference(b)).state) == ("ready", "loading")
         classify(used, trained)
         first.close()
         classify(waiting.result(60), trained)
-        assert (cache.serving(a).state, cache.serving(b).state) == ("unloaded", "ready")
+        assert (cache.serving(reference(a)).state, cache.serving(reference(b)).state) == ("unloaded", "ready")
 
 
 def test_a_pinned_model_outlives_every_other(watched: Watched, open_cache: OpenCache, trained: Trained) -> None:
@@ -176,7 +176,7 @@ def test_a_pinned_model_outlives_every_other(watched: Watched, open_cache: OpenC
     assert loaded(cache, a, pinned=True) is first
     cache.tell(reference(a))  # no longer pinned
     loaded(cache, b)
-    assert cache.serving(a).state == "unloaded"
+    assert cache.serving(reference(a)).state == "unloaded"
 
 
 def test_an_idle_model_is_unloaded_and_a_pinned_one_is_not(
@@ -188,8 +188,8 @@ def test_an_idle_model_is_unloaded_and_a_pinned_one_is_not(
         loading.result(60)
         pinned = loaded(cache, b, pinned=True)
         time.sleep(0.3)
-        assert cache.serving(a).state == "ready"  # somebody uses it
-    await_true(lambda: cache.serving(a).state == "unloaded")
+        assert cache.serving(reference(a)).state == "ready"  # somebody uses it
+    await_true(lambda: cache.serving(reference(a)).state == "unloaded")
     assert loaded(cache, b, pinned=True) is pinned
     assert loaded(cache, a).classifier.classes == ("ants", "bees", "wasps")
 
@@ -219,7 +219,7 @@ def test_a_model_that_cannot_be_loaded_is_unhealthy_until_it_is_mended(
     cache = open_cache(retry_seconds=60)
     with pytest.raises(Unavailable, match="cannot be loaded"):
         loaded(cache, sha256)
-    serving = cache.serving(sha256)
+    serving = cache.serving(reference(sha256))
     assert serving.state == "unhealthy"
     assert "cannot be loaded" in str(serving.detail)
     assert serving.since is not None
@@ -240,11 +240,11 @@ def test_a_model_that_fails_while_it_answers_is_dropped_and_loaded_anew(
     with pytest.raises(Unavailable, match="failed") as caught:
         classify(batcher, trained)
     assert caught.value.code == "model_failed"
-    assert cache.serving(sha256).state == "unhealthy"
+    assert cache.serving(reference(sha256)).state == "unhealthy"
     mended = loaded(cache, sha256)
     assert mended is not batcher
     assert mended.classifier.network.head.layers[-1].bias.equal(before)
-    assert cache.serving(sha256).state == "ready"
+    assert cache.serving(reference(sha256)).state == "ready"
 
 
 def await_true(look: Callable[[], bool]) -> None:

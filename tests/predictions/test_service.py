@@ -11,8 +11,8 @@ import pytest
 
 from app.core.errors import Invalid, Unavailable
 from app.datasets.intake import IntakeLimits
-from app.predictions.cache import ModelReference
 from app.predictions.decoding import Decoder
+from app.predictions.references import ModelReference
 from app.predictions.schemas import PredictOptions, PredictOut
 from app.predictions.service import Predictor, SentImage
 from app.predictions.timing import Times
@@ -94,7 +94,7 @@ def test_answers_stand_in_the_order_of_the_images(
     assert [item.status for item in answer.items] == ["ok", "error", "ok", "ok"]
     assert answer.model_id == MODEL
     without = ask(open_cache, store, trained, good)
-    kept = PredictOut(model_id=MODEL, items=[item for item in answer.items if item.status == "ok"])
+    kept = PredictOut(model_id=MODEL, engine="torch", items=[item for item in answer.items if item.status == "ok"])
     assert np.abs(rows(kept) - rows(without)).max() <= 1e-5
 
 

@@ -27,21 +27,21 @@ class Site:
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
         self.workspace: Workspace = stage.workspace()
-        self.workers: list[Worker] = []
+        self._workers: list[Worker] = []
         stage.dataset(self.workspace, "pets")
 
     def start(self) -> Worker:
         worker = Worker(self.stage.settings, self.stage.settings.poll_seconds)
         worker.start()
-        self.workers.append(worker)
+        self._workers.append(worker)
         return worker
 
     def stop(self, worker: Worker) -> None:
         worker.stop()
-        self.workers.remove(worker)
+        self._workers.remove(worker)
 
     def close(self) -> None:
-        for worker in list(self.workers):
+        for worker in list(self._workers):
             self.stop(worker)
         self.stage.database.close()
 
@@ -53,9 +53,9 @@ class Site:
         same = {"train": "all", "augmentation": "none", "epochs": LONG, "batch_size": 8, "seed": 5}
         return self.train(**same | fields)
 
-    def train_for_ever(self, **fields: Any) -> UUID:
+    def train_for_ever(self) -> UUID:
         """A training that no test waits for to end: very many quick epochs."""
-        return self.train(epochs=10_000, head={"hidden": [1024, 1024]}, **fields)
+        return self.train(epochs=10_000, head={"hidden": [1024, 1024]})
 
     def job(self, job_id: UUID) -> Job:
         with self.stage.database.reading() as session:

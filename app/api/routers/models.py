@@ -8,6 +8,7 @@ from fastapi.responses import Response
 
 from app.api.deps import Cursor, Limit, Reader, ReadSession, ServicesDep, Writer, WriteSession
 from app.api.views import ListOut, ServedModel, problems, served_model
+from app.predictions.references import reference
 from app.registry import service as registry
 from app.registry.schemas import AliasOut, AliasTarget, ModelOut
 
@@ -31,7 +32,7 @@ def list_models(
 def get_model(model: str, reader: Reader, services: ServicesDep, session: ReadSession) -> ServedModel:
     """`model` is an id, a name (its newest model), or `name@alias`."""
     found = registry.find(session, reader.workspace_id, model)
-    return served_model(session, found, services.predictions.models.serving(found.artefact_sha256))
+    return served_model(session, found, services.predictions.models.serving(reference(found)))
 
 
 @router.delete("/{model_id}", status_code=204, responses=problems(404, 422), summary="Delete a model")

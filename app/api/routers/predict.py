@@ -13,7 +13,7 @@ from app.api.views import problems
 from app.core.errors import Unavailable
 from app.core.logging import log
 from app.datasets import service as datasets
-from app.predictions.cache import ModelReference
+from app.predictions.references import ModelReference, reference
 from app.predictions.schemas import JsonImage, PredictOptions, PredictOut
 from app.predictions.service import SentImage
 from app.predictions.timing import Times
@@ -64,7 +64,7 @@ def _find(
     services: Services, workspace_id: UUID, model: str, sent: list[SentImage | JsonImage]
 ) -> tuple[ModelReference, list[SentImage]]:
     with services.database.reading() as session:
-        found = _reference(registry.find(session, workspace_id, model))
+        found = reference(registry.find(session, workspace_id, model))
         images = resolve(sent, lambda wanted: datasets.find_images(session, workspace_id, wanted), services.store.read)
     return found, images
 
@@ -81,7 +81,7 @@ def pin_model(model_id: UUID, writer: Writer, services: ServicesDep) -> ModelOut
 def unpin_model(model_id: UUID, writer: Writer, services: ServicesDep) -> ModelOut:
     """From now on it is unloaded like any other."""
     model = _set_pinned(services, writer.workspace_id, model_id, False)
-    services.predictions.models.tell(_reference(model))
+    services.predictions.models.tell(reference(model))
     return ModelOut.model_validate(model)
 
 
@@ -108,11 +108,7 @@ def load_pinned(services: Services) -> None:
 def _load(services: Services, model: Model) -> None:
     """Begin to load a model; nobody waits for it here."""
     try:
-        with services.predictions.models.lease(_reference(model)):
+        with services.predictions.models.lease(reference(model)):
             pass
     except Unavailable as error:
         log.warning("model_not_loaded", model=str(model.id), detail=error.detail)
-
-
-def _reference(model: Model) -> ModelReference:
-    return ModelReference(model.id, model.artefact_sha256, model.artefact_size, model.pinned)

@@ -1,0 +1,29 @@
+"""What the parts of this package hand to each other of a model."""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from app.registry.orm import Model
+from app.vision.engine_names import EngineName
+
+
+@dataclass(frozen=True, slots=True)
+class ModelReference:
+    """What of a model's row is needed to answer. A pinned model is never unloaded to make room, or for being idle.
+
+    `engine` is the one that the caller insists on; None means the best one.
+    """
+
+    model_id: UUID
+    artefact_sha256: str
+    artefact_size: int = 0
+    pinned: bool = False
+    engine: EngineName | None = None
+
+    @property
+    def key(self) -> str:
+        return f"{self.artefact_sha256}/{self.engine or 'best'}"
+
+
+def reference(model: Model) -> ModelReference:
+    return ModelReference(model.id, model.artefact_sha256, model.artefact_size, model.pinned)

@@ -1,0 +1,97 @@
+"""Which engine to use: those that agree with the reference on held-out images, and of them the fastest."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.vision.engine_names import REFERENCE
+from app.vision.engines import Engine
+
+LEAST_AGREEMENT = 0.995  # share of held-out images to which engine and reference give the same label
+MOST_ACCURACY_DROP = 0.005
+LARGE = 32  # images in the large batch whose time is taken
+ROUNDS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What was found out about an engine on this machine. Times are medians in ms, of one image and of 32.
+
+    `agreement` is the share of `images` that it labels as the reference does; `accuracy_drop` is the reference's
+    accuracy on them minus its own. `usable` says whether it may be chosen, `detail` why not.
+    """
+
+    engine: str
+    usable: bool
+    images: int = 0
+    agreement: float | None = None
+    accuracy_drop: float | None = None
+    single_ms: float | None = None
+    large_ms: float | None = None
+    detail: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def measure(
+    engine: Engine,
+    reference: NDArray[np.float32],
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    turn: Callable[[], AbstractContextManager[object]] = nullcontext,
+) -> Measured:
+    """Compare with the reference's logits [N, C] on held-out `images` [N, S, S, 3], and take times.
+
+    `turn` is entered around each computation, so that what is served meanwhile neither waits long nor disturbs.
+    """
+    rows = []
+    for start in range(0, len(images), LARGE):
+        with turn():
+            rows.append(engine.logits(images[start : start + LARGE]))
+    logits = np.concatenate(rows)
+    answered, expected = logits.argmax(axis=1), reference.argmax(axis=1)
+    agreement = float((answered == expected).mean())
+    drop = (int((expected == labels).sum()) - int((answered == labels).sum())) / len(images)
+    detail = None
+    if not np.isfinite(logits).all():
+        detail = "It answers with numbers that are not finite."
+    elif agreement < LEAST_AGREEMENT:
+        detail = f"It labels {agreement:.2%} of the images as the reference does, less than {LEAST_AGREEMENT:.1%}."
+    elif drop > MOST_ACCURACY_DROP:
+        detail = f"Its accuracy is {drop:.2%} lower than the reference's, more than {MOST_ACCURACY_DROP:.1%}."
+    single, large = images[:1], np.resize(images, (LARGE, *images.shape[1:]))
+    return Measured(
+        engine.name, detail is None, len(images), agreement, drop,
+        _milliseconds(engine, single, turn), _milliseconds(engine, large, turn), detail,
+    )  # fmt: skip
+
+
+def choose(measured: Sequence[Measured]) -> str:
+    """The usable engine with the lowest product of both times (a geometric mean weighs small and large alike)."""
+    timed = [
+        (one.single_ms * one.large_ms, one.engine)
+        for one in measured
+        if one.usable and one.single_ms is not None and one.large_ms is not None
+    ]
+    return min(timed, default=(0.0, REFERENCE))[1]
+
+
+def _milliseconds(
+    engine: Engine, batch: NDArray[np.uint8], turn: Callable[[], AbstractContextManager[object]]
+) -> float:
+    times = []
+    for _ in range(ROUNDS + 1):  # the first one warms up
+        with turn():
+            began = time.perf_counter()
+            engine.logits(batch)
+            times.append(time.perf_counter() - began)
+    return 1000 * median(times[1:])

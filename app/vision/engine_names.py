@@ -1,0 +1,29 @@
+"""The engines that there are, by name, without importing any of them."""
+
+import importlib.util
+from typing import Literal, get_args
+
+EngineName = Literal["torch", "torch-bf16", "onnxruntime", "openvino", "openvino-bf16", "openvino-int8"]
+ENGINES: tuple[EngineName, ...] = get_args(EngineName)
+REFERENCE: EngineName = "torch"
+
+# What an engine needs beside torch; the extra `graftwork[openvino]` brings all of it.
+_NEEDS: dict[EngineName, tuple[str, ...]] = {
+    "onnxruntime": ("onnx", "onnxscript", "onnxruntime"),
+    "openvino": ("onnx", "onnxscript", "openvino"),
+    "openvino-bf16": ("onnx", "onnxscript", "openvino"),
+    "openvino-int8": ("onnx", "onnxscript", "onnxruntime", "openvino"),
+}
+
+
+def missing_libraries(name: EngineName) -> list[str]:
+    """What has to be installed before that engine can be used."""
+    return [library for library in _NEEDS.get(name, ()) if importlib.util.find_spec(library) is None]
+
+
+def named_engines(names: str) -> list[EngineName]:
+    """The engines of a list with commas, or all of them for `auto`. Raises ValueError for one that there is not."""
+    wanted = list(ENGINES) if names == "auto" else [name.strip() for name in names.split(",") if name.strip()]
+    if unknown := [name for name in wanted if name not in ENGINES]:
+        raise ValueError(f"There is no engine {unknown[0]!r}; there are {', '.join(ENGINES)}.")
+    return [name for name in ENGINES if name in wanted]

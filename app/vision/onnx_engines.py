@@ -1,0 +1,113 @@
+"""Engines that run an ONNX file: ONNX Runtime, and OpenVINO in float32, bfloat16 and calibrated INT8."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from app.vision.network import Network
+from app.vision.preprocessing import Preprocessing
+
+_INPUT = "images"
+
+
+class _FromPixels(nn.Module):
+    """uint8 [N, S, S, 3] → logits: normalisation is part of the file, so that no caller can do it differently."""
+
+    def __init__(self, network: Network, preprocessing: Preprocessing) -> None:
+        super().__init__()
+        self.network = network
+        self._preprocessing = preprocessing
+
+    def forward(self, images: Tensor) -> Tensor:
+        scores: Tensor = self.network(self._preprocessing.normalize(images))
+        return scores
+
+
+def export_onnx(network: Network, preprocessing: Preprocessing, path: Path) -> None:
+    """Write the model with its normalisation; takes any number of images. Seconds to half a minute."""
+    side = preprocessing.crop
+    example = torch.zeros((2, side, side, 3), dtype=torch.uint8)
+    module = _FromPixels(network, preprocessing).eval()
+    dynamic = ({0: torch.export.Dim("n", min=1, max=4096)},)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # of the exporter about itself
+        program = torch.onnx.export(
+            module, (example,), dynamo=True, dynamic_shapes=dynamic, input_names=[_INPUT], verbose=False
+        )
+    assert program is not None
+    program.save(path, external_data=False)
+
+
+def quantize_onnx(exported: Path, path: Path, calibration: NDArray[np.uint8]) -> None:
+    """Write `exported` in INT8 (QDQ, weights a channel), its ranges taken from `calibration` [N, S, S, 3]."""
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Images(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self._batches: Iterator[Any] = iter(np.split(calibration, range(8, len(calibration), 8)))
+
+        def get_next(self) -> dict[str, Any] | None:
+            batch = next(self._batches, None)
+            return None if batch is None else {_INPUT: np.ascontiguousarray(batch)}
+
+    prepared = path.with_suffix(".prepared")
+    quiet = logging.getLogger().level
+    try:
+        logging.getLogger().setLevel(logging.ERROR)  # it warns of its own defaults
+        quant_pre_process(str(exported), str(prepared))
+        quantize_static(
+            str(prepared), str(path), Images(), quant_format=QuantFormat.QDQ, per_channel=True,
+            activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+        )  # fmt: skip
+    finally:
+        logging.getLogger().setLevel(quiet)
+        prepared.unlink(missing_ok=True)
+
+
+class OnnxRuntime:
+    """ONNX Runtime on the CPU, float32."""
+
+    name = "onnxruntime"
+
+    def __init__(self, path: Path, threads: int) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        # Spinning threads would take the cores from the images that are being decoded.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self.nbytes = path.stat().st_size
+
+    def logits(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        scores: NDArray[np.float32] = self._session.run(None, {_INPUT: np.ascontiguousarray(batch)})[0]
+        return scores
+
+
+class OpenVino:
+    """OpenVINO on the CPU. `precision` is that of its floating-point layers; an INT8 file keeps its own."""
+
+    def __init__(self, name: str, path: Path, threads: int, *, precision: str = "f32") -> None:
+        import openvino
+
+        self.name = name
+        # Left out, the precision is bfloat16 on processors that have it, without a word.
+        options = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
+        self._model = openvino.Core().compile_model(path, "CPU", options)
+        self._request = self._model.create_infer_request()
+        self.nbytes = path.stat().st_size
+
+    def logits(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        # A copy: the array that comes back is the engine's own memory, which the next call overwrites.
+        scores: NDArray[np.float32] = np.array(self._request.infer({0: np.ascontiguousarray(batch)})[0])
+        return scores

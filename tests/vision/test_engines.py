@@ -1,0 +1,194 @@
+"""Engines answer as the reference does; one that does not is never chosen, however fast it is."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from app.vision.backbones import get_backbone
+from app.vision.config import HeadConfig
+from app.vision.engine_choice import Measured, choose, measure
+from app.vision.engine_names import ENGINES, named_engines
+from app.vision.engines import Engine, TorchBfloat16, TorchEager, fold_batch_norms
+from app.vision.network import Network, build_network, load_trunk
+from app.vision.preprocessing import Preprocessing
+from app.vision.weights import BUNDLED, load_state_dict
+from tests.images import photo
+
+TINY = get_backbone("resnet18-tiny64")
+PREPROCESSING = Preprocessing.for_backbone(TINY, 32)
+
+
+@pytest.fixture(scope="module")
+def network() -> Network:
+    """The bundled trunk under a head that tells the three kinds of picture apart by their mean features."""
+    network = build_network(TINY, 3, HeadConfig())
+    load_trunk(network, TINY, load_state_dict(BUNDLED / TINY.weights_file, TINY))
+    network.eval()
+    pixels, labels = pictures(range(100, 112))
+    with torch.inference_mode():
+        features = network.trunk(PREPROCESSING.normalize(torch.from_numpy(pixels)))
+        network.head.standardise(features)
+        scaled = (features - network.head.mean) / network.head.scale
+        means = torch.stack([scaled[torch.from_numpy(labels == label)].mean(dim=0) for label in range(3)])
+        last = network.head.layers[-1]
+        last.weight.copy_(means / 10)
+        last.bias.copy_(-(means**2).sum(dim=1) / 20)
+    return network
+
+
+def pictures(seeds: range) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    labels = np.array([number % 3 for number in seeds])
+    prepared = [
+        PREPROCESSING.crop_array(PREPROCESSING.load(photo(label, seed)))
+        for label, seed in zip(labels, seeds, strict=True)
+    ]
+    return np.stack(prepared), labels
+
+
+@pytest.fixture(scope="module")
+def reference(network: Network) -> TorchEager:
+    return TorchEager(network, PREPROCESSING)
+
+
+@pytest.fixture(scope="module")
+def onnx_file(network: Network, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("onnxscript")
+    from app.vision.onnx_engines import export_onnx
+
+    path = tmp_path_factory.mktemp("onnx") / "float32.onnx"
+    export_onnx(network, PREPROCESSING, path)
+    return path
+
+
+def agreement(engine: Engine, reference: Engine) -> tuple[float, float]:
+    """Share of equal labels, and the largest difference of a score in units of the scores' spread."""
+    pixels, _ = pictures(range(60))
+    expected, answered = reference.logits(pixels), engine.logits(pixels)
+    assert answered.dtype == np.float32
+    assert answered.shape == (60, 3)
+    assert set(expected.argmax(axis=1)) == {0, 1, 2}  # it is no constant that is compared
+    # Alone or among others: the same answer.
+    assert np.abs(engine.logits(pixels[7:8]) - answered[7:8]).max() <= 0.05 * expected.std()
+    same = float((answered.argmax(axis=1) == expected.argmax(axis=1)).mean())
+    return same, float(np.abs(answered - expected).max() / expected.std())
+
+
+def test_folded_batch_norms_change_no_score(network: Network, reference: TorchEager) -> None:
+    import copy
+
+    folded = copy.deepcopy(network)
+    fold_batch_norms(folded.trunk)
+    assert not [one for one in folded.modules() if isinstance(one, torch.nn.BatchNorm2d)]
+    same, apart = agreement(TorchEager(folded, PREPROCESSING), reference)
+    assert same == 1
+    assert apart <= 1e-4
+
+
+def test_bfloat16_labels_as_the_reference_does(network: Network, reference: TorchEager) -> None:
+    engine = TorchBfloat16(network, PREPROCESSING)
+    same, apart = agreement(engine, reference)
+    assert same >= 0.98
+    assert 1e-4 < apart < 0.2  # it is another precision, and not another network
+    assert engine.nbytes < 0.6 * reference.nbytes
+    assert next(reference.network.trunk.parameters()).dtype == torch.float32  # the reference is as it was
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino", "openvino-bf16"])
+def test_engines_of_an_onnx_file_label_as_the_reference_does(name: str, onnx_file: Path, reference: TorchEager) -> None:
+    from app.vision.onnx_engines import OnnxRuntime, OpenVino
+
+    if name == "onnxruntime":
+        engine: Engine = OnnxRuntime(onnx_file, 2)
+    else:
+        engine = OpenVino(name, onnx_file, 2, precision="bf16" if name == "openvino-bf16" else "f32")
+    same, apart = agreement(engine, reference)
+    assert same >= (0.98 if name == "openvino-bf16" else 1)
+    assert apart <= (0.2 if name == "openvino-bf16" else 1e-3)
+
+
+def test_a_calibrated_int8_file_labels_nearly_as_the_reference_does(
+    onnx_file: Path, reference: TorchEager, tmp_path: Path
+) -> None:
+    from app.vision.onnx_engines import OpenVino, quantize_onnx
+
+    path = tmp_path / "int8.onnx"
+    quantize_onnx(onnx_file, path, pictures(range(200, 232))[0])
+    assert path.stat().st_size < 0.4 * onnx_file.stat().st_size
+    assert list(tmp_path.iterdir()) == [path]
+    same, apart = agreement(OpenVino("openvino-int8", path, 2), reference)
+    assert same >= 0.9
+    assert apart > 1e-3  # it is INT8 that answered
+
+
+class Colours:
+    """An engine that costs nothing: the scores of an image are its mean red, green and blue."""
+
+    name = "colours"
+    nbytes = 0
+
+    def logits(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return batch.mean(axis=(1, 2), dtype=np.float32)
+
+
+class Wrong:
+    """An engine that gives the reference's scores, with the labels of the first `wrong` images moved on by one."""
+
+    name = "wrong"
+    nbytes = 0
+
+    def __init__(self, reference: Engine, wrong: int, value: float = 0.0) -> None:
+        self._reference = reference
+        self._wrong = wrong
+        self._value = value
+        self._seen = 0
+
+    def logits(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        scores = self._reference.logits(batch) + np.float32(self._value)
+        moved = max(0, min(self._wrong - self._seen, len(batch)))
+        self._seen += len(batch)
+        scores[:moved] = np.roll(scores[:moved], 1, axis=1)
+        return scores
+
+
+def test_an_engine_that_disagrees_is_not_usable() -> None:
+    reference = Colours()
+    rng = np.random.default_rng(0)
+    pixels, labels = rng.integers(0, 256, (200, 8, 8, 3), dtype=np.uint8), rng.integers(0, 3, 200)
+    expected = reference.logits(pixels)
+    truth = expected.argmax(axis=1)
+
+    one = measure(Wrong(reference, 1), expected, pixels, truth)
+    assert (one.usable, one.images, one.agreement, one.accuracy_drop) == (True, 200, 0.995, pytest.approx(0.005))
+    two = measure(Wrong(reference, 2), expected, pixels, labels)
+    assert not two.usable
+    assert two.agreement == 0.99
+    assert "99.00%" in str(two.detail)
+    broken = measure(Wrong(reference, 0, float("nan")), expected, pixels, labels)
+    assert not broken.usable
+    assert "finite" in str(broken.detail)
+    itself = measure(reference, expected, pixels, labels)
+    assert (itself.usable, itself.agreement, itself.accuracy_drop) == (True, 1, 0)
+    assert itself.single_ms is not None
+    assert itself.single_ms > 0
+    assert itself.large_ms is not None
+    assert itself.large_ms > 0
+
+
+def test_the_fastest_usable_engine_is_chosen() -> None:
+    slow = Measured("torch", True, 100, 1.0, 0.0, 10, 100)
+    fast = Measured("torch-bf16", True, 100, 1.0, 0.0, 5, 40)
+    wrong = Measured("openvino-int8", False, 100, 0.9, 0.1, 1, 10)
+    failed = Measured("onnxruntime", False)
+    assert choose([slow, fast, wrong, failed]) == "torch-bf16"
+    assert choose([slow, wrong]) == "torch"
+    assert choose([]) == "torch"
+
+
+def test_engines_are_named_in_a_list() -> None:
+    assert named_engines("auto") == list(ENGINES)
+    assert named_engines("openvino-int8, torch-bf16") == ["torch-bf16", "openvino-int8"]
+    with pytest.raises(ValueError, match="no engine 'cuda'"):
+        named_engines("torch,cuda")
