@@ -44,31 +44,41 @@ class CeleryDoorbell:
         self._rings.put(kind)
 
     def _publish_forever(self) -> None:
+        connection: kombu.Connection | None = None
         while True:
             kind = self._rings.get()
-            try:
-                self._publish(kind)
-            except Exception as error:  # workers find the row without this ring
-                log.warning("doorbell_failed", kind=kind.value, error=str(error))
+            # The connection is kept: a new one takes longer than all the rest of a ring. It does not survive its
+            # broker, and then the ring is tried once more on a new one.
+            for broken in (False, True):
+                try:
+                    connection = connection or self._connect()
+                    _publish(connection, kind)
+                    break
+                except Exception as error:
+                    if connection is not None:
+                        with suppress(Exception):
+                            connection.release()
+                    connection = None
+                    if broken:  # workers find the row without this ring
+                        log.warning("doorbell_failed", kind=kind.value, error=str(error))
 
-    def _publish(self, kind: JobKind) -> None:
-        ring_id = str(uuid.uuid4())
+    def _connect(self) -> kombu.Connection:
         timeouts = {"socket_timeout": 2, "socket_connect_timeout": 2}
-        # A connection for each ring: one that is kept does not survive its broker, and jobs are few.
-        with (
-            kombu.Connection(self._broker_url, connect_timeout=2, transport_options=timeouts) as connection,
-            connection.channel() as channel,
-        ):
-            kombu.Producer(channel).publish(
-                [[kind.value], {}, {}],
-                serializer="json",
-                exchange="",
-                routing_key=QUEUE,
-                declare=[kombu.Queue(QUEUE, routing_key=QUEUE)],
-                headers={"lang": "py", "task": TASK, "id": ring_id, "root_id": ring_id, "ignore_result": True},
-                correlation_id=ring_id,
-                retry=False,
-            )
+        return kombu.Connection(self._broker_url, connect_timeout=2, transport_options=timeouts)
+
+
+def _publish(connection: kombu.Connection, kind: JobKind) -> None:
+    ring_id = str(uuid.uuid4())
+    kombu.Producer(connection.default_channel).publish(
+        [[kind.value], {}, {}],
+        serializer="json",
+        exchange="",
+        routing_key=QUEUE,
+        declare=[kombu.Queue(QUEUE, routing_key=QUEUE)],
+        headers={"lang": "py", "task": TASK, "id": ring_id, "root_id": ring_id, "ignore_result": True},
+        correlation_id=ring_id,
+        retry=False,
+    )
 
 
 def ring_after_commit(session: Session, doorbell: Doorbell, kind: JobKind) -> None:
