@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from app.auth.orm import Workspace
 from app.auth.service import ensure_workspace
+from app.core.clock import DatabaseTime
 from app.datasets import service as datasets
 from app.datasets.ingestion import Ingested
 from app.datasets.orm import Dataset
@@ -104,5 +105,6 @@ def model(session: Session, job: Job | None = None, artefact: str = "artefact") 
     job = job or training(session)
     found = registry.record(session, job, Blob(sha(artefact), 1234), TRAINED)
     job.state = JobState.succeeded
+    job.finished_at = DatabaseTime()  # type: ignore[assignment]
     session.flush()
     return found

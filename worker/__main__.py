@@ -1,4 +1,4 @@
-"""`python -m worker`: the embedded service's worker. It polls the database and needs no broker."""
+"""`python -m worker`: the embedded service's worker. It hears a named pipe, polls the database, and needs no broker."""
 
 import signal
 import sys
@@ -29,7 +29,7 @@ def main() -> None:
 
         threading.Thread(target=wait_for_parent, daemon=True).start()
 
-    worker = Worker(settings, settings.poll_seconds)
+    worker = Worker(settings, settings.poll_seconds, settings.doorbell)
     worker.start()
     log.info("worker_started")
     done.wait()

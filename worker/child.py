@@ -8,12 +8,18 @@ import os
 import signal
 import sys
 import threading
-from typing import BinaryIO, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
+from app.core.errors import Unavailable
 from app.core.logging import configure_logging, log
 from app.core.settings import Settings
-from worker.messages import Work, decode
+from app.jobs.states import FailureReason
+from app.storage.configured import configured_store
+from app.storage.disk import explained, is_disk_error
+from worker.death import LESS_MEMORY
+from worker.messages import Kind, Work, decode
 from worker.parent import JobFailure, Parent, StopRequested
+from worker.room import Room, storage_failure
 
 
 def main(kind: str) -> None:
@@ -40,18 +46,26 @@ def main(kind: str) -> None:
     except JobFailure as failure:
         parent.say("failed", failure.body)
     except Exception as error:
-        log.exception("job_crashed")
-        parent.say(
-            "failed",
-            {
-                "failure": {
-                    "reason": "internal",
-                    "detail": f"The job broke off with {type(error).__name__}; the worker's log has the details.",
-                    "hint": "Run it again; if it fails the same way, report it with that log.",
-                },
-                "report": None,
-            },
-        )
+        parent.say(*_last_word(error, settings))
+
+
+def _last_word(error: Exception, settings: Settings) -> tuple[Kind, dict[str, Any]]:
+    """What to say of an error that nobody expected: a setback where it may pass, or else a failure."""
+    if isinstance(error, OSError) and is_disk_error(error):
+        error = explained(settings.scratch, error)
+    if isinstance(error, Unavailable):  # of the blob store: a child has nothing else that could be away
+        return "setback", storage_failure(error)
+    log.exception("job_crashed", exc_info=error)
+    if isinstance(error, MemoryError):
+        reason, detail = FailureReason.out_of_memory, "The job asked for more memory than its process may have."
+        return "failed", JobFailure(reason, detail, LESS_MEMORY + ".").body
+    # Libraries have errors of their own for a full disk.
+    problem = Room(settings, configured_store(settings)).look()
+    if problem is not None:
+        return "setback", problem
+    detail = f"The job broke off with {type(error).__name__}; the worker's log has the details."
+    hint = "Run it again; if it fails the same way, report it with that log."
+    return "failed", JobFailure(FailureReason.internal, detail, hint).body
 
 
 def _take_stdout() -> BinaryIO:

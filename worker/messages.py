@@ -3,7 +3,7 @@
 import json
 from typing import Any, Literal, TypedDict
 
-Kind = Literal["ready", "progress", "epoch", "checkpoint", "result", "failed", "stopped"]
+Kind = Literal["ready", "progress", "epoch", "checkpoint", "result", "failed", "setback", "stopped"]
 
 
 class Work(TypedDict):

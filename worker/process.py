@@ -8,8 +8,11 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 
+from app.core.logging import log
 from app.jobs.states import JobKind
+from worker import family
 from worker.messages import Message, Work, decode, encode
 
 # The child needs none of these: it has no business with the database, the broker, or the API.
@@ -29,6 +32,7 @@ class Child:
 
     def __init__(self, kind: JobKind, device: int | None = None) -> None:
         environment = {name: value for name, value in os.environ.items() if name not in _WITHHELD}
+        self._mark = environment[family.VARIABLE] = f"{family.WORKER}.{uuid.uuid4().hex}"
         # cuBLAS gives the same sums every time only with a workspace of fixed size.
         environment.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         if device is not None:
@@ -72,19 +76,24 @@ class Child:
         self._signal(signal.SIGTERM)
 
     def kill(self, grace_seconds: float = 0.0) -> None:
-        """End the whole process group: TERM and some time where there is grace, then KILL. Returns when it is gone."""
+        """End the child and all that came from it: TERM and some time where there is grace, then KILL.
+
+        Returns when they are gone.
+        """
+        known = family.members(self._mark, self._process.pid)
         if grace_seconds > 0:
             self.request_stop()
             deadline = time.monotonic() + grace_seconds
             while self.alive() and time.monotonic() < deadline:
                 time.sleep(0.05)
-        # Also after a clean exit: what the child started may outlive it in its group.
+        # Also after a clean exit: what the child started may outlive it.
         self._signal(signal.SIGKILL)
+        if not family.end_family(self._mark, self._process.pid, known):
+            log.warning("processes_not_gone", child=self._process.pid)
         self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(OSError):
-                    pipe.close()
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
 
     def _signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -92,7 +101,7 @@ class Child:
 
     def _read(self) -> None:
         assert self._process.stdout is not None
-        with contextlib.suppress(OSError, ValueError):  # closed under us by kill()
-            for line in self._process.stdout:
+        with self._process.stdout as lines:  # closed here, for whoever else holds the pipe's end would hold up kill()
+            for line in lines:
                 self._messages.put(decode(line))
         self._messages.put(None)

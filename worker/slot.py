@@ -1,11 +1,13 @@
 """A slot: one job at a time, from claim to end. The slot is the job's parent and the one writer of its row."""
 
+import math
 import shutil
 import signal
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy.orm import Session
 
@@ -17,24 +19,32 @@ from app.datasets import service as datasets
 from app.jobs import queue
 from app.jobs.orm import Job
 from app.jobs.queue import Claim, ClaimLost
-from app.jobs.states import FailureReason, JobKind, JobState
+from app.jobs.states import JobKind, JobState
 from app.storage import Blob
+from app.storage.disk import disk_errors_explained
+from worker.death import death
 from worker.messages import Message, Work
+from worker.oom import oom_kills
 from worker.process import Child, ChildGone
 from worker.results import record_result
+from worker.room import Room, storage_failure
 
 _PROGRESS_EVERY = 0.3  # seconds between progress writes
 _REWARM_EVERY = 5.0  # seconds
+_MENDED_WITHIN = 15.0  # seconds after which a job that found no room is tried again
 _CANCEL_GRACE = 2.0  # seconds; a cancelled job has nothing to keep
 
 
 class Slot:
     """Runs jobs of one kind, each in a child of its own; the next child is started ahead of its job."""
 
-    def __init__(self, settings: Settings, database: Database, kind: JobKind, worker: str, device: int | None) -> None:
+    def __init__(
+        self, settings: Settings, database: Database, room: Room, kind: JobKind, worker: str, device: int | None
+    ) -> None:
         self.kind = kind
         self._settings = settings
         self._database = database
+        self._room = room
         self._worker = worker
         self._device = device
         self._warm: Child | None = None
@@ -78,20 +88,29 @@ class Slot:
 
     def _run_next(self) -> bool:
         with self._database.reading() as session:
-            if not queue.waiting(session, [self.kind]):
+            if not queue.waiting(session, [self.kind], self._settings.max_running_jobs):
                 return False
+        if (problem := self._room.look()) is not None:
+            log.warning("no_room", **problem)
+            return False
         with self._database.writing() as session:
-            job = queue.claim(session, [self.kind], self._worker, self._settings.lease_seconds)
+            limits = self._settings.lease_seconds, self._settings.max_running_jobs
+            job = queue.claim(session, [self.kind], self._worker, *limits)
             if job is None:
                 return False
             held = Claim(job.id, job.epoch)
             scratch = self._settings.scratch / f"job-{job.id}-{job.epoch}"
             work = _work(session, job, scratch)
+            allowance = _Allowance(job)
         log.info("job_started", job=str(held.job_id), kind=self.kind.value, attempt=job.attempt)
         child, self._warm = self._warm_up(), None
+        run = _Run(self._settings, self._database, held, child, self._stopping, allowance, self._room)
         try:
-            scratch.mkdir(parents=True, exist_ok=True)
-            _Run(self._settings, self._database, held, child, self._stopping).supervise(work)
+            with disk_errors_explained(scratch):
+                scratch.mkdir(parents=True, exist_ok=True)
+            run.supervise(work)
+        except Unavailable as error:  # of the disk: the database's is ClaimLost
+            run.set_back(storage_failure(error))
         except ClaimLost as lost:
             log.warning("claim_lost", job=str(held.job_id), detail=lost.detail)
         finally:
@@ -112,19 +131,40 @@ def _work(session: Session, job: Job, scratch: Path) -> Work:
     )
 
 
+class _Allowance:
+    """The running time that a job has left."""
+
+    def __init__(self, job: Job) -> None:
+        self.max_seconds = job.max_seconds
+        self._ends = math.inf if job.max_seconds is None else time.monotonic() + job.max_seconds - job.ran_seconds
+
+    def used_up(self) -> bool:
+        return time.monotonic() >= self._ends
+
+
 class _Run:
     """One attempt at one job."""
 
     def __init__(
-        self, settings: Settings, database: Database, held: Claim, child: Child, stopping: threading.Event
+        self,
+        settings: Settings,
+        database: Database,
+        held: Claim,
+        child: Child,
+        stopping: threading.Event,
+        allowance: _Allowance,
+        room: Room,
     ) -> None:
         self._settings = settings
         self._database = database
         self._held = held
         self._child = child
         self._stopping = stopping
+        self._allowance = allowance
+        self._room = room
         self._lease_ends = time.monotonic() + settings.lease_seconds
         self._progress_written = 0.0
+        self._oom_kills = oom_kills()
 
     def supervise(self, work: Work) -> None:
         """Until the job has ended or was given back. Raises `ClaimLost`; the caller ends the child in every case."""
@@ -138,6 +178,9 @@ class _Run:
                     self._child.kill(_CANCEL_GRACE)
                     self._write(lambda session: queue.cancelled(session, self._held))
                     return
+            if self._allowance.used_up():
+                self._end_past_deadline()
+                return
             if self._stopping.is_set() and give_up is None:
                 self._child.request_stop()
                 give_up = now + self._settings.stop_grace_seconds
@@ -177,6 +220,9 @@ class _Run:
                 self._write(lambda session: queue.fail(session, held, body["failure"], body["report"]))
                 log.warning("job_failed", job=str(held.job_id), **body["failure"])
                 return True
+            case "setback":
+                self.set_back(body)
+                return True
             case "stopped":
                 self._give_back()
                 return True
@@ -187,10 +233,25 @@ class _Run:
         self._write(lambda session: queue.release(session, self._held))
         log.info("job_given_back", job=str(self._held.job_id))
 
-    def _broke_off(self, returncode: int) -> None:
-        failure = _death(returncode)
+    def _end_past_deadline(self) -> None:
+        self._child.kill(_CANCEL_GRACE)
+        assert self._allowance.max_seconds is not None
+        failure = queue.past_deadline(self._allowance.max_seconds)
+        self._write(lambda session: queue.fail(session, self._held, failure))
+        log.warning("job_failed", job=str(self._held.job_id), **failure)
+
+    def set_back(self, failure: dict[str, Any], delay_seconds: float = _MENDED_WITHIN) -> None:
+        """Let the job be tried again, after a while; after its last attempt it fails."""
         log.warning("job_broke_off", job=str(self._held.job_id), **failure)
-        self._write(lambda session: queue.retry(session, self._held, failure))
+        self._write(lambda session: queue.retry(session, self._held, failure, delay_seconds))
+
+    def _broke_off(self, returncode: int) -> None:
+        # A file in memory whose disk is full ends its process with SIGBUS.
+        problem = self._room.look() if returncode == -signal.SIGBUS else None
+        if problem is not None:
+            self.set_back(problem)
+        else:
+            self.set_back(death(returncode, self._oom_kills, oom_kills()), delay_seconds=0.0)
 
     def _renew(self) -> JobState:
         state = JobState.running
@@ -216,19 +277,3 @@ class _Run:
                     raise ClaimLost("The database was away for as long as the lease.") from error
                 log.warning("database_away", job=str(self._held.job_id), detail=error.detail)
                 time.sleep(0.5)
-
-
-def _death(returncode: int) -> dict[str, str]:
-    """What to say of a child that ended without a last word."""
-    if returncode == -signal.SIGKILL:
-        return {
-            "reason": FailureReason.out_of_memory,
-            "detail": "The process was killed, which is what the kernel does when memory runs out.",
-            "hint": "Lower batch_size or input_size, or give the worker more memory; the kernel's log names the cause.",
-        }
-    how = f"signal {-returncode}" if returncode < 0 else f"exit status {returncode}"
-    return {
-        "reason": FailureReason.internal,
-        "detail": f"The process that ran the job ended with {how}.",
-        "hint": "The worker's log has its last words.",
-    }

@@ -14,7 +14,7 @@ from app.core.ids import parse_id
 from app.core.logging import log
 from app.core.settings import Settings
 from app.datasets import service as datasets
-from app.jobs import queue
+from app.jobs import queue, workers
 from app.jobs import service as jobs
 from app.jobs.queue import Claim
 from app.registry import service as registry
@@ -87,9 +87,24 @@ def forget_answers(database: Database) -> None:
         session.execute(delete(IdempotentAnswer).where(IdempotentAnswer.created_at < DatabaseTime(-KEPT_SECONDS)))
 
 
+def forget_jobs(database: Database, days: float) -> int:
+    """Forget jobs that ended so many days ago, a batch a transaction; 0 days: never. Returns how many."""
+    forgotten = 0
+    while days > 0:
+        with database.writing() as session:
+            batch = jobs.forget(session, ended_before=DatabaseTime(-days * 86_400))
+        forgotten += batch
+        if batch == 0:
+            break
+    return forgotten
+
+
 def collect_garbage(database: Database, store: BlobStore, settings: Settings) -> None:
     blobs = free_blobs(database, store, settings.blob_grace_seconds)
     files = free_scratch(database, settings)
     forget_answers(database)
-    if blobs or files:
-        log.info("garbage_collected", blobs=blobs, files=files)
+    with database.writing() as session:
+        workers.forget_lost(session)
+    forgotten = forget_jobs(database, settings.job_retention_days)
+    if blobs or files or forgotten:
+        log.info("garbage_collected", blobs=blobs, files=files, jobs=forgotten)

@@ -4,6 +4,7 @@ import os
 import socket
 import threading
 import time
+from pathlib import Path
 
 from app.core.database import Database
 from app.core.errors import GraftError
@@ -11,6 +12,10 @@ from app.core.logging import log
 from app.core.settings import Settings
 from app.jobs.states import JobKind
 from app.storage.configured import configured_store
+from worker.listener import Listener
+from worker.reaper import Reaper
+from worker.registration import Registration
+from worker.room import Room
 from worker.slot import Slot
 from worker.sweep import collect_garbage, free_scratch, take_back_expired
 
@@ -20,11 +25,12 @@ _GARBAGE_EVERY = 600.0  # seconds
 class Worker:
     """Reading uploads has a slot beside training's, so that a long training never holds up an upload.
 
-    Each slot looks for work every `poll_seconds` by itself. That is the whole mechanism of the embedded service; with
-    a broker it is the net below the rings, so that a lost ring, or a broker that is down, costs seconds and no job.
+    Each slot looks for work every `poll_seconds` by itself: the net below the rings, so that a lost ring, or a broker
+    that is down, costs seconds and no job. Rings come from the broker (`ring`) or from the embedded service's
+    `doorbell`, a named pipe.
     """
 
-    def __init__(self, settings: Settings, poll_seconds: float) -> None:
+    def __init__(self, settings: Settings, poll_seconds: float, doorbell: Path | None = None) -> None:
         self._settings = settings
         self._poll_seconds = poll_seconds
         self._database = Database(settings.sqlalchemy_url)
@@ -32,17 +38,25 @@ class Worker:
         self._stopping = threading.Event()
         name = f"{socket.gethostname()}:{os.getpid()}"
         many = settings.train_slots > 1
+        room = Room(settings, self._store)
         self._slots = [
-            Slot(settings, self._database, JobKind.train, name, device if many else None)
+            Slot(settings, self._database, room, JobKind.train, name, device if many else None)
             for device in range(settings.train_slots)
         ]
-        self._slots.append(Slot(settings, self._database, JobKind.ingest, name, None))
+        self._slots.append(Slot(settings, self._database, room, JobKind.ingest, name, None))
+        self._reaper = Reaper()
+        self._registration = Registration(settings, self._database, name, room.problem)
+        self._rung = {slot: threading.Event() for slot in self._slots}
+        self._listener = Listener(doorbell, self._wake) if doorbell else None
         self._threads = [
             *(threading.Thread(target=self._poll, args=(slot,), name=f"poll-{slot.kind}") for slot in self._slots),
             threading.Thread(target=self._sweep, name="sweep"),
         ]
 
     def start(self) -> None:
+        self._registration.start()
+        if self._listener is not None:
+            self._listener.start()
         for thread in self._threads:
             thread.start()
 
@@ -55,28 +69,43 @@ class Worker:
     def stop(self) -> None:
         """Give running jobs back and end every child and thread."""
         self._stopping.set()
+        if self._listener is not None:
+            self._listener.stop()
+        for rung in self._rung.values():
+            rung.set()
         # Side by side: each slot's child may need its time to write a checkpoint.
         stops = [threading.Thread(target=slot.stop) for slot in self._slots]
         for thread in stops:
             thread.start()
         for thread in [*stops, *self._threads]:
             thread.join()
+        self._registration.stop()
+        self._reaper.close()
         self._database.close()
 
+    def _wake(self, kind: JobKind) -> None:
+        for slot, rung in self._rung.items():
+            if slot.kind is kind:
+                rung.set()
+
     def _poll(self, slot: Slot) -> None:
+        rung = self._rung[slot]
         while not self._stopping.is_set():
             try:
                 slot.ring()
             except Exception as error:  # the loop outlives any fault; the lease takes care of the job
                 _log_fault("claim_failed", error)
                 self._stopping.wait(1.0)
-            self._stopping.wait(self._poll_seconds)
+            rung.wait(self._poll_seconds)
+            rung.clear()
 
     def _sweep(self) -> None:
         next_garbage = time.monotonic()
         while not self._stopping.is_set():
             try:
-                take_back_expired(self._database)
+                if take_back_expired(self._database):
+                    for kind in JobKind:
+                        self._wake(kind)
                 free_scratch(self._database, self._settings)
                 if time.monotonic() >= next_garbage:
                     next_garbage = time.monotonic() + _GARBAGE_EVERY

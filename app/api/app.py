@@ -10,7 +10,7 @@ from app.api import docs, problems
 from app.api.body_limit import BodyLimit, Limit
 from app.api.deps import OPEN_ROUTES, Services, authenticate
 from app.api.request_id import RequestId
-from app.api.routers import backbones, datasets, health, jobs, keys, models, predict
+from app.api.routers import backbones, datasets, health, jobs, keys, models, predict, workers
 from app.core.database import Database
 from app.core.logging import configure_logging
 from app.core.settings import Settings
@@ -59,7 +59,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         dependencies=[Depends(authenticate)],
         docs_url=None,  # ours needs no network
         redoc_url=None,
-        responses={503: {"model": problems.Problem, "content": {problems.MEDIA_TYPE: {}}}},
+        responses={status: {"model": problems.Problem, "content": {problems.MEDIA_TYPE: {}}} for status in (503, 507)},
     )
     problems.install(app)
     app.add_middleware(BodyLimit, limits=_limits(settings))
@@ -71,6 +71,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(predict.router)
     app.include_router(backbones.router)
     app.include_router(keys.router)
+    app.include_router(workers.router)
     app.include_router(health.router)
     return app
 
@@ -94,7 +95,7 @@ def _open_services(settings: Settings) -> Services:
         database=database,
         store=store,
         weights=configured_weights(settings),
-        doorbell=open_doorbell(settings.redis_url),
+        doorbell=open_doorbell(settings),
         predictions=Predictor(
             ModelCache(store, _cache_limits(settings), scratch=settings.scratch, tuner=tuner),
             Decoder(settings.decode_threads),

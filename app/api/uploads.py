@@ -1,7 +1,6 @@
 """Receive an uploaded file: bytes go to disk as they come, counted and hashed on the way."""
 
 import hashlib
-import os
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,7 +12,8 @@ from fastapi import Request
 from streaming_form_data.parser import ParseFailedException, StreamingFormDataParser, UnexpectedPartException
 from streaming_form_data.targets import BaseTarget
 
-from app.core.errors import FieldError, Invalid, Malformed, TooLarge, Unavailable
+from app.core.errors import FieldError, Invalid, Malformed, TooLarge
+from app.storage.disk import disk_errors_explained, explained
 
 PART = "file"
 
@@ -29,8 +29,9 @@ class ReceivedFile:
 
 
 class _Sink:
-    def __init__(self, file: IO[bytes], max_bytes: int) -> None:
+    def __init__(self, file: IO[bytes], folder: Path, max_bytes: int) -> None:
         self._file = file
+        self._folder = folder
         self._max_bytes = max_bytes
         self._hash = hashlib.sha256()
         self.size = 0
@@ -46,11 +47,7 @@ class _Sink:
         try:
             self._file.write(chunk)
         except OSError as error:
-            raise Unavailable(
-                f"The upload cannot be written ({os.strerror(error.errno or 0)}); nothing of it was kept. "
-                "Free space below GRAFT_HOME, then send it again.",
-                code="storage_unavailable",
-            ) from error
+            raise explained(self._folder, error) from error
 
     def sha256(self) -> str:
         return self._hash.hexdigest()
@@ -80,9 +77,8 @@ async def receive_file(request: Request, folder: Path, max_bytes: int) -> AsyncI
 
     Raises `TooLarge`, `Invalid` for an empty body or an unknown part, `Malformed` for a broken multipart body.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=folder, prefix="upload-") as file:
-        sink = _Sink(file, max_bytes)
+    with _upload_file(folder) as file:
+        sink = _Sink(file, folder, max_bytes)
         if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
             filename = await _receive_part(request, sink)
         else:
@@ -95,8 +91,15 @@ async def receive_file(request: Request, folder: Path, max_bytes: int) -> AsyncI
                 "curl -F file=@images.zip, or curl -X POST -T images.zip."
             )
             raise Invalid(detail, code="empty_upload", errors=[FieldError(PART, detail, "empty_upload")])
-        file.flush()
+        with disk_errors_explained(folder):
+            file.flush()
         yield ReceivedFile(Path(file.name), sink.sha256(), sink.size, filename)
+
+
+def _upload_file(folder: Path) -> IO[bytes]:
+    with disk_errors_explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        return tempfile.NamedTemporaryFile(dir=folder, prefix="upload-")
 
 
 async def _receive_part(request: Request, sink: _Sink) -> str | None:

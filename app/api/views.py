@@ -7,10 +7,15 @@ from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
 from app.api.problems import MEDIA_TYPE, Problem
+from app.core.settings import Settings
 from app.datasets import service as datasets
 from app.datasets.orm import Dataset, DatasetState
 from app.datasets.schemas import DatasetOut, VersionOut
 from app.jobs import service as jobs
+from app.jobs.orm import Job
+from app.jobs.outlook import outlooks
+from app.jobs.states import JobState
+from app.jobs.views import JobOut
 from app.predictions.schemas import EnginesOut, Serving
 from app.predictions.tuning import engines_of
 from app.registry import service as registry
@@ -71,6 +76,26 @@ def served_model(session: Session, model: Model, serving: Serving) -> ServedMode
         serving=serving,
         engines=[EnginesOut.model_validate(one) for one in engines_of(session, model.id)],
     )
+
+
+def job_views(session: Session, rows: Sequence[Job], settings: Settings) -> list[JobOut]:
+    """Jobs, with what those that are queued wait for."""
+    queued = {row.kind for row in rows if row.state is JobState.queued}
+    found = [outlooks(session, kind, settings.max_running_jobs) for kind in queued]
+    known = {job_id: outlook for one in found for job_id, outlook in one.items()}
+    views = []
+    for row in rows:
+        view = JobOut.model_validate(row)
+        if row.state is JobState.queued and (outlook := known.get(row.id)):
+            view.waiting_for = outlook.waiting_for
+            view.queue_position, view.wait_seconds = outlook.place, outlook.seconds
+        views.append(view)
+    return views
+
+
+def job_view(session: Session, row: Job, settings: Settings) -> JobOut:
+    (view,) = job_views(session, [row], settings)
+    return view
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:

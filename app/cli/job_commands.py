@@ -26,6 +26,10 @@ def train(
     input_size: Annotated[int | None, typer.Option(help="Pixels a side.")] = None,
     seed: Annotated[int | None, typer.Option()] = None,
     name: Annotated[str | None, typer.Option(help="Of the model; the dataset's name if left out.")] = None,
+    priority: Annotated[int | None, typer.Option(help="-100 to 100; higher runs first.")] = None,
+    run_after: Annotated[str | None, typer.Option(help="Not before this time: 2030-01-31T22:00:00Z.")] = None,
+    max_attempts: Annotated[int | None, typer.Option(help="Runs until a job that loses its worker fails.")] = None,
+    max_seconds: Annotated[float | None, typer.Option(help="Running time after which the job is ended.")] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Submit the job and do not wait for it.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -48,6 +52,10 @@ def train(
         "input_size": input_size,
         "seed": seed,
         "model_name": name,
+        "priority": priority,
+        "run_after": run_after,
+        "max_attempts": max_attempts,
+        "max_seconds": max_seconds,
     }
     api = client()
     job = api.post("/v1/jobs", {field: value for field, value in body.items() if value is not None})
@@ -76,12 +84,13 @@ def jobs_list(as_json: Json = False) -> None:
             job["spec"]["backbone"],
             job["state"],
             f"{job['progress']:.0%}",
+            show.waiting(job),
             job["created_at"][:19],
             job["id"],
         ]
         for job in found["items"]
     ]
-    return show.table(["model", "backbone", "state", "done", "created (UTC)", "id"], rows)
+    return show.table(["model", "backbone", "state", "done", "waits", "created (UTC)", "id"], rows)
 
 
 @jobs.command("show")
@@ -100,6 +109,10 @@ def jobs_show(job_id: str, as_json: Json = False) -> None:
         "phase",
         "progress",
         "eta_seconds",
+        "priority",
+        "waiting_for",
+        "queue_position",
+        "wait_seconds",
         "attempt",
         "worker",
         "created_at",
@@ -107,7 +120,7 @@ def jobs_show(job_id: str, as_json: Json = False) -> None:
         "finished_at",
     )
     show.table(["", ""], [[fact, job[fact]] for fact in facts])
-    for part in ("spec", "result", "failure"):
+    for part in ("spec", "result", "setback", "failure"):
         show.console.print(f"[bold]{part}[/] {json.dumps(job[part])}")
     columns = ["epoch", "train_loss", "val_loss", "train_accuracy", "val_accuracy"]
     return show.table(columns, [[epoch[column] for column in columns] for epoch in epochs])

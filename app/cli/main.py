@@ -12,6 +12,7 @@ from app.cli.job_commands import jobs, train
 from app.cli.key_commands import keys
 from app.cli.model_commands import backbones, models, predict
 from app.cli.options import settings
+from app.cli.worker_commands import workers
 from app.core.errors import GraftError
 
 Home = Annotated[Path | None, typer.Option(help="Where data is kept; GRAFT_HOME, else ~/.graftwork.")]
@@ -108,5 +109,6 @@ def migrate() -> None:
 app.command()(train)
 app.command()(predict)
 app.command()(backbones)
+app.command()(workers)
 for name, group in (("datasets", datasets), ("jobs", jobs), ("models", models), ("keys", keys)):
     app.add_typer(group, name=name)

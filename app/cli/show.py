@@ -143,3 +143,11 @@ def show_predictions(items: Sequence[dict[str, Any]]) -> None:
         else:
             rows.append([item["file"], "–", "–", item["error"]["detail"]])
     table(["image", "class", "probability", "next"], rows)
+
+
+def waiting(job: dict[str, Any]) -> str:
+    """What a queued job waits for, in a few words: `#2, 90 s`, `worker`."""
+    if job["waiting_for"] != "slot":
+        return job["waiting_for"] or ""
+    estimate = "" if job["wait_seconds"] is None else f", {job['wait_seconds']:.0f} s"
+    return f"#{job['queue_position']}{estimate}"

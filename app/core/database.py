@@ -9,11 +9,11 @@ from typing import Any
 
 from sqlalchemy import JSON, Connection, Engine, Enum, MetaData, create_engine, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DataError, DBAPIError, InternalError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import DeclarativeBase, Session
 
-from app.core.errors import Invalid, Unavailable
+from app.core.errors import Invalid, StorageFull, Unavailable
 
 # SQLite releases without the WAL-reset bug (https://sqlite.org/wal.html): a crash there can corrupt the file.
 _WAL_SAFE = ((3, 51, 3), (3, 50, 7), (3, 44, 6))
@@ -69,6 +69,23 @@ class Database:
         with _translated(), Session(self._writer, expire_on_commit=False) as session, session.begin():
             yield session
 
+    @contextmanager
+    def migrating(self) -> Iterator[Connection]:
+        """A connection for changes of the schema, in one transaction. SQLite alters a table by copying it and dropping
+        the old one, which no foreign key may hinder; they are checked before the commit instead."""
+        with _translated(), self._writer.connect() as connection:
+            sqlite = connection.dialect.name == "sqlite"
+            if sqlite:  # without effect inside a transaction
+                _pragma(connection, "foreign_keys=OFF")
+            try:
+                with connection.begin():
+                    yield connection
+                    if sqlite and (broken := connection.exec_driver_sql("PRAGMA foreign_key_check").first()):
+                        raise RuntimeError(f"the migration left a row of {broken[0]} that points to nothing")
+            finally:
+                if sqlite:
+                    _pragma(connection, "foreign_keys=ON")
+
     def close(self) -> None:
         self.engine.dispose()
 
@@ -77,7 +94,12 @@ class Database:
 def _translated() -> Iterator[None]:
     try:
         yield
-    except OperationalError as error:
+    except (OperationalError, InterfaceError) as error:
+        if _is_full(error):
+            raise StorageFull(
+                f"The database's disk has no room ({_first_line(error)}). Nothing was changed; free some space.",
+                retry_after=30,
+            ) from error
         raise Unavailable(
             f"The database does not answer ({_first_line(error)}). Nothing was changed; try again shortly.",
             code="database_unavailable",
@@ -102,6 +124,13 @@ def _translated() -> Iterator[None]:
             f"The database cannot keep a value ({_first_line(error)}). Send text without NUL and numbers in range.",
             code="bad_value",
         ) from error
+
+
+def _is_full(error: DBAPIError) -> bool:
+    """SQLite and PostgreSQL each have a code for it."""
+    original = error.orig
+    names = getattr(original, "sqlite_errorname", None), getattr(original, "sqlstate", None)
+    return names[0] == "SQLITE_FULL" or names[1] == "53100"
 
 
 def _first_line(error: DBAPIError) -> str:
@@ -132,6 +161,11 @@ def _make_engine(url: str) -> Engine:
         shown = parsed.render_as_string(hide_password=True)
         raise ValueError(f"GRAFT_DATABASE_URL {shown!r}: use sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME")
     return engine
+
+
+def _pragma(connection: Connection, pragma: str) -> None:
+    driver: Any = connection.connection.driver_connection
+    driver.execute(f"PRAGMA {pragma}")
 
 
 def _configure_sqlite(connection: DBAPIConnection, _record: Any) -> None:

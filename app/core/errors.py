@@ -95,7 +95,19 @@ class UnsupportedMedia(GraftError):
     status, title, code = 415, "Unsupported media type", "unsupported_media_type"
 
 
+class TooMany(GraftError):
+    """429: a limit on how much may be asked for at once."""
+
+    status, title, code = 429, "Too many requests", "too_many"
+
+
 class Unavailable(GraftError):
     """503: something this service needs is away; trying again later may work."""
 
     status, title, code = 503, "Unavailable", "unavailable"
+
+
+class StorageFull(Unavailable):
+    """507: a disk of this service has no room; it works again when there is some."""
+
+    status, title, code = 507, "Insufficient storage", "storage_full"

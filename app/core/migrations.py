@@ -20,8 +20,7 @@ def alembic_config() -> Config:
 def migrate(database: Database) -> None:
     """Upgrade to the newest schema; several processes may call it at once, and one of them does it."""
     config = alembic_config()
-    with database.writing() as session:  # on SQLite this is the write lock
-        connection = session.connection()
+    with database.migrating() as connection:  # on SQLite this is the write lock
         if connection.dialect.name == "postgresql":
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
         config.attributes["connection"] = connection

@@ -53,11 +53,15 @@ class Settings(BaseSettings):
     train_slots: int = Field(default=1, gt=0, description="Trainings at once on this machine; one a GPU.")
     lease_seconds: float = Field(default=12.0, gt=0)
     heartbeat_seconds: float = Field(default=2.0, gt=0)
-    poll_seconds: float = Field(default=0.1, gt=0)
+    poll_seconds: float = Field(default=1.0, gt=0)
     broker_poll_seconds: float = Field(default=5.0, gt=0)
     sweep_seconds: float = Field(default=2.0, gt=0)
     stop_grace_seconds: float = Field(default=10.0, gt=0)
     max_attempts: int = Field(default=3, gt=0)
+    min_free_bytes: int = Field(default=512 * 2**20, ge=0, description="A worker with less free disk takes no job.")
+    max_queued_jobs: int = Field(default=1000, gt=0, description="Waiting jobs of a kind in one workspace.")
+    max_running_jobs: int = Field(default=64, gt=0, description="Running jobs of a kind in one workspace.")
+    job_retention_days: float = Field(default=90.0, ge=0, description="Ended jobs are forgotten then; 0: never.")
     blob_grace_seconds: float = Field(default=3600.0, ge=0)
 
     # Predictions.
@@ -90,6 +94,11 @@ class Settings(BaseSettings):
     def scratch(self) -> Path:
         """Where uploads are staged and jobs keep their working files; nothing here outlives its user."""
         return self.home.absolute() / "scratch"
+
+    @cached_property
+    def doorbell(self) -> Path:
+        """The named pipe through which the embedded API wakes the worker beside it."""
+        return self.home.absolute() / "doorbell"
 
     @cached_property
     def weights_cache(self) -> Path:

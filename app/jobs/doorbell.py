@@ -4,9 +4,12 @@ The ring is a Celery message (https://docs.celeryq.dev/en/stable/internals/proto
 kombu, Celery's own messaging library, so that the API does not import the worker.
 """
 
+import os
 import queue
 import threading
 import uuid
+from contextlib import suppress
+from pathlib import Path
 from typing import Protocol
 
 import kombu
@@ -14,6 +17,7 @@ from sqlalchemy import event
 from sqlalchemy.orm import Session
 
 from app.core.logging import log
+from app.core.settings import Settings
 from app.jobs.states import JobKind
 
 TASK = "graftwork.run_jobs"  # the name under which the worker registers its task
@@ -26,10 +30,26 @@ class Doorbell(Protocol):
 
 
 class SilentDoorbell:
-    """For the embedded service, whose worker polls the database beside it."""
+    """For workers that look by themselves."""
 
     def ring(self, kind: JobKind) -> None:
         pass
+
+
+class FifoDoorbell:
+    """For the embedded service: a named pipe, on which the worker beside it listens."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def ring(self, kind: JobKind) -> None:
+        # Nobody listens, or whoever does has not read what was rung before: it looks by itself in a moment.
+        with suppress(OSError):
+            pipe = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK)
+            try:
+                os.write(pipe, f"{kind}\n".encode())
+            finally:
+                os.close(pipe)
 
 
 class CeleryDoorbell:
@@ -94,5 +114,5 @@ def ring_after_commit(session: Session, doorbell: Doorbell, kind: JobKind) -> No
     event.listen(session, "after_rollback", lambda _: waiting.clear())
 
 
-def open_doorbell(redis_url: str | None) -> Doorbell:
-    return CeleryDoorbell(redis_url) if redis_url else SilentDoorbell()
+def open_doorbell(settings: Settings) -> Doorbell:
+    return CeleryDoorbell(settings.redis_url) if settings.redis_url else FifoDoorbell(settings.doorbell)

@@ -8,6 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.jobs.orm import Job, JobEvent
+from app.jobs.states import JobState
 
 
 def tell(session: Session, job: Job, kind: str, data: dict[str, Any]) -> None:
@@ -19,6 +20,8 @@ def tell(session: Session, job: Job, kind: str, data: dict[str, Any]) -> None:
 def tell_state(session: Session, job: Job) -> None:
     """Append an event with the job's present state and what belongs to it."""
     data: dict[str, Any] = {"state": job.state.value, "attempt": job.attempt, "progress": job.progress}
+    if job.setback and job.state is JobState.queued:
+        data["setback"] = job.setback
     if job.failure:
         data["failure"] = job.failure
     if job.result:

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, ForeignKey, Index, String
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.auth.orm import Workspace
@@ -12,12 +12,17 @@ from app.core.clock import DatabaseTime, UtcDateTime
 from app.core.database import Base, Json, enum_column
 from app.core.ids import new_id
 from app.datasets.orm import Dataset, DatasetVersion
-from app.jobs.states import JobKind, JobState
+from app.jobs.states import TERMINAL, JobKind, JobState
+
+_TERMINAL = ", ".join(f"'{state}'" for state in sorted(TERMINAL))
 
 
 class Job(Base):
     __tablename__ = "jobs"
-    __table_args__ = (Index("ix_jobs_claim", "state", "kind", "id"),)
+    __table_args__ = (
+        Index("ix_jobs_claim", "state", "kind", "priority", "id"),
+        CheckConstraint(f"(finished_at IS NOT NULL) = (state IN ({_TERMINAL}))", name="finished"),
+    )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     workspace_id: Mapped[UUID] = mapped_column(ForeignKey(Workspace.id), index=True)
@@ -27,18 +32,26 @@ class Job(Base):
     dataset_version_id: Mapped[UUID | None] = mapped_column(ForeignKey(DatasetVersion.id))
     spec: Mapped[dict[str, Any]] = mapped_column(Json)
 
+    # When it may run, and for how long.
+    priority: Mapped[int] = mapped_column(default=0)
+    run_after: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    max_seconds: Mapped[float | None]
+    ran_seconds: Mapped[float] = mapped_column(default=0.0)  # in attempts that are over
+
     # Who holds it. `epoch` is the fence: it grows with every claim, and only its holder's writes find the row.
     attempt: Mapped[int] = mapped_column(default=0)
     max_attempts: Mapped[int]
     epoch: Mapped[int] = mapped_column(default=0)
     worker: Mapped[str | None] = mapped_column(String(255))
     lease_expires_at: Mapped[datetime] = mapped_column(UtcDateTime, default=DatabaseTime())
+    claimed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
     # What it says.
     phase: Mapped[str | None] = mapped_column(String(32))
     progress: Mapped[float] = mapped_column(default=0.0)
     eta_seconds: Mapped[float | None]
     event_seq: Mapped[int] = mapped_column(default=0)
+    setback: Mapped[dict[str, Any] | None] = mapped_column(Json)
     failure: Mapped[dict[str, Any] | None] = mapped_column(Json)
     result: Mapped[dict[str, Any] | None] = mapped_column(Json)
 
@@ -83,3 +96,20 @@ class Checkpoint(Base):
     sha256: Mapped[str] = mapped_column(String(64))
     size: Mapped[int] = mapped_column(BigInteger)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=DatabaseTime())
+
+
+class RegisteredWorker(Base):
+    """A worker process, as it describes itself. It is lost once `expires_at` is past."""
+
+    __tablename__ = "workers"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    name: Mapped[str] = mapped_column(String(255), unique=True)
+    host: Mapped[str] = mapped_column(String(255))
+    version: Mapped[str] = mapped_column(String(32))
+    devices: Mapped[list[dict[str, Any]]] = mapped_column(Json)
+    train_slots: Mapped[int]
+    problem: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    started_at: Mapped[datetime] = mapped_column(UtcDateTime, default=DatabaseTime())
+    heartbeat_at: Mapped[datetime] = mapped_column(UtcDateTime, default=DatabaseTime())
+    expires_at: Mapped[datetime] = mapped_column(UtcDateTime)

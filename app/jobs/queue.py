@@ -6,8 +6,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, func, or_, select, update
+from sqlalchemy.orm import Session, aliased
 
 from app.core.clock import DatabaseTime
 from app.core.errors import Conflict
@@ -16,6 +16,9 @@ from app.jobs import events
 from app.jobs.orm import Checkpoint, EpochMetrics, Job
 from app.jobs.states import HELD, TERMINAL, FailureReason, JobKind, JobState, check_transition
 from app.storage import Blob
+
+# The order in which jobs are run: the higher priority first, then the older. Ids sort by age.
+TURN = Job.priority.desc(), Job.id
 
 
 class ClaimLost(Conflict):
@@ -32,12 +35,18 @@ class Claim:
     epoch: int
 
 
-def claim(session: Session, kinds: Collection[JobKind], worker: str, lease_seconds: float) -> Job | None:
-    """Take the oldest waiting job of these kinds, in one statement; None if there is none."""
-    oldest = (
+def claim(
+    session: Session, kinds: Collection[JobKind], worker: str, lease_seconds: float, max_running: int | None = None
+) -> Job | None:
+    """Take the waiting job of these kinds that comes first, in one statement; None if there is none.
+
+    Jobs of a workspace that runs `max_running` of that kind are passed over. Two claims of the same instant do not see
+    each other, and may exceed that by one.
+    """
+    first = (
         select(Job.id)
-        .where(Job.state == JobState.queued, Job.kind.in_(kinds))
-        .order_by(Job.id)
+        .where(*_claimable(kinds, max_running))
+        .order_by(*TURN)
         .limit(1)
         # Two workers never wait for each other, and never take the same row. SQLite has one writer at a time.
         .with_for_update(skip_locked=True)
@@ -45,13 +54,14 @@ def claim(session: Session, kinds: Collection[JobKind], worker: str, lease_secon
     )
     job = session.scalar(
         update(Job)
-        .where(Job.id == oldest)
+        .where(Job.id == first)
         .values(
             state=JobState.running,
             worker=worker,
             attempt=Job.attempt + 1,
             epoch=Job.epoch + 1,
             lease_expires_at=DatabaseTime(lease_seconds),
+            claimed_at=DatabaseTime(),
             started_at=func.coalesce(Job.started_at, DatabaseTime()),
             phase="starting",
             progress=0.0,
@@ -65,10 +75,23 @@ def claim(session: Session, kinds: Collection[JobKind], worker: str, lease_secon
     return job
 
 
-def waiting(session: Session, kinds: Collection[JobKind]) -> bool:
+def waiting(session: Session, kinds: Collection[JobKind], max_running: int | None = None) -> bool:
     """Whether a claim would find something. Reads only, so that idle workers do not take the write lock."""
-    query = select(Job.id).where(Job.state == JobState.queued, Job.kind.in_(kinds)).limit(1)
-    return session.scalar(query) is not None
+    return session.scalar(select(Job.id).where(*_claimable(kinds, max_running)).limit(1)) is not None
+
+
+def _claimable(kinds: Collection[JobKind], max_running: int | None) -> list[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = [
+        Job.state == JobState.queued,
+        Job.kind.in_(kinds),
+        or_(Job.run_after.is_(None), Job.run_after <= DatabaseTime()),
+    ]
+    if max_running is not None:
+        other = aliased(Job)
+        same = other.workspace_id == Job.workspace_id, other.kind == Job.kind, other.state.in_(HELD)
+        running = select(func.count()).select_from(other).where(*same).correlate(Job).scalar_subquery()
+        conditions.append(running < max_running)
+    return conditions
 
 
 def renew(session: Session, held: Claim, lease_seconds: float) -> JobState:
@@ -143,11 +166,16 @@ def fail(session: Session, held: Claim, failure: dict[str, Any], report: dict[st
     end(session, job, JobState.failed, report)
 
 
-def retry(session: Session, held: Claim, failure: dict[str, Any]) -> None:
-    """Queue a job again whose computation broke off, or fail it with `failure` after its last attempt."""
+def retry(session: Session, held: Claim, failure: dict[str, Any], delay_seconds: float = 0.0) -> None:
+    """Queue a job again whose computation broke off, or fail it with `failure` after its last attempt.
+
+    `delay_seconds` passes before it may be claimed, where what is wrong needs time to be mended.
+    """
     job = locked(session, held)
     if job.state is JobState.running and job.attempt < job.max_attempts:
-        _requeue(session, job)
+        if delay_seconds > 0:
+            job.run_after = DatabaseTime(delay_seconds)
+        _requeue(session, job, failure)
     else:
         fail(session, held, failure)
 
@@ -177,15 +205,21 @@ def expire(session: Session) -> list[UUID]:
         if job.state is JobState.cancelling:
             end(session, job, JobState.cancelled)
         elif job.attempt < job.max_attempts:
-            _requeue(session, job)
+            _requeue(session, job, _worker_lost(job))
         else:
-            job.failure = {
-                "reason": FailureReason.worker_lost,
-                "detail": f"The worker was lost {job.attempt} times while it ran this job, at last on {job.worker}.",
-                "hint": "Look at that machine's memory and logs; a smaller batch_size or input_size needs less memory.",
-            }
+            job.failure = _worker_lost(job)
             end(session, job, JobState.failed)
     return [job.id for job in jobs]
+
+
+def _worker_lost(job: Job) -> dict[str, Any]:
+    times = "once" if job.attempt == 1 else f"{job.attempt} times"
+    return {
+        "reason": FailureReason.worker_lost,
+        "detail": f"The worker was lost {times} while it ran this job, at last on {job.worker}: it died, or could not "
+        "reach the database for a whole lease.",
+        "hint": "Look at that machine's memory and logs; a smaller batch_size or input_size needs less memory.",
+    }
 
 
 def is_held(session: Session, held: Claim) -> bool:
@@ -194,14 +228,15 @@ def is_held(session: Session, held: Claim) -> bool:
 
 
 def oldest_unfinished(session: Session) -> datetime | None:
-    """When the oldest job that has not ended was made: blobs younger than that may yet be needed."""
-    return session.scalar(select(func.min(Job.created_at)).where(Job.state.not_in(TERMINAL)))
+    """When the first of the jobs that have not ended was first run: blobs put since then may yet be needed."""
+    return session.scalar(select(func.min(Job.started_at)).where(Job.state.not_in(TERMINAL)))
 
 
 def end(session: Session, job: Job, state: JobState, report: dict[str, Any] | None = None) -> None:
     """Put a job into a terminal state, with everything that has to be true from then on."""
     check_transition(job.state, state)
     assert state in TERMINAL
+    _stop_clock(session, job)
     job.state = state
     job.finished_at = DatabaseTime()
     job.eta_seconds = None
@@ -215,14 +250,38 @@ def end(session: Session, job: Job, state: JobState, report: dict[str, Any] | No
     session.flush()
 
 
-def _requeue(session: Session, job: Job) -> None:
+def _requeue(session: Session, job: Job, setback: dict[str, Any] | None = None) -> None:
     check_transition(job.state, JobState.queued)
+    _stop_clock(session, job)
+    if setback is not None:
+        job.setback = setback
+    if job.max_seconds is not None and job.ran_seconds >= job.max_seconds:
+        job.failure = past_deadline(job.max_seconds)
+        end(session, job, JobState.failed)
+        return
     job.state = JobState.queued
     job.epoch += 1
     job.phase = None
     job.eta_seconds = None
     events.tell_state(session, job)
     session.flush()
+
+
+def _stop_clock(session: Session, job: Job) -> None:
+    """Count the time of the attempt that is over, up to where its worker was last known to live."""
+    if job.claimed_at is None:
+        return
+    now = session.execute(select(DatabaseTime())).scalar_one()
+    job.ran_seconds += max((min(now, job.lease_expires_at) - job.claimed_at).total_seconds(), 0.0)
+    job.claimed_at = None
+
+
+def past_deadline(max_seconds: float) -> dict[str, Any]:
+    return {
+        "reason": FailureReason.deadline,
+        "detail": f"The job ran for max_seconds ({max_seconds:g} s, all attempts together) and was ended.",
+        "hint": "Give it more max_seconds, or less to do: fewer epochs, a smaller input_size, or train='head'.",
+    }
 
 
 def _lost(held: Claim) -> ClaimLost:

@@ -1,14 +1,11 @@
-"""What a caller may ask of a training job, and what the API says of jobs. Defaults are `app.vision.config`'s."""
+"""What a caller may ask of a training job. Defaults are `app.vision.config`'s."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
-from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
-from app.datasets.schemas import Failure
 from app.jobs.augmentation import Augmentation
-from app.jobs.states import JobKind, JobState
 from app.vision.config import HeadConfig, TrainConfig
 from app.vision.presets import Transform
 
@@ -32,6 +29,13 @@ def _check_train(value: Any) -> Any:
             return value
         raise ValueError(f"last_stages is {stages!r}; use a whole number from 1 to the backbone's stages")
     raise ValueError(f'{value!r} is not known; use "head", "all" or {{"last_stages": n}}')
+
+
+def _utc(value: datetime) -> datetime:
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("the time is out of range; use one between the years 1 and 9999, UTC") from None
 
 
 _PLAIN = r"^[^\x00-\x1f\x7f]+$"  # no control characters, and no lone surrogates, which JSON can spell
@@ -185,6 +189,24 @@ class TrainRequest(BaseModel):
         default=4, ge=1, le=64, description="Augmented copies of each training image behind a frozen trunk."
     )
 
+    priority: int = Field(
+        default=0, ge=-100, le=100, description="Higher is run first; equal ones in the order they came."
+    )
+    run_after: Annotated[AwareDatetime, AfterValidator(_utc)] | None = Field(
+        default=None,
+        description="Not to be started before this time (RFC 3339), by the database's clock.",
+        examples=["2030-01-31T22:00:00Z"],
+    )
+    max_attempts: int | None = Field(
+        default=None, ge=1, le=20, description="Runs until a job that loses its worker fails; the server's if left out."
+    )
+    max_seconds: float | None = Field(
+        default=None,
+        ge=1,
+        le=31_536_000,
+        description="Running time, all attempts together, after which the job is ended as failed: `deadline`.",
+    )
+
     def config(self, backbone: str) -> TrainConfig:
         """The same request in the training library's words, not yet resolved."""
         stages = self.train.last_stages if isinstance(self.train, LastStages) else None
@@ -199,44 +221,3 @@ class TrainRequest(BaseModel):
             head=HeadConfig(tuple(self.head.hidden), self.head.dropout, self.head.pooling),
             **shared,
         )
-
-
-class JobOut(BaseModel):
-    model_config = ConfigDict(from_attributes=True)
-
-    id: UUID
-    kind: JobKind
-    state: JobState
-    dataset_id: UUID
-    dataset_version_id: UUID | None
-    spec: dict[str, Any] = Field(description="What is done, with every default filled in.")
-    phase: str | None = Field(description="What the worker is at: starting, packing, features, training, …")
-    progress: float = Field(description="0 to 1; within an attempt it never goes back.")
-    eta_seconds: float | None
-    attempt: int
-    max_attempts: int
-    worker: str | None
-    result: dict[str, Any] | None = Field(
-        description="Set exactly when the job succeeded; a training's names `model_id`."
-    )
-    failure: Failure | None
-    created_at: datetime
-    started_at: datetime | None
-    finished_at: datetime | None = Field(description="Set exactly when the state is terminal.")
-
-
-class EpochOut(BaseModel):
-    """Losses and metrics of one epoch. Losses are mean cross-entropy in nats; the others are 0 to 1."""
-
-    model_config = ConfigDict(extra="allow")
-
-    epoch: int
-    epochs: int
-    train_loss: float
-    train_accuracy: float
-    val_loss: float
-    val_accuracy: float
-    val_macro_f1: float
-    learning_rate: float
-    images_per_s: float
-    duration_s: float

@@ -1,20 +1,21 @@
 """Jobs as callers see them: submit, look up, cancel. Workers use `app.jobs.queue`."""
 
 from collections.abc import Sequence
-from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from app.core.errors import Conflict, FieldError, GraftError, Invalid, NotFound
+from app.auth.orm import Workspace
+from app.core.clock import DatabaseTime
+from app.core.errors import Conflict, FieldError, GraftError, Invalid, NotFound, TooMany
 from app.core.paging import Page, paginate
 from app.datasets import service as datasets
 from app.datasets.orm import Dataset, DatasetState
 from app.datasets.schemas import SplitOptions
 from app.jobs import events, queue
 from app.jobs.doorbell import Doorbell, ring_after_commit
-from app.jobs.orm import Checkpoint, EpochMetrics, Job
+from app.jobs.orm import Checkpoint, EpochMetrics, Job, JobEvent
 from app.jobs.schemas import TrainRequest
 from app.jobs.states import TERMINAL, JobKind, JobState, check_transition
 from app.vision.backbones import default_backbone, get_backbone
@@ -22,14 +23,23 @@ from app.vision.config import TrainConfig
 from app.vision.errors import InvalidConfig, UnknownBackbone, WeightsUnavailable
 from app.vision.weights import WeightStore
 
+_QUEUE_FULL_RETRY = 30  # seconds
+
 
 def submit_ingestion(
-    session: Session, doorbell: Doorbell, dataset: Dataset, options: SplitOptions, max_attempts: int
+    session: Session,
+    doorbell: Doorbell,
+    dataset: Dataset,
+    options: SplitOptions,
+    max_attempts: int,
+    max_queued: int | None = None,
 ) -> Job:
-    """Queue the reading of a dataset's upload."""
+    """Queue the reading of a dataset's upload. Raises `TooMany` where `max_queued` uploads wait in the workspace."""
     assert dataset.archive_sha256 is not None
+    _check_queue(session, dataset.workspace_id, JobKind.ingest, max_queued)
     spec = {"archive_sha256": dataset.archive_sha256, **options.model_dump()}
-    return _enqueue(session, doorbell, JobKind.ingest, dataset, None, spec, max_attempts)
+    job = Job(kind=JobKind.ingest, dataset_version_id=None, spec=spec, max_attempts=max_attempts)
+    return _enqueue(session, doorbell, dataset, job)
 
 
 def plan_training(request: TrainRequest, weights: WeightStore) -> TrainConfig:
@@ -61,8 +71,13 @@ def submit_training(
     request: TrainRequest,
     config: TrainConfig,
     max_attempts: int,
+    max_queued: int | None = None,
 ) -> Job:
-    """Queue a training on the dataset's newest version."""
+    """Queue a training on the dataset's newest version. `max_attempts` is for a request that names none.
+
+    Raises `TooMany` where `max_queued` trainings wait in the workspace.
+    """
+    _check_queue(session, workspace_id, JobKind.train, max_queued)
     # Locked, so that the dataset cannot be deleted between this look and the commit.
     try:
         dataset = datasets.get(session, workspace_id, request.dataset, lock=True)
@@ -77,7 +92,16 @@ def submit_training(
         raise Conflict(f"The dataset {dataset.name!r} {why}.", code="dataset_not_ready", retry_after=2)
     version = datasets.latest_versions(session, [dataset.id])[dataset.id]
     spec = {"model_name": request.model_name or dataset.name, **config.to_dict()}
-    return _enqueue(session, doorbell, JobKind.train, dataset, version.id, spec, max_attempts)
+    job = Job(
+        kind=JobKind.train,
+        dataset_version_id=version.id,
+        spec=spec,
+        max_attempts=request.max_attempts or max_attempts,
+        priority=request.priority,
+        run_after=request.run_after,
+        max_seconds=request.max_seconds,
+    )
+    return _enqueue(session, doorbell, dataset, job)
 
 
 def get(session: Session, workspace_id: UUID, job_id: UUID, *, lock: bool = False) -> Job:
@@ -164,32 +188,43 @@ def referenced_blobs(session: Session) -> Sequence[str]:
     return session.scalars(select(Checkpoint.sha256)).all()
 
 
-def _enqueue(
-    session: Session,
-    doorbell: Doorbell,
-    kind: JobKind,
-    dataset: Dataset,
-    version_id: UUID | None,
-    spec: dict[str, Any],
-    max_attempts: int,
-) -> Job:
-    job = Job(
-        workspace_id=dataset.workspace_id,
-        kind=kind,
-        dataset_id=dataset.id,
-        dataset_version_id=version_id,
-        spec=spec,
-        max_attempts=max_attempts,
-        state=JobState.queued,
-        attempt=0,
-        progress=0.0,
-        event_seq=0,
-    )
+def forget(session: Session, ended_before: DatabaseTime, limit: int = 200) -> int:
+    """Delete jobs that ended before then, with all they reported; what they made stays. Returns how many, at most
+    `limit`."""
+    old = session.scalars(
+        select(Job.id).where(Job.state.in_(TERMINAL), Job.finished_at < ended_before).limit(limit)
+    ).all()
+    for table in (JobEvent, EpochMetrics, Checkpoint):
+        session.execute(delete(table).where(table.job_id.in_(old)))
+    session.execute(delete(Job).where(Job.id.in_(old)))
+    return len(old)
+
+
+def _check_queue(session: Session, workspace_id: UUID, kind: JobKind, max_queued: int | None) -> None:
+    """Refuse one job more than may wait. The workspace's row is held, so that two at once do not both fit."""
+    if max_queued is None:
+        return
+    session.execute(select(Workspace.id).where(Workspace.id == workspace_id).with_for_update(key_share=True))
+    mine = Job.workspace_id == workspace_id, Job.kind == kind, Job.state == JobState.queued
+    waiting = session.execute(select(func.count()).select_from(Job).where(*mine)).scalar_one()
+    if waiting >= max_queued:
+        what = "trainings" if kind is JobKind.train else "uploads"
+        raise TooMany(
+            f"{waiting} {what} of this workspace wait already, and {max_queued} may. "
+            "Wait for some to start or cancel some; GET /v1/jobs?state=queued lists them.",
+            code="queue_full",
+            retry_after=_QUEUE_FULL_RETRY,
+        )
+
+
+def _enqueue(session: Session, doorbell: Doorbell, dataset: Dataset, job: Job) -> Job:
+    job.workspace_id, job.dataset_id = dataset.workspace_id, dataset.id
+    job.state, job.attempt, job.progress, job.event_seq = JobState.queued, 0, 0.0, 0
     session.add(job)
     session.flush()
     events.tell_state(session, job)
     session.flush()
-    ring_after_commit(session, doorbell, kind)
+    ring_after_commit(session, doorbell, job.kind)
     return job
 
 

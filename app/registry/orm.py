@@ -12,7 +12,6 @@ from app.core.clock import DatabaseTime, UtcDateTime
 from app.core.database import Base, Json
 from app.core.ids import new_id
 from app.datasets.orm import DatasetVersion
-from app.jobs.orm import Job
 
 
 class Model(Base):
@@ -22,7 +21,7 @@ class Model(Base):
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     workspace_id: Mapped[UUID] = mapped_column(ForeignKey(Workspace.id), index=True)
-    job_id: Mapped[UUID] = mapped_column(ForeignKey(Job.id), unique=True)
+    job_id: Mapped[UUID] = mapped_column(unique=True)  # no foreign key: old jobs are forgotten, and models stay
     dataset_version_id: Mapped[UUID] = mapped_column(ForeignKey(DatasetVersion.id))
     name: Mapped[str] = mapped_column(String(100))
     backbone: Mapped[str] = mapped_column(String(64))

@@ -14,7 +14,7 @@ class ModelOut(BaseModel):
     name: str
     backbone: str
     classes: list[str] = Field(description="In the order of the model's outputs.")
-    job_id: UUID
+    job_id: UUID = Field(description="The training; its row is forgotten some time after its end.")
     dataset_version_id: UUID
     metrics: dict[str, Any] = Field(
         description="By split (`val`, and `test` where there is one): accuracy, log_loss, per-class precision, recall, "

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from app.core.errors import Unavailable
+from app.core.errors import StorageFull, Unavailable
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_PERMISSION = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -39,11 +39,23 @@ def sync_folder(folder: Path) -> None:
 
 @contextmanager
 def disk_errors_explained(folder: Path) -> Iterator[None]:
-    """Turn any OSError of the body into Unavailable that says what to do about `folder`."""
+    """Turn any OSError of the body into Unavailable, or StorageFull, that says what to do about `folder`."""
     try:
         yield
     except OSError as error:
-        raise Unavailable(_advice(folder, error), code="storage_unavailable", retry_after=30) from error
+        raise explained(folder, error) from error
+
+
+def is_disk_error(error: OSError) -> bool:
+    """Whether it is the disk's fault, rather than that of whoever named the file."""
+    return error.errno in {*_NO_ROOM, *_NO_PERMISSION, errno.EIO, errno.ESTALE}
+
+
+def explained(folder: Path, error: OSError) -> Unavailable:
+    """`StorageFull`, or else `Unavailable`, that says what to do about `folder`."""
+    if error.errno in _NO_ROOM:
+        return StorageFull(_advice(folder, error), retry_after=30)
+    return Unavailable(_advice(folder, error), code="storage_unavailable", retry_after=30)
 
 
 def _advice(folder: Path, error: OSError) -> str:

@@ -34,6 +34,7 @@ SCOPES = {
     ("POST", "/v1/jobs/{job_id}:cancel"): Scope.write,
     ("GET", "/v1/jobs/{job_id}/metrics"): Scope.read,
     ("GET", "/v1/jobs/{job_id}/events"): Scope.read,
+    ("GET", "/v1/workers"): Scope.read,
     ("GET", "/v1/models"): Scope.read,
     ("GET", "/v1/models/{model}"): Scope.read,
     ("DELETE", "/v1/models/{model_id}"): Scope.write,

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from app.auth.schemas import Scope
 from app.jobs import queue
 from app.jobs.queue import Claim
 from app.jobs.states import JobKind
@@ -91,6 +92,57 @@ def test_what_is_asked_for_is_what_is_planned(with_pets: Api) -> None:
     }
     spec = with_pets.write.post("/v1/jobs", json={"dataset": "pets", **asked}).json()["spec"]
     assert spec == asked | {"train": "last_stages", "last_stages": 2}
+
+
+def test_when_and_how_long_it_may_run_is_the_callers_to_say(with_pets: Api) -> None:
+    asked = {"priority": 7, "run_after": "2999-01-31T22:00:00+02:00", "max_attempts": 2, "max_seconds": 90.5}
+    job = with_pets.write.post("/v1/jobs", json={"dataset": "pets", **asked}).json()
+    assert {name: job[name] for name in asked} == asked | {"run_after": "2999-01-31T20:00:00Z"}
+    assert (job["waiting_for"], job["queue_position"], job["wait_seconds"]) == ("run_after", None, None)
+    assert with_pets.stage.claim(JobKind.train) is None
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("priority", 101),
+        ("priority", -101),
+        ("priority", 0.5),
+        ("run_after", "2030-01-31T22:00:00"),
+        ("run_after", "tomorrow"),
+        ("run_after", "9999-12-31T23:59:59-05:00"),
+        ("max_attempts", 0),
+        ("max_attempts", 21),
+        ("max_seconds", 0),
+    ],
+)
+def test_what_makes_no_sense_is_refused_by_name(with_pets: Api, field: str, value: Any) -> None:
+    answer = with_pets.write.post("/v1/jobs", json={"dataset": "pets", field: value})
+    problem(answer, 422, "invalid", field)
+
+
+def test_a_queued_job_knows_its_place_and_what_it_waits_for(with_pets: Api) -> None:
+    made = [with_pets.job(), with_pets.job(priority=1)]
+    assert [item["queue_position"] for item in with_pets.read.get("/v1/jobs").json()["items"]] == [1, 2]
+    job = with_pets.read.get(f"/v1/jobs/{made[0]}").json()
+    assert (job["waiting_for"], job["queue_position"], job["wait_seconds"]) == ("worker", 2, None)
+    with_pets.stage.claim(JobKind.train)
+    job = with_pets.read.get(f"/v1/jobs/{made[1]}").json()
+    assert (job["state"], job["waiting_for"], job["queue_position"]) == ("running", None, None)
+
+
+def test_no_more_jobs_wait_than_may(make_api: Any) -> None:
+    api = make_api(max_queued_jobs=2)
+    api.dataset("pets")
+    asked = {"dataset": "pets"}
+    made = [api.write.post("/v1/jobs", json=asked).json()["id"] for _ in range(2)]
+    refused = api.write.post("/v1/jobs", json=asked, headers={"Idempotency-Key": "k"})
+    problem(refused, 429, "queue_full", remedy="cancel")
+    assert int(refused.headers["retry-after"]) > 0
+    other = api.caller(api.stage.workspace(), Scope.write)
+    problem(other.post("/v1/jobs", json=asked), 422, "unknown_dataset")  # its own queue is empty
+    api.write.post(f"/v1/jobs/{made[0]}:cancel")
+    assert api.write.post("/v1/jobs", json=asked, headers={"Idempotency-Key": "k"}).status_code == 202
 
 
 def test_jobs_are_listed_newest_first_by_state_kind_and_dataset(with_pets: Api) -> None:

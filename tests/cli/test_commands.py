@@ -73,6 +73,16 @@ def test_help_answers_without_the_heavy_libraries() -> None:
         assert f" {command} " in answer.stdout
 
 
+def test_workers_are_listed(service: Deployment, trained: dict[str, Any]) -> None:
+    listed = graft(service, "workers", "--json")
+    (worker,) = json.loads(listed.stdout)["items"]
+    assert (worker["state"], worker["train_slots"], worker["problem"]) == ("alive", 1, None)
+    (device,) = worker["devices"]
+    shown = graft(service, "workers", COLUMNS="300")
+    assert worker["name"] in shown.stdout
+    assert device["name"] in shown.stdout
+
+
 def test_push_and_train_show_a_person_what_came_out(service: Deployment, folder: Path, trained: dict[str, Any]) -> None:
     shown = graft(service, "datasets", "show", "textures")
     assert "36 of 37 files kept" in shown.stdout

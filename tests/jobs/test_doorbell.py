@@ -1,6 +1,7 @@
 """The doorbell: rung after the commit, heard as a Celery message, and never in the way."""
 
 import logging
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from app.auth.orm import Workspace
 from app.core.database import Database
 from app.core.logging import configure_logging
 from app.core.settings import Settings
-from app.jobs.doorbell import QUEUE, TASK, CeleryDoorbell, SilentDoorbell, open_doorbell, ring_after_commit
+from app.jobs.doorbell import QUEUE, TASK, CeleryDoorbell, FifoDoorbell, open_doorbell, ring_after_commit
 from app.jobs.states import JobKind
 from tests.factories import ingestion, new_dataset, ready_dataset, training
 from tests.servers import free_port, redis_server
@@ -121,7 +122,7 @@ def test_each_job_rings_for_its_kind(database: Database) -> None:
 
 @pytest.mark.parametrize("kind", JobKind)
 def test_the_message_is_one_that_celery_reads(broker: str, kind: JobKind) -> None:
-    open_doorbell(broker).ring(kind)
+    open_doorbell(Settings(redis_url=broker)).ring(kind)
     message = hear(broker)
     assert message.decode() == [[kind.value], {}, {}]
     assert (message.content_type, message.content_encoding) == ("application/json", "utf-8")
@@ -206,7 +207,15 @@ def test_a_broker_that_accepts_and_never_answers_is_given_up(complaints: Complai
     assert complaints.threads == ["doorbell"]
 
 
-def test_without_a_broker_nobody_is_rung() -> None:
-    doorbell = open_doorbell(None)
-    assert isinstance(doorbell, SilentDoorbell)
-    doorbell.ring(JobKind.train)
+def test_without_a_broker_a_ring_that_nobody_hears_is_no_fault(settings: Settings) -> None:
+    doorbell = open_doorbell(settings)
+    assert isinstance(doorbell, FifoDoorbell)
+    doorbell.ring(JobKind.train)  # no pipe
+    os.mkfifo(settings.doorbell)
+    doorbell.ring(JobKind.train)  # no reader
+    pipe = os.open(settings.doorbell, os.O_RDWR)
+    try:
+        for _ in range(100_000 // len("train\n")):  # more than a pipe holds
+            doorbell.ring(JobKind.train)
+    finally:
+        os.close(pipe)

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import text, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.core.clock import DatabaseTime, utc_now
@@ -20,7 +21,18 @@ from app.jobs.orm import Checkpoint, Job
 from app.jobs.queue import Claim, ClaimLost
 from app.jobs.states import TERMINAL, JobKind, JobState
 from app.storage import Blob
-from tests.factories import EXPIRED, FAILURE, claimed, ingested, ingestion, new_dataset, ready_dataset, sha, training
+from tests.factories import (
+    EXPIRED,
+    FAILURE,
+    claimed,
+    ingested,
+    ingestion,
+    new_dataset,
+    ready_dataset,
+    sha,
+    training,
+    workspace,
+)
 from worker.results import record_result
 
 BOTH = [JobKind.train, JobKind.ingest]
@@ -223,6 +235,124 @@ def test_a_claim_that_is_rolled_back_never_was(database: Database) -> None:
     with pytest.raises(RuntimeError):
         breaks()
     assert (look(database, made).state, told(database, made)) == ("queued", ["queued"])
+
+
+# Whose turn it is
+
+
+def test_the_higher_priority_goes_first_and_then_the_older(database: Database) -> None:
+    with database.writing() as session:
+        made = {name: training(session, priority=priority).id for name, priority in (("a", 0), ("b", 5), ("c", -5))}
+        made["d"] = training(session, priority=5).id
+        assert [claimed(session).job_id for _ in made] == [made[name] for name in "bdac"]
+
+
+def test_a_job_is_not_claimed_before_its_time_by_the_databases_clock(database: Database) -> None:
+    with database.writing() as session:
+        late = training(session, priority=9, run_after=utc_now() + timedelta(hours=1)).id
+        early = training(session, run_after=utc_now() - timedelta(hours=1)).id
+        assert claimed(session).job_id == early
+        assert not queue.waiting(session, BOTH)
+        assert queue.claim(session, BOTH, "w", 60) is None
+        session.execute(update(Job).where(Job.id == late).values(run_after=DatabaseTime(-1)))
+        assert queue.waiting(session, BOTH)
+        assert claimed(session).job_id == late
+
+
+def test_a_workspace_at_its_limit_waits_and_does_not_hold_up_another(database: Database) -> None:
+    with database.writing() as session:
+        crowd = [training(session, priority=9).id for _ in range(3)]
+        quiet = training(session, ready_dataset(session, "pets", workspace(session, "quiet").id)).id
+        reading = ingestion(session, new_dataset(session, "x")).id  # another kind has a limit of its own
+
+        def claim() -> UUID | None:
+            job = queue.claim(session, BOTH, "w", 60, max_running=2)
+            return job.id if job else None
+
+        first = queue.claim(session, BOTH, "w", 60, max_running=2)
+        assert first is not None
+        assert [first.id, claim(), claim(), claim(), claim()] == [crowd[0], crowd[1], quiet, reading, None]
+        assert not queue.waiting(session, BOTH, max_running=2)
+        assert queue.waiting(session, BOTH)
+        succeed(session, Claim(first.id, first.epoch))
+        assert queue.waiting(session, BOTH, max_running=2)
+        assert claim() == crowd[2]
+
+
+def test_a_job_has_as_many_attempts_as_it_asks_for(database: Database) -> None:
+    with database.writing() as session:
+        made = training(session, max_attempts=1).id
+        assert session.get_one(Job, made).max_attempts == 1
+        retry(session, claimed(session))
+    assert look(database, made).state == "failed"
+
+
+# How long it may run
+
+
+def ran(session: Session, held: Claim, seconds: float) -> None:
+    """Put the claim so many seconds into the past."""
+    session.execute(update(Job).where(Job.id == held.job_id).values(claimed_at=DatabaseTime(-seconds)))
+
+
+def test_the_time_of_all_attempts_counts_and_waiting_does_not(database: Database) -> None:
+    with database.writing() as session:
+        made = training(session, max_seconds=100).id
+    for again in (queue.release, retry):
+        with database.writing() as session:
+            held = claimed(session)
+            ran(session, held, 40)
+            again(session, held)
+            session.execute(update(Job).values(created_at=DatabaseTime(-10_000), started_at=DatabaseTime(-9_000)))
+    job = look(database, made)
+    assert (job.state, job.claimed_at) == ("queued", None)
+    assert 80 <= job.ran_seconds < 90
+    with database.writing() as session:
+        held = claimed(session)
+        ran(session, held, 40)
+        queue.release(session, held)
+    job = look(database, made)
+    assert (job.state, job.failure and job.failure["reason"]) == ("failed", "deadline")
+    assert "max_seconds" in str(job.failure)
+    assert job.ran_seconds >= 120
+
+
+def test_a_lost_worker_is_counted_to_the_end_of_its_lease_and_no_further(database: Database) -> None:
+    with database.writing() as session:
+        made = training(session, max_seconds=1000).id
+        held = claimed(session)
+        ran(session, held, 5000)
+        session.execute(update(Job).values(lease_expires_at=DatabaseTime(-4900)))
+        assert queue.expire(session) == [made]
+    job = look(database, made)
+    assert job.state == "queued"
+    assert 90 < job.ran_seconds < 110
+
+
+def test_a_setback_is_told_and_kept_while_the_job_goes_on(database: Database) -> None:
+    held = running(database)
+    with database.writing() as session:
+        queue.retry(session, held, FAILURE, delay_seconds=600)
+    job = look(database, held.job_id)
+    assert (job.state, job.setback, job.failure) == ("queued", FAILURE, None)
+    assert job.run_after is not None
+    assert timedelta(seconds=590) < job.run_after - utc_now() < timedelta(seconds=610)
+    with database.reading() as session:
+        assert events.after(session, held.job_id, 0)[-1].data["setback"] == FAILURE
+    with database.writing() as session:
+        session.execute(update(Job).values(run_after=None))
+        succeed(session, claimed(session))
+    job = look(database, held.job_id)
+    assert (job.state, job.setback, job.failure) == ("succeeded", FAILURE, None)
+
+
+@pytest.mark.parametrize("wrong", [{"finished_at": DatabaseTime()}, {"state": JobState.succeeded}])
+def test_the_database_itself_holds_that_a_job_has_an_end_exactly_when_it_has_ended(
+    database: Database, wrong: dict[str, object]
+) -> None:
+    held = running(database)
+    with pytest.raises(IntegrityError, match="finished"), database.writing() as session:
+        session.execute(update(Job).where(Job.id == held.job_id).values(**wrong))
 
 
 # The fence
@@ -584,20 +714,23 @@ def test_a_failed_training_leaves_its_dataset_alone(database: Database) -> None:
         assert session.get_one(Dataset, session.get_one(Job, held.job_id).dataset_id).state is DatasetState.ready
 
 
-def test_the_oldest_job_that_has_not_ended(database: Database) -> None:
+def test_since_when_a_job_that_has_not_ended_was_run(database: Database) -> None:
+    """One that never ran has put nothing into the store, though it may wait for its time for a month."""
     with database.writing() as session:
         assert queue.oldest_unfinished(session) is None
         ready_dataset(session)
-        first = training(session)
-        second = training(session)
+        first, second = training(session), training(session)
         session.execute(update(Job).where(Job.id == first.id).values(created_at=DatabaseTime(-100)))
+        assert queue.oldest_unfinished(session) is None
+        held, later = claimed(session), claimed(session)
+        session.execute(update(Job).where(Job.id == first.id).values(started_at=DatabaseTime(-50)))
     with database.writing() as session:
-        assert queue.oldest_unfinished(session) == session.get_one(Job, first.id).created_at
-        held = claimed(session)
-        assert queue.oldest_unfinished(session) == session.get_one(Job, first.id).created_at
-        succeed(session, held)
-        assert queue.oldest_unfinished(session) == session.get_one(Job, second.id).created_at
-        fail(session, claimed(session))
+        assert queue.oldest_unfinished(session) == session.get_one(Job, first.id).started_at
+        queue.release(session, held)
+        assert queue.oldest_unfinished(session) == session.get_one(Job, first.id).started_at
+        succeed(session, claimed(session))
+        assert queue.oldest_unfinished(session) == session.get_one(Job, second.id).started_at
+        fail(session, later)
         assert queue.oldest_unfinished(session) is None
 
 

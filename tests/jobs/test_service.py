@@ -17,8 +17,9 @@ from app.jobs import service as jobs
 from app.jobs.doorbell import SilentDoorbell
 from app.jobs.orm import Job
 from app.jobs.queue import ClaimLost
-from app.jobs.schemas import JobOut, TrainRequest
+from app.jobs.schemas import TrainRequest
 from app.jobs.states import JobKind, JobState
+from app.jobs.views import JobOut
 from app.vision.config import TrainConfig
 from app.vision.weights import WeightStore
 from tests.factories import (

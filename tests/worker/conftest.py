@@ -27,21 +27,21 @@ class Site:
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
         self.workspace: Workspace = stage.workspace()
-        self._workers: list[Worker] = []
+        self.workers: list[Worker] = []
         stage.dataset(self.workspace, "pets")
 
     def start(self) -> Worker:
         worker = Worker(self.stage.settings, self.stage.settings.poll_seconds)
         worker.start()
-        self._workers.append(worker)
+        self.workers.append(worker)
         return worker
 
     def stop(self, worker: Worker) -> None:
         worker.stop()
-        self._workers.remove(worker)
+        self.workers.remove(worker)
 
     def close(self) -> None:
-        for worker in list(self._workers):
+        for worker in list(self.workers):
             self.stop(worker)
         self.stage.database.close()
 
@@ -53,9 +53,9 @@ class Site:
         same = {"train": "all", "augmentation": "none", "epochs": LONG, "batch_size": 8, "seed": 5}
         return self.train(**same | fields)
 
-    def train_for_ever(self) -> UUID:
+    def train_for_ever(self, **fields: Any) -> UUID:
         """A training that no test waits for to end: very many quick epochs."""
-        return self.train(epochs=10_000, head={"hidden": [1024, 1024]})
+        return self.train(epochs=10_000, head={"hidden": [1024, 1024]}, **fields)
 
     def job(self, job_id: UUID) -> Job:
         with self.stage.database.reading() as session:

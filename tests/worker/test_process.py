@@ -128,6 +128,119 @@ def test_kill_ends_the_whole_group(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     wait_for(lambda: group_is_gone(child.pid))
 
 
+RUNAWAYS = {
+    "ignores TERM in a session of its own": "os.setsid(); rest()",
+    "has lost its parent": "os.setsid()\nif os.fork() == 0: os.setsid(); rest()",
+    "has dropped its environment": "os.setsid(); os.execve(sys.executable, [sys.executable, '-c', REST], {})",
+}
+REST = (
+    "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
+    "open({pids!r}, 'a').write(f'{os.getpid()}\\n'); time.sleep(600)"
+)
+
+
+def run_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let every child start one of each kind of process that is hard to end; gives the file of their ids."""
+    pids = tmp_path / "pids"
+    pids.touch()
+    rest = REST.replace("{pids!r}", repr(str(pids)))
+    code = "import os, signal, subprocess\n"
+    for program in RUNAWAYS.values():
+        program = f"import os, sys\nREST = {rest!r}\ndef rest(): exec(REST)\n{program}\n"
+        code += f"subprocess.Popen([sys.executable, '-c', {program!r}])\n"
+    # The child itself is stuck where no Python code runs and no signal but KILL helps.
+    inject(tmp_path, monkeypatch, code)
+    return pids
+
+
+def runaways(pids: Path) -> list[int]:
+    found: list[int] = wait_for(lambda: len(lines := pids.read_text().split()) == len(RUNAWAYS) and lines)
+    return [int(pid) for pid in found]
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except OSError:
+        return True
+
+
+def test_kill_ends_what_has_run_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pids = run_away(tmp_path, monkeypatch)
+    bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    child = Child(JobKind.ingest)
+    try:
+        started = runaways(pids)
+        assert not any(is_gone(pid) or os.getsid(pid) == child.pid for pid in started)
+    finally:
+        child.kill(grace_seconds=0.2)
+    try:
+        assert all(is_gone(pid) for pid in started)
+        assert bystander.poll() is None
+    finally:
+        bystander.kill()
+        bystander.wait()
+
+
+STUCK = """
+import sys, time
+from app.jobs.states import JobKind
+from worker.process import Child
+from worker.reaper import Reaper
+reaper = Reaper()
+child = Child(JobKind.ingest)
+assert child.receive(60)["kind"] == "ready"
+child.start({'spec': {}, 'manifest_sha256': None, 'checkpoints': [], 'scratch': ''})
+assert child.receive(60)["kind"] == "progress"
+print(child.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_killed_worker_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even a child that is stuck in a C call with the interpreter's lock, and cannot see that its pipe closed."""
+    pids = run_away(tmp_path, monkeypatch)
+    site = tmp_path / "injected" / "sitecustomize.py"
+    site.write_text(
+        site.read_text() + "    import ctypes, worker.ingesting\n"
+        "    def ingest(work, parent, settings):\n"
+        "        parent.progress('reading', 0.0, None)\n"
+        "        while True: ctypes.PyDLL(None).sleep(600)\n"
+        "    worker.ingesting.ingest = ingest\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", STUCK], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    with parent.stdout:
+        pid = int(parent.stdout.readline())
+        started = runaways(pids)
+        parent.kill()
+        parent.wait()
+        wait_for(lambda: all(is_gone(one) for one in (pid, *started)))
+
+
+def test_a_child_that_is_stuck_in_a_c_call_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inject(
+        tmp_path,
+        monkeypatch,
+        "import ctypes, worker.ingesting\n"
+        "def ingest(work, parent, settings):\n"
+        "    parent.progress('reading', 0.0, None)\n"
+        "    while True: ctypes.PyDLL(None).sleep(600)\n"
+        "worker.ingesting.ingest = ingest\n",
+    )
+    child = Child(JobKind.ingest)
+    try:
+        child.start(work(tmp_path, "0" * 64))
+        while (message := child.receive(PATIENCE)) is None or message["kind"] != "progress":
+            pass
+        child.request_stop()
+        assert child.receive(1.0) is None
+        assert child.alive()
+    finally:
+        child.kill(grace_seconds=0.2)
+    assert not child.alive()
+
+
 def test_killing_twice_is_no_error(child: Child) -> None:
     child.kill()
     child.kill()
@@ -212,6 +325,7 @@ def test_a_child_is_told_no_secret_of_the_service(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("GRAFT_STORAGE_URL", "file:///kept")
     child = Child(JobKind.ingest)
     try:
+        assert child.receive(PATIENCE) is not None
         environment = Path(f"/proc/{child.pid}/environ").read_bytes().split(b"\0")
     finally:
         child.kill()

@@ -14,7 +14,7 @@ from app.core.settings import Settings
 from app.datasets import service as datasets
 from app.jobs import queue
 from app.jobs import service as jobs
-from app.jobs.orm import Job
+from app.jobs.orm import EpochMetrics, Job, JobEvent
 from app.jobs.states import JobState
 from app.registry import service as registry
 from app.registry.orm import Model
@@ -64,12 +64,12 @@ def test_only_blobs_that_nothing_refers_to_are_freed(database: Database, store: 
         held = claimed(session)
         model = registry.record(session, queue.locked(session, held), Blob(sha("artefact"), 1), TRAINED)
         queue.succeed(session, ended, {})
-        session.execute(update(Job).values(created_at=DatabaseTime(-2 * OLD)))
+        session.execute(update(Job).where(Job.started_at.is_not(None)).values(started_at=DatabaseTime(-2 * OLD)))
         assert job.state is JobState.running
     # The running job is older than every blob here, so it protects them all.
     assert sweep.free_blobs(database, store, GRACE) == 0
     with database.writing() as session:
-        session.execute(update(Job).values(created_at=DatabaseTime()))
+        session.execute(update(Job).where(Job.started_at.is_not(None)).values(started_at=DatabaseTime()))
     assert sweep.free_blobs(database, store, GRACE) == 2
     assert kept(store) == {sha(content) for content in needed}
 
@@ -99,24 +99,26 @@ def test_a_blob_put_again_is_young_again(database: Database, store: FilesystemSt
     assert kept(store) == {sha("again")}
 
 
-@pytest.mark.parametrize("state", ["queued", "running", "cancelling"])
-def test_what_was_put_since_the_oldest_unfinished_job_is_let_be(
+@pytest.mark.parametrize("state", ["queued again", "running", "cancelling"])
+def test_what_was_put_since_the_oldest_unfinished_job_first_ran_is_let_be(
     database: Database, store: FilesystemStore, state: str
 ) -> None:
     with database.writing() as session:
         job = training(session)
-        held = claimed(session) if state != "queued" else None
+        held = claimed(session)
+        if state == "queued again":
+            queue.release(session, held)
         if state == "cancelling":
             jobs.cancel(session, job.workspace_id, job.id)
-        session.execute(update(Job).values(created_at=DatabaseTime(-5 * OLD)))
+        session.execute(update(Job).values(started_at=DatabaseTime(-5 * OLD)))
     put(store, "before the job", 6 * OLD)
     put(store, "made by the job", 4 * OLD)
     assert sweep.free_blobs(database, store, GRACE) == 1
     assert kept(store) == {sha("made by the job")}
     with database.writing() as session:
-        if held is not None and state == "cancelling":
+        if state == "cancelling":
             queue.cancelled(session, held)
-        elif held is not None:
+        elif state == "running":
             queue.fail(session, held, {"reason": "internal", "detail": "", "hint": None})
         else:
             jobs.cancel(session, job.workspace_id, job.id)
@@ -133,6 +135,34 @@ def test_what_a_dead_writer_left_is_discarded_after_the_grace(database: Database
         age(folder / name, seconds)
     sweep.free_blobs(database, store, GRACE)
     assert [path.name for path in folder.iterdir()] == ["young"]
+
+
+def test_jobs_that_ended_long_ago_are_forgotten_and_what_they_made_stays(
+    database: Database, store: FilesystemStore
+) -> None:
+    day = 86_400.0
+    put(store, "artefact")
+    with database.writing() as session:
+        ended, fresh, waiting = (training(session) for _ in range(3))
+        for job, age in ((ended, -91 * day), (fresh, -89 * day)):
+            held = claimed(session)
+            queue.record_epoch(session, held, {"epoch": 1})
+            queue.record_checkpoint(session, held, Blob(sha("checkpoint"), 1), 1, 1)
+            if job is ended:
+                made = registry.record(session, job, Blob(sha("artefact"), 1), TRAINED).id
+            queue.succeed(session, job, {})
+            session.execute(update(Job).where(Job.id == job.id).values(finished_at=DatabaseTime(age)))
+        session.execute(update(Job).where(Job.id == waiting.id).values(created_at=DatabaseTime(-200 * day)))
+    assert sweep.forget_jobs(database, 0) == 0
+    assert sweep.forget_jobs(database, 90) == 1
+    assert sweep.forget_jobs(database, 90) == 0
+    with database.reading() as session:
+        assert set(session.scalars(select(Job.id))) == {fresh.id, waiting.id}
+        for table in (JobEvent, EpochMetrics):
+            assert set(session.scalars(select(table.job_id))) <= {fresh.id, waiting.id}
+        assert registry.get(session, ended.workspace_id, made).job_id == ended.id
+    sweep.free_blobs(database, store, GRACE)
+    assert kept(store) == {sha("artefact")}
 
 
 # Scratch

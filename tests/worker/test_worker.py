@@ -12,8 +12,10 @@ import pytest
 from sqlalchemy import update
 
 from app.jobs import service as jobs
+from app.jobs import workers
 from app.jobs.orm import Checkpoint, EpochMetrics, Job, JobEvent
 from app.jobs.states import JobState
+from app.jobs.views import WorkerOut
 from app.registry.orm import Model
 from tests.worker.conftest import LONG, Site, artefact, children, group_is_gone, wait_for
 from tests.worker.test_process import inject
@@ -77,8 +79,9 @@ def test_a_job_that_is_killed_each_time_fails_and_the_next_one_runs(site: Site) 
     job = site.until(job_id, JobState.failed)
     assert job.attempt == job.max_attempts == 2
     assert job.failure is not None
-    assert job.failure["reason"] == "out_of_memory"
-    assert "batch_size" in job.failure["hint"]
+    assert job.failure["reason"] == "killed"  # by the test, and not by the kernel
+    assert "SIGKILL" in job.failure["detail"]
+    assert job.failure["hint"]
     assert job.result is None
     site.until(following, JobState.succeeded)
     assert models(site) == 1
@@ -129,6 +132,23 @@ def test_a_stopped_worker_gives_its_job_back_and_the_next_goes_on(site: Site, un
     assert {epoch: after[epoch] for epoch in done} == {epoch: before[epoch] for epoch in done}
     assert site.rows(Checkpoint, job_id) == []
     wait_for(lambda: site.scratch() == [])
+
+
+def test_a_worker_is_registered_while_it_lives(site: Site) -> None:
+    def listed() -> list[WorkerOut]:
+        with site.stage.database.reading() as session:
+            return list(workers.list_workers(session, site.workspace.id, limit=9, cursor=None).items)
+
+    worker = site.start()
+    (seen,) = wait_for(listed)
+    assert (seen.state, seen.train_slots, seen.name) == ("alive", 1, f"{seen.host}:{os.getpid()}")
+    assert seen.devices[0].memory_total
+    job_id = site.train_for_ever()
+    site.until_training(job_id)
+    assert [one.jobs for one in listed()] == [[job_id]]
+    assert site.job(job_id).worker == seen.name
+    site.stop(worker)
+    assert listed() == []
 
 
 def test_a_stopped_worker_leaves_no_process(site: Site) -> None:
@@ -188,6 +208,26 @@ def test_an_upload_that_cannot_be_read_fails_for_its_data_and_not_for_us(site: S
     assert job.failure is not None
     assert job.failure["reason"] == "invalid_data"
     assert job.attempt == 1
+    wait_for(lambda: site.scratch() == [])
+
+
+def test_a_job_is_ended_at_its_deadline_with_its_processes(site: Site) -> None:
+    site.start()
+    job_id = site.train_for_ever(max_seconds=3600)
+    site.until_training(job_id)
+    child = only_child()
+    site.stop(site.workers[0])
+    with site.stage.database.writing() as session:
+        job = session.get_one(Job, job_id)
+        assert 0 < job.ran_seconds < 3600
+        job.ran_seconds = 3599.0  # as if it had run for that long
+    assert group_is_gone(child)
+    site.start()
+    job = site.until(job_id, JobState.failed)
+    assert job.failure is not None
+    assert (job.failure["reason"], job.attempt) == ("deadline", 1)
+    assert job.ran_seconds >= 3600
+    assert children("train", os.getpid()) != [child]
     wait_for(lambda: site.scratch() == [])
 
 

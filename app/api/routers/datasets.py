@@ -84,7 +84,7 @@ class UploadOptions(SplitOptions):
     "",
     status_code=202,
     response_model=DatasetOut,
-    responses=problems(409, 413, 415, 422),
+    responses=problems(409, 413, 415, 422, 429),
     openapi_extra=_UPLOAD_BODY,
     summary="Upload a dataset",
 )
@@ -129,7 +129,8 @@ def _accept(
         def create() -> JSONResponse:
             dataset = datasets.create(session, writer.workspace_id, name, upload)
             split = SplitOptions.model_validate(options.model_dump(exclude={"name"}))
-            jobs.submit_ingestion(session, services.doorbell, dataset, split, services.settings.max_attempts)
+            limits = services.settings.max_attempts, services.settings.max_queued_jobs
+            jobs.submit_ingestion(session, services.doorbell, dataset, split, *limits)
             (view,) = dataset_views(session, [dataset])
             location = {"Location": f"/v1/datasets/{dataset.id}"}
             return JSONResponse(view.model_dump(mode="json"), status_code=202, headers=location)

@@ -12,14 +12,15 @@ from starlette.concurrency import run_in_threadpool
 
 from app.api.deps import Cursor, IdempotencyKey, Limit, Reader, ReadSession, ServicesDep, Wait, Writer, WriteSession
 from app.api.idempotency import answer_once, fingerprint
-from app.api.views import ListOut, problems
+from app.api.views import ListOut, job_view, job_views, problems
 from app.api.waiting import until
 from app.core.errors import Unavailable
 from app.jobs import events
 from app.jobs import service as jobs
 from app.jobs.orm import JobEvent
-from app.jobs.schemas import EpochOut, JobOut, TrainRequest
+from app.jobs.schemas import TrainRequest
 from app.jobs.states import TERMINAL, JobKind, JobState
+from app.jobs.views import EpochOut, JobOut
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -27,7 +28,9 @@ _LOOK_EVERY = 0.3  # seconds between looks for new events
 _LOOK_AGAIN_AFTER = 2.0  # seconds, where the database did not answer
 
 
-@router.post("", status_code=202, response_model=JobOut, responses=problems(400, 409, 422), summary="Train a model")
+@router.post(
+    "", status_code=202, response_model=JobOut, responses=problems(400, 409, 422, 429), summary="Train a model"
+)
 def create_job(body: TrainRequest, writer: Writer, services: ServicesDep, key: IdempotencyKey = None) -> Any:
     """Only `dataset` is required. `GET /v1/jobs/{id}?wait=60` waits for the end, `/events` streams it; the finished
     job's `result.model_id` is the model."""
@@ -35,10 +38,9 @@ def create_job(body: TrainRequest, writer: Writer, services: ServicesDep, key: I
     with services.database.writing() as session:
 
         def create() -> JSONResponse:
-            job = jobs.submit_training(
-                session, services.doorbell, writer.workspace_id, body, config, services.settings.max_attempts
-            )
-            view = JobOut.model_validate(job).model_dump(mode="json")
+            limits = services.settings.max_attempts, services.settings.max_queued_jobs
+            job = jobs.submit_training(session, services.doorbell, writer.workspace_id, body, config, *limits)
+            view = job_view(session, job, services.settings).model_dump(mode="json")
             return JSONResponse(view, status_code=202, headers={"Location": f"/v1/jobs/{job.id}"})
 
         request_sha256 = fingerprint("POST /v1/jobs", body.model_dump())
@@ -49,6 +51,7 @@ def create_job(body: TrainRequest, writer: Writer, services: ServicesDep, key: I
 def list_jobs(
     reader: Reader,
     session: ReadSession,
+    services: ServicesDep,
     limit: Limit = 50,
     cursor: Cursor = None,
     kind: Annotated[JobKind | None, Query(description="`ingest` jobs read uploads.")] = JobKind.train,
@@ -58,7 +61,7 @@ def list_jobs(
     page = jobs.list_jobs(
         session, reader.workspace_id, kind=kind, state=state, dataset_id=dataset_id, limit=limit, cursor=cursor
     )
-    return ListOut(items=[JobOut.model_validate(job) for job in page.items], next_cursor=page.next_cursor)
+    return ListOut(items=job_views(session, page.items, services.settings), next_cursor=page.next_cursor)
 
 
 @router.get("/{job_id}", responses=problems(404, 422), summary="Look at a job")
@@ -67,7 +70,7 @@ async def get_job(job_id: UUID, reader: Reader, services: ServicesDep, wait: Wai
 
     def look() -> JobOut:
         with services.database.reading() as session:
-            return JobOut.model_validate(jobs.get(session, reader.workspace_id, job_id))
+            return job_view(session, jobs.get(session, reader.workspace_id, job_id), services.settings)
 
     return await until(look, lambda job: job.state in TERMINAL, wait)
 

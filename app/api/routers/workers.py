@@ -1,0 +1,17 @@
+"""Workers: who computes, on what, and who of them is lost."""
+
+from fastapi import APIRouter
+
+from app.api.deps import Cursor, Limit, Reader, ReadSession
+from app.api.views import ListOut, problems
+from app.jobs import workers
+from app.jobs.views import WorkerOut
+
+router = APIRouter(prefix="/v1/workers", tags=["workers"])
+
+
+@router.get("", responses=problems(422), summary="List workers")
+def list_workers(reader: Reader, session: ReadSession, limit: Limit = 50, cursor: Cursor = None) -> ListOut[WorkerOut]:
+    """Workers serve every workspace. One that stopped in good order is not listed; a lost one is, for a day."""
+    page = workers.list_workers(session, reader.workspace_id, limit=limit, cursor=cursor)
+    return ListOut(items=list(page.items), next_cursor=page.next_cursor)

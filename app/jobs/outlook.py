@@ -1,0 +1,106 @@
+"""What a queued job waits for: its place in the queue, and how long it will be by an honest estimate."""
+
+import heapq
+import math
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import or_, select
+from sqlalchemy.orm import Session
+
+from app.core.clock import DatabaseTime
+from app.jobs import workers
+from app.jobs.orm import Job
+from app.jobs.queue import TURN
+from app.jobs.states import HELD, JobKind, JobState
+from app.jobs.views import WaitingFor
+
+_RECENT = 100  # ended jobs of a kind among which comparable ones are looked for
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """`place` counts from 1, among the jobs that may run now. `seconds` is None where nobody can know."""
+
+    waiting_for: WaitingFor
+    place: int | None = None
+    seconds: float | None = None
+
+
+def outlooks(session: Session, kind: JobKind, max_running: int) -> dict[UUID, Outlook]:
+    """The outlook of every queued job of that kind. `max_running` is how many a workspace may run at once."""
+    running = session.execute(select(Job.workspace_id, Job.eta_seconds).where(Job.kind == kind, Job.state.in_(HELD)))
+    etas: list[float | None] = []
+    room: Counter[UUID] = Counter()
+    for workspace_id, eta in running:
+        etas.append(eta)
+        room[workspace_id] -= 1
+    slots, blocked = workers.free_for_work(session, kind)
+    without_slots: WaitingFor = "storage" if blocked else "worker"
+
+    found: dict[UUID, Outlook] = {}
+    line: list[Any] = []
+    for job in _queued(session, kind):
+        if not job.due:
+            found[job.id] = Outlook("run_after")
+        elif room[job.workspace_id] + max_running <= 0:
+            found[job.id] = Outlook("workspace_limit")
+        else:
+            room[job.workspace_id] -= 1
+            line.append(job)
+    waits = _simulate([_likeness(job) for job in line], etas, slots, _durations(session, kind) if line else {})
+    for place, (job, seconds) in enumerate(zip(line, waits, strict=True), start=1):
+        found[job.id] = Outlook("slot", place, seconds) if slots else Outlook(without_slots, place)
+    return found
+
+
+def _queued(session: Session, kind: JobKind) -> Iterable[Any]:
+    due = or_(Job.run_after.is_(None), Job.run_after <= DatabaseTime()).label("due")
+    query = select(Job.id, Job.workspace_id, due, *_LIKENESS).where(Job.kind == kind, Job.state == JobState.queued)
+    return session.execute(query.order_by(*TURN))
+
+
+# Jobs that agree in these take about as long.
+_LIKENESS = (
+    Job.dataset_id,
+    Job.spec["backbone"].as_string().label("backbone"),
+    Job.spec["train"].as_string().label("train"),
+)
+
+
+def _likeness(row: Any) -> tuple[Any, ...]:
+    return row.dataset_id, row.backbone, row.train
+
+
+def _durations(session: Session, kind: JobKind) -> dict[tuple[Any, ...], float]:
+    """The median running time, in seconds, of like jobs among those that ended well of late."""
+    query = select(Job.ran_seconds, *_LIKENESS).where(Job.kind == kind, Job.state == JobState.succeeded)
+    taken: dict[tuple[Any, ...], list[float]] = {}
+    for row in session.execute(query.order_by(Job.id.desc()).limit(_RECENT)):
+        taken.setdefault(_likeness(row), []).append(row.ran_seconds)
+    return {likeness: statistics.median(seconds) for likeness, seconds in taken.items()}
+
+
+def _simulate(
+    line: Sequence[tuple[Any, ...]],
+    etas: Sequence[float | None],
+    slots: int,
+    durations: dict[tuple[Any, ...], float],
+) -> list[float | None]:
+    """Seconds until each job of the line starts: each goes to the slot that is free first."""
+    if not slots:
+        return [None] * len(line)
+    unknown = math.inf
+    busy = [unknown if eta is None else eta for eta in etas]
+    free_at = sorted([*busy, *[0.0] * (slots - len(busy))])[-slots:]
+    heapq.heapify(free_at)
+    waits: list[float | None] = []
+    for likeness in line:
+        start = heapq.heappop(free_at)
+        waits.append(None if start == unknown else round(start, 1))
+        heapq.heappush(free_at, start + durations.get(likeness, unknown))
+    return waits

@@ -1,0 +1,95 @@
+"""What the API says of jobs, their epochs, and the workers that run them."""
+
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.datasets.schemas import Failure
+from app.jobs.states import JobKind, JobState
+
+WaitingFor = Literal["worker", "storage", "slot", "run_after", "workspace_limit"]
+
+
+class JobOut(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+    id: UUID
+    kind: JobKind
+    state: JobState
+    dataset_id: UUID
+    dataset_version_id: UUID | None
+    spec: dict[str, Any] = Field(description="What is done, with every default filled in.")
+    phase: str | None = Field(description="What the worker is at: starting, packing, features, training, …")
+    progress: float = Field(description="0 to 1; within an attempt it never goes back.")
+    eta_seconds: float | None
+    attempt: int
+    max_attempts: int
+    priority: int
+    run_after: datetime | None
+    max_seconds: float | None
+    waiting_for: WaitingFor | None = Field(
+        default=None,
+        description="Of a queued job: `slot` (others run), `worker` (none is alive), `storage` (workers have no room, "
+        "see GET /v1/workers), `run_after` (its time is to come), `workspace_limit` (its workspace runs all it may).",
+    )
+    queue_position: int | None = Field(default=None, description="1: the next one to run.")
+    wait_seconds: float | None = Field(
+        default=None,
+        description="An estimate until it starts, from what runs, what is ahead and how long comparable jobs took; "
+        "null where one of them is unknown.",
+    )
+    worker: str | None
+    result: dict[str, Any] | None = Field(
+        description="Set exactly when the job succeeded; a training's names `model_id`."
+    )
+    setback: Failure | None = Field(
+        description="Why an earlier attempt broke off; the job went on by itself.",
+    )
+    failure: Failure | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None = Field(description="Set exactly when the state is terminal.")
+
+
+class EpochOut(BaseModel):
+    """Losses and metrics of one epoch. Losses are mean cross-entropy in nats; the others are 0 to 1."""
+
+    model_config = ConfigDict(extra="allow")
+
+    epoch: int
+    epochs: int
+    train_loss: float
+    train_accuracy: float
+    val_loss: float
+    val_accuracy: float
+    val_macro_f1: float
+    learning_rate: float
+    images_per_s: float
+    duration_s: float
+
+
+class DeviceOut(BaseModel):
+    """What trainings compute on: a GPU, or the processor with the machine's memory."""
+
+    name: str
+    memory_total: int | None = Field(description="Bytes.")
+    memory_free: int | None = Field(description="Bytes, at the last heartbeat.")
+
+
+class WorkerOut(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+    id: UUID
+    name: str = Field(description="Host and process id; a job's `worker` names it.")
+    host: str
+    version: str
+    state: Literal["alive", "lost"] = Field(description="`lost`: no heartbeat for as long as a lease.")
+    devices: list[DeviceOut]
+    train_slots: int = Field(description="Trainings it runs at once. Every worker reads one upload beside them.")
+    running: int = Field(description="Jobs it runs now, of all workspaces.")
+    jobs: list[UUID] = Field(description="Those of them that are this workspace's.")
+    problem: Failure | None = Field(description="Why it takes no job at present.")
+    started_at: datetime
+    heartbeat_at: datetime

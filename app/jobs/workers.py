@@ -1,0 +1,98 @@
+"""The registry of workers: each writes itself down and keeps its row alive; callers see who there is."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.orm import Session
+
+from app.core.clock import DatabaseTime
+from app.core.paging import Page, paginate
+from app.jobs.orm import Job, RegisteredWorker
+from app.jobs.states import HELD, JobKind
+from app.jobs.views import WorkerOut
+
+_REMEMBERED = 86_400.0  # seconds for which a lost worker is listed
+
+
+def register(
+    session: Session,
+    *,
+    name: str,
+    host: str,
+    version: str,
+    devices: Sequence[dict[str, Any]],
+    train_slots: int,
+    lost_after: float,
+) -> UUID:
+    """Write down a worker that starts. One of the same name is a former life of it, and goes."""
+    session.execute(delete(RegisteredWorker).where(RegisteredWorker.name == name))
+    row = RegisteredWorker(name=name, host=host, version=version, devices=list(devices), train_slots=train_slots)
+    row.expires_at = DatabaseTime(lost_after)
+    session.add(row)
+    session.flush()
+    return row.id
+
+
+def beat(
+    session: Session,
+    worker_id: UUID,
+    *,
+    devices: Sequence[dict[str, Any]],
+    problem: dict[str, Any] | None,
+    lost_after: float,
+) -> bool:
+    """Keep the row alive for another `lost_after` seconds. False if it is gone: the worker registers again."""
+    found = session.execute(
+        update(RegisteredWorker)
+        .where(RegisteredWorker.id == worker_id)
+        .values(
+            devices=list(devices),
+            problem=problem,
+            heartbeat_at=DatabaseTime(),
+            expires_at=DatabaseTime(lost_after),
+        )
+        .returning(RegisteredWorker.id)
+    )
+    return found.scalar() is not None
+
+
+def leave(session: Session, worker_id: UUID) -> None:
+    """Strike out a worker that stops in good order."""
+    session.execute(delete(RegisteredWorker).where(RegisteredWorker.id == worker_id))
+
+
+def forget_lost(session: Session) -> None:
+    """Strike out workers that have been lost for a day."""
+    session.execute(delete(RegisteredWorker).where(RegisteredWorker.expires_at < DatabaseTime(-_REMEMBERED)))
+
+
+def list_workers(session: Session, workspace_id: UUID, *, limit: int, cursor: str | None) -> Page[WorkerOut]:
+    """Every worker, the youngest first. Workers serve all workspaces; of their jobs only the caller's are named."""
+    page = paginate(session, select(RegisteredWorker), RegisteredWorker.id, limit=limit, cursor=cursor)
+    now = session.execute(select(DatabaseTime())).scalar_one()
+    names = [row.name for row in page.items]
+    held = select(Job.worker, Job.id, Job.workspace_id).where(Job.state.in_(HELD), Job.worker.in_(names))
+    running: dict[str, list[Any]] = {}
+    for job in session.execute(held.order_by(Job.id)):
+        running.setdefault(job.worker, []).append(job)
+    return Page([_view(row, running.get(row.name, []), workspace_id, now) for row in page.items], page.next_cursor)
+
+
+def _view(row: RegisteredWorker, held: Sequence[Any], workspace_id: UUID, now: Any) -> WorkerOut:
+    facts = {column.key: getattr(row, column.key) for column in RegisteredWorker.__table__.columns}
+    return WorkerOut(
+        **facts,
+        state="alive" if row.expires_at > now else "lost",
+        running=len(held),
+        jobs=[job.id for job in held if job.workspace_id == workspace_id],
+    )
+
+
+def free_for_work(session: Session, kind: JobKind) -> tuple[int, bool]:
+    """How many slots for that kind of job living workers offer, and whether a worker with a problem offers none."""
+    alive = session.scalars(select(RegisteredWorker).where(RegisteredWorker.expires_at > DatabaseTime())).all()
+    able = [row for row in alive if row.problem is None]
+    slots = sum(row.train_slots if kind is JobKind.train else 1 for row in able)
+    return slots, len(able) < len(alive)

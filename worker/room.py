@@ -1,0 +1,73 @@
+"""Whether a job has somewhere to write: room on this machine's disks, and a blob store that takes blobs."""
+
+import shutil
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from app.core.errors import StorageFull, Unavailable
+from app.core.settings import Settings
+from app.jobs.states import FailureReason
+from app.storage import BlobStore, FilesystemStore
+from app.storage.disk import disk_errors_explained, staged_file
+
+_LOOK_EVERY = 2.0  # seconds between looks while something is wrong
+
+
+class Room:
+    """Looked at before each job. A worker that has none says so in the registry, and its jobs wait."""
+
+    def __init__(self, settings: Settings, store: BlobStore) -> None:
+        self._settings = settings
+        self._store = store
+        self._problem: dict[str, Any] | None = None
+        self._looked = -_LOOK_EVERY
+        self._lock = threading.Lock()
+
+    def problem(self) -> dict[str, Any] | None:
+        """What was wrong at the last look, which is taken again while something is."""
+        return None if self._problem is None else self.look()
+
+    def look(self) -> dict[str, Any] | None:
+        """What is wrong now, as a failure's reason, detail and hint; None: there is room."""
+        with self._lock:
+            if self._problem is None or time.monotonic() - self._looked >= _LOOK_EVERY:
+                self._looked = time.monotonic()
+                self._problem = self._find_problem()
+            return self._problem
+
+    def _find_problem(self) -> dict[str, Any] | None:
+        try:
+            self._check_folder(self._settings.scratch)
+            self._store.check()
+            if isinstance(self._store, FilesystemStore):
+                self._check_free(self._store.root)
+        except Unavailable as error:
+            return storage_failure(error)
+        return None
+
+    def _check_folder(self, folder: Path) -> None:
+        with disk_errors_explained(folder), staged_file(folder):
+            pass
+        self._check_free(folder)
+
+    def _check_free(self, folder: Path) -> None:
+        with disk_errors_explained(folder):
+            free = shutil.disk_usage(folder).free
+        floor = self._settings.min_free_bytes
+        if free < floor:
+            raise StorageFull(
+                f"The folder {folder} has {free // 2**20} MiB free, below the floor of {floor // 2**20} MiB "
+                "(GRAFT_MIN_FREE_BYTES)."
+            )
+
+
+def storage_failure(error: Unavailable) -> dict[str, Any]:
+    """The failure of a job that could not keep something."""
+    full = isinstance(error, StorageFull)
+    return {
+        "reason": FailureReason.storage_full if full else FailureReason.storage_unavailable,
+        "detail": error.detail,
+        "hint": "Free some space, or give that disk more." if full else "Mend that place, or what leads to it.",
+    }
