@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv
 
-.PHONY: help demo up test chaos kill-points check format lint types lock clean
+.PHONY: help demo up test chaos kill-points fuzz check format lint types lock clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -47,6 +47,9 @@ chaos: $(VENV)/dev.stamp ## Break a working service: MODE=embedded or team, SECO
 
 kill-points: $(VENV)/dev.stamp ## Kill a training at each of its steps
 	GRAFT_TEST_EVERY_STEP=1 $(BIN)/python -m pytest tests/worker/test_kill_points.py
+
+fuzz: $(VENV)/dev.stamp ## Give archives and images 100,000 broken inputs; some minutes
+	GRAFT_TEST_FUZZ=50000 $(BIN)/python -m pytest tests/datasets/test_fuzz.py
 
 check: format lint types test ## What CI does, after formatting
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -13,6 +14,7 @@ from app.core.ids import new_id
 from app.core.settings import Settings
 from app.datasets import service as datasets
 from app.datasets.ingestion import ingest
+from app.datasets.intake import take_in
 from app.datasets.limits import archive_limits, intake_limits
 from app.datasets.schemas import SplitOptions
 from app.jobs import queue
@@ -88,7 +90,7 @@ class Stage:
                 test_fraction=0.0,
                 seed=0,
                 archive_limits=archive_limits(self.settings),
-                intake_limits=intake_limits(self.settings),
+                take_in=partial(take_in, limits=intake_limits(self.settings)),
                 progress=lambda _: None,
             )
             with self.database.writing() as session:

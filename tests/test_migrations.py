@@ -145,3 +145,26 @@ def test_processes_that_migrate_at_once_end_in_one_schema(empty: Database) -> No
         assert process.returncode == 0, errors
     with empty.engine.connect() as connection:
         assert differences(connection) == []
+
+
+def test_the_images_of_versions_that_were_there_before_are_known(empty: Database) -> None:
+    """Until 0007 a dataset had one version, of all its images."""
+    config = alembic_config()
+    one, two, then = "0" * 31 + "1", "0" * 31 + "2", "'2026-01-01 00:00:00+00:00'"
+    with empty.writing() as session:
+        connection = config.attributes["connection"] = session.connection()
+        command.upgrade(config, "0006")
+        for row in (
+            f"workspaces (id, name, created_at) VALUES ('{one}', 'w', {then})",
+            "datasets (id, workspace_id, name, state, created_at, upload) "
+            f"VALUES ('{one}', '{one}', 'pets', 'ready', {then}, '{{}}')",
+            "dataset_images (id, dataset_id, sha256, name, label, split, width, height, size) "
+            f"VALUES ('{one}', '{one}', 'aa', 'a', 'ants', 'train', 8, 8, 9), "
+            f"('{two}', '{one}', 'bb', 'b', 'bees', 'val', 8, 8, 9)",
+            "dataset_versions (id, dataset_id, number, manifest_sha256, classes, counts, created_at) "
+            f"VALUES ('{two}', '{one}', 1, 'cc', '[]', '{{}}', {then})",
+        ):
+            connection.exec_driver_sql(f"INSERT INTO {row}")
+        command.upgrade(config, "head")
+        found = connection.exec_driver_sql("SELECT version_id, sha256 FROM dataset_version_images ORDER BY sha256")
+        assert [(str(version).replace("-", ""), sha256) for version, sha256 in found] == [(two, "aa"), (two, "bb")]

@@ -1,5 +1,6 @@
 """A child's work on an ingestion job: read the archive, verify every image, freeze the result."""
 
+import os
 import resource
 from pathlib import Path
 from typing import Any
@@ -8,13 +9,16 @@ from app.core.errors import GraftError
 from app.core.settings import Settings
 from app.datasets.ingestion import UnusableUpload
 from app.datasets.ingestion import ingest as ingest_archive
+from app.datasets.intake_pool import IntakePool
 from app.datasets.limits import archive_limits, intake_limits
 from app.jobs.states import FailureReason
 from app.storage.configured import configured_store
 from worker.messages import Work
 from worker.parent import JobFailure, Parent, StopRequested
 
-_MEMORY_BYTES = 8 * 2**30  # of address space: an image that wants more ends as a rejected image, not as a dead machine
+_MEMORY_BYTES = (
+    8 * 2**30
+)  # of address space, for labels and the archive's directory; images are read in processes of their own
 _NAMED = 5  # problems that a failure spells out; every class of a large upload may have one
 
 
@@ -30,17 +34,20 @@ def ingest(work: Work, parent: Parent, settings: Settings) -> dict[str, Any]:
             raise StopRequested
         parent.progress("reading", fraction, None)
 
+    processes = len(os.sched_getaffinity(0))
     try:
-        return ingest_archive(
-            archive,
-            store,
-            val_fraction=spec["val_fraction"],
-            test_fraction=spec["test_fraction"],
-            seed=spec["seed"],
-            archive_limits=archive_limits(settings),
-            intake_limits=intake_limits(settings),
-            progress=progress,
-        ).to_dict()
+        with IntakePool(intake_limits(settings), processes) as pool:
+            return ingest_archive(
+                archive,
+                store,
+                val_fraction=spec["val_fraction"],
+                test_fraction=spec["test_fraction"],
+                seed=spec["seed"],
+                archive_limits=archive_limits(settings),
+                take_in=pool.take_in,
+                threads=processes,
+                progress=progress,
+            ).to_dict()
     except UnusableUpload as unusable:
         named = [one.message for one in unusable.cause.errors[:_NAMED]]
         more = len(unusable.cause.errors) - len(named)

@@ -10,7 +10,18 @@ from app.api import docs, problems
 from app.api.body_limit import BodyLimit, Limit
 from app.api.deps import OPEN_ROUTES, Services, authenticate
 from app.api.request_id import RequestId
-from app.api.routers import backbones, datasets, health, jobs, keys, models, predict, workers
+from app.api.routers import (
+    backbones,
+    dataset_images,
+    dataset_versions,
+    datasets,
+    health,
+    jobs,
+    keys,
+    models,
+    predict,
+    workers,
+)
 from app.core.database import Database
 from app.core.logging import configure_logging
 from app.core.settings import Settings
@@ -66,6 +77,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(RequestId)  # added last, so it is the outermost
     docs.install(app, OPEN_ROUTES)
     app.include_router(datasets.router)
+    app.include_router(dataset_images.router)
+    app.include_router(dataset_versions.router)
     app.include_router(jobs.router)
     app.include_router(models.router)
     app.include_router(predict.router)

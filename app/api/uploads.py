@@ -88,7 +88,7 @@ async def receive_file(request: Request, folder: Path, max_bytes: int) -> AsyncI
         if sink.size == 0:
             detail = (
                 "The body is empty. Send a zip, tar, tar.gz or tar.zst: "
-                "curl -F file=@images.zip, or curl -X POST -T images.zip."
+                "curl -F file=@images.zip, or curl -T images.zip URL/v1/datasets/."
             )
             raise Invalid(detail, code="empty_upload", errors=[FieldError(PART, detail, "empty_upload")])
         with disk_errors_explained(folder):

@@ -37,6 +37,9 @@ class Client:
             kwargs["json"] = body
         return self._call("POST", path, params=_given(params or {}), **kwargs)
 
+    def patch(self, path: str, body: Any) -> Any:
+        return self._call("PATCH", path, json=body)
+
     def delete(self, path: str) -> Any:
         return self._call("DELETE", path)
 
@@ -54,10 +57,31 @@ class Client:
         return self._call("PUT", path, json=body)
 
     def predict(self, model: str, images: list[Path], **options: Any) -> Any:
+        return self.send_files(f"/v1/models/{quote(model, safe='@')}/predict", images, **options)
+
+    def send_files(self, path: str, files: list[Path], **params: Any) -> Any:
+        """Send files as the parts `file` of one form."""
         with ExitStack() as opened:
-            parts = [("file", (path.name, opened.enter_context(_open(path)))) for path in images]
-            path = f"/v1/models/{quote(model, safe='@')}/predict"
-            return self._call("POST", path, params=_given(options), files=parts)
+            parts = [("file", (file.name, opened.enter_context(_open(file)))) for file in files]
+            return self._call("POST", path, params=_given(params), files=parts)
+
+    def download(self, path: str, target: Path) -> None:
+        """Write an answer's body to the file `target`, which is whole or not there."""
+        partial = target.with_name(f"{target.name}.part")
+        try:
+            with self._http.stream("GET", path) as answer, partial.open("wb") as file:
+                if answer.is_error:
+                    answer.read()
+                    raise _refusal(answer)
+                for chunk in answer.iter_bytes():
+                    file.write(chunk)
+            partial.replace(target)
+        except httpx2.TransportError as error:
+            raise self._no_service(error) from None
+        except OSError as error:
+            raise CommandError(f"{target} cannot be written: {error.strerror}.") from None
+        finally:
+            partial.unlink(missing_ok=True)
 
     def events(self, job_id: str) -> Iterator[tuple[str, dict[str, Any]]]:
         """A job's events until it has ended; a broken connection is taken up where it broke."""

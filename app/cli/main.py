@@ -8,6 +8,7 @@ import typer
 
 from app.cli.dataset_commands import datasets
 from app.cli.errors import CommandError
+from app.cli.image_commands import images
 from app.cli.job_commands import jobs, train
 from app.cli.key_commands import keys
 from app.cli.model_commands import backbones, models, predict
@@ -110,5 +111,6 @@ app.command()(train)
 app.command()(predict)
 app.command()(backbones)
 app.command()(workers)
+datasets.add_typer(images)
 for name, group in (("datasets", datasets), ("jobs", jobs), ("models", models), ("keys", keys)):
     app.add_typer(group, name=name)

@@ -40,11 +40,14 @@ class Settings(BaseSettings):
 
     # Limits on what a caller may send.
     max_upload_bytes: int = Field(default=8 * 2**30, gt=0)
+    max_workspace_bytes: int = Field(default=512 * 2**30, gt=0)
     max_json_bytes: int = Field(default=2**20, gt=0)
     max_predict_bytes: int = Field(default=128 * 2**20, gt=0)
     max_predict_files: int = Field(default=64, gt=0)
     max_file_bytes: int = Field(default=64 * 2**20, gt=0)
     max_image_pixels: int = Field(default=64_000_000, gt=0)
+    max_batch_files: int = Field(default=1000, gt=0)
+    max_image_cpu_seconds: int = Field(default=20, gt=0)
     max_archive_entries: int = Field(default=200_000, gt=0)
     max_expanded_bytes: int = Field(default=64 * 2**30, gt=0)
     max_expansion_ratio: int = Field(default=200, gt=0)

@@ -9,8 +9,9 @@ from typing import Any
 
 from app.core.errors import GraftError, TooLarge
 from app.datasets.archive import ArchiveLimits, members
+from app.datasets.counts import by_split, count_labels
 from app.datasets.described import read_placements
-from app.datasets.intake import IntakeLimits, Note, RejectedImage, take_in
+from app.datasets.intake import Note, RejectedImage, StoredImage
 from app.datasets.layout import Layout, Placement, check_counts
 from app.datasets.manifest import ManifestItem, write_manifest
 from app.datasets.split import draw_split, fill_split
@@ -18,8 +19,9 @@ from app.storage import BlobStore
 from app.vision.folder_names import Split
 
 _LISTED = 1000  # findings kept a list; the counts are complete
-_THREADS = 2  # decoding and encoding release the interpreter's lock
-_AHEAD = 8  # files read before the oldest is done: bounds the memory
+_AHEAD = 4  # files a thread that are read before the oldest is done: bounds the memory
+
+TakeIn = Callable[[bytes, str], StoredImage]  # `intake.take_in` with its limits, or that of a pool of processes
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,7 @@ class _Kept:
     width: int
     height: int
     size: int
+    phash: str
 
 
 @dataclass(slots=True)
@@ -88,27 +91,26 @@ def ingest(
     test_fraction: float,
     seed: int,
     archive_limits: ArchiveLimits,
-    intake_limits: IntakeLimits,
+    take_in: TakeIn,
+    threads: int = 2,
     progress: Callable[[float], None],
 ) -> Ingested:
     """Read `archive` member by member, keep what is an image, split it, and freeze the result.
 
-    `progress` gets fractions from 0 to 1. Raises `UnusableUpload` when what is left cannot be trained on.
+    `take_in` is called from so many `threads` at once. `progress` gets fractions from 0 to 1. Raises
+    `UnusableUpload` when what is left cannot be trained on.
     """
     layout = read_placements(archive, archive_limits)
     report = Report(files=len(layout.placements) + len(layout.skipped))
     for skipped in layout.skipped:
         report.reject(skipped.name, skipped.code, skipped.reason, skipped.remedy)
 
-    kept = _take_in_all(archive, store, layout, archive_limits, intake_limits, report, progress)
+    kept = _take_in_all(archive, store, layout, archive_limits, take_in, threads, report, progress)
     kept = _without_duplicates(kept, report)
     report.accepted = len(kept)
 
     splits = _splits(kept, layout, val_fraction, test_fraction, seed)
-    counts: dict[str, dict[str, int]] = {}
-    for item in kept:
-        by_split = counts.setdefault(item.placement.label, {})
-        by_split[splits[item.sha256]] = by_split.get(splits[item.sha256], 0) + 1
+    counts = count_labels((item.placement.label, splits[item.sha256]) for item in kept)
     try:
         check_counts(counts)
     except GraftError as cause:
@@ -128,11 +130,12 @@ def ingest(
             "width": k.width,
             "height": k.height,
             "size": k.size,
+            "phash": k.phash,
             "extra": k.placement.metadata or None,
         }
         for k in kept
     ]
-    return Ingested(store.put_bytes(manifest).sha256, classes, _by_split(counts), images, report.as_dict())
+    return Ingested(store.put_bytes(manifest).sha256, classes, by_split(counts), images, report.as_dict())
 
 
 def _take_in_all(
@@ -140,16 +143,17 @@ def _take_in_all(
     store: BlobStore,
     layout: Layout,
     archive_limits: ArchiveLimits,
-    intake_limits: IntakeLimits,
+    take_in: TakeIn,
+    threads: int,
     report: Report,
     progress: Callable[[float], None],
 ) -> list[_Kept]:
     """Verify and store every placed file, in the archive's order whichever thread is faster."""
 
     def intake(name: str, data: bytes) -> tuple[_Kept, tuple[Note, ...]]:
-        image = take_in(data, name, intake_limits)
+        image = take_in(data, name)
         blob = store.put_bytes(image.data)
-        kept = _Kept(name, layout.placements[name], blob.sha256, image.width, image.height, blob.size)
+        kept = _Kept(name, layout.placements[name], blob.sha256, image.width, image.height, blob.size, image.phash)
         return kept, image.notes
 
     def results(pool: ThreadPoolExecutor) -> Iterator[tuple[str, Future[tuple[_Kept, tuple[Note, ...]]]]]:
@@ -166,12 +170,12 @@ def _take_in_all(
                 waiting.append((entry.name, refused))
             else:
                 waiting.append((entry.name, pool.submit(intake, entry.name, data)))
-            if len(waiting) >= _AHEAD:
+            if len(waiting) >= _AHEAD * threads:
                 yield waiting.popleft()
         yield from waiting
 
     kept: list[_Kept] = []
-    with ThreadPoolExecutor(_THREADS, thread_name_prefix="intake") as pool:
+    with ThreadPoolExecutor(threads, thread_name_prefix="intake") as pool:
         for done, (name, result) in enumerate(results(pool), start=1):
             try:
                 item, notes = result.result()
@@ -225,9 +229,3 @@ def _splits(
         return dict(draw_split(items, val_fraction=val_fraction, test_fraction=test_fraction, seed=seed))
     given = [(item.sha256, item.placement.label, item.placement.split or "train") for item in kept]
     return dict(fill_split(given, val_fraction=val_fraction, seed=seed))
-
-
-def _by_split(counts: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
-    """Counts by split and then class, for people to read; splits in the order train, val, test."""
-    order = [split for split in ("train", "val", "test") if any(split in by_split for by_split in counts.values())]
-    return {split: {label: counts[label].get(split, 0) for label in sorted(counts)} for split in order}

@@ -11,9 +11,12 @@ from typing import Literal, NoReturn, TypeVar
 
 from PIL import Image, UnidentifiedImageError
 
-from app.vision.pixels import UnsupportedPixels, to_rgb, upright
+from app.datasets.jpeg import TooManyScans, stripped
+from app.datasets.similarity import perceptual_hash
+from app.vision.pixels import UnsupportedPixels, is_upright, to_rgb, upright
 
 T = TypeVar("T")
+MediaType = Literal["image/jpeg", "image/png"]
 
 MIN_SIDE = 2  # px; handwritten digits of 8 × 8 px are legitimate, a line of pixels is not
 
@@ -26,7 +29,10 @@ _SUFFIXES = {
     "TIFF": ("tif", "tiff"),
     "GIF": ("gif",),
 }
+# More than any encoder writes: what is longer carries something else between its scans, and is encoded anew.
+_MOST_BYTES_PER_PIXEL, _MOST_TABLES = 4, 1 << 14
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF", b"BM", b"II*\0", b"MM\0*", b"GIF8")
+_EXPORT = "Export it again from its source, or leave it out."
 _OTHERS = {
     b"%PDF": "a PDF document",
     b"8BPS": "a Photoshop document",
@@ -37,10 +43,12 @@ _OTHERS = {
 
 @dataclass(frozen=True, slots=True)
 class IntakeLimits:
-    """Refused by the header alone, before anything is decoded. `max_pixels` is width × height, `max_side` in px."""
+    """What one image may cost. By the header alone, before anything is decoded: `max_pixels` is width × height,
+    `max_side` is in px. `cpu_seconds` binds where images are read in processes of their own (`intake_pool`)."""
 
     max_pixels: int = 64_000_000
     max_side: int = 20_000
+    cpu_seconds: int = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +61,14 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class StoredImage:
-    """The bytes that are kept, their SHA-256 in hexadecimal, and the size of the upright image in px."""
+    """The bytes that are kept, their SHA-256 in hexadecimal, the upright image's size in px and perceptual hash."""
 
     data: bytes
     sha256: str
-    media_type: Literal["image/jpeg", "image/png"]
+    media_type: MediaType
     width: int
     height: int
+    phash: str
     notes: tuple[Note, ...]
 
 
@@ -74,15 +83,21 @@ class RejectedImage(Exception):
 
 
 def take_in(data: bytes, name: str, limits: IntakeLimits) -> StoredImage:
-    """Decode `data` fully and re-encode it: lossy sources as JPEG (quality 95, 4:4:4), all others as PNG.
+    """Decode `data` fully, and keep its picture and nothing else of it.
 
-    The same data gives the same bytes under the same Pillow. `name` is used for its extension alone. Safe to call
-    from several threads. Raises `RejectedImage` with one of the codes `empty_file`, `not_an_image`,
-    `image_too_large`, `image_too_small`, `truncated_image`, `damaged_image`, `unsupported_pixels`; and nothing else.
+    An upright colour JPEG is stripped (`app.datasets.jpeg`); other lossy sources become JPEG (quality 95, 4:4:4), all
+    others PNG. What was kept once is kept as it is: the result's data gives the same data again, under the same
+    Pillow. `name` is used for its extension alone. Safe to call from several threads. Raises `RejectedImage` with one
+    of the codes `empty_file`, `not_an_image`, `image_too_large`, `image_too_small`, `truncated_image`,
+    `damaged_image`, `unsupported_pixels`, `image_too_costly`; and nothing else.
     """
 
-    def encode(image: Image.Image) -> StoredImage:
+    def keep(image: Image.Image) -> StoredImage:
         notes = _notes(image, name)
+        if (whole := _stripped(data, image)) is not None:
+            with Image.open(io.BytesIO(whole), formats=("JPEG",)) as plain:
+                plain.load()
+                return _stored(whole, "image/jpeg", plain, notes)
         lossy = image.format in ("JPEG", "MPO") or (image.format == "WEBP" and _is_lossy_webp(data))
         pixels = _decode(image)
         kept = io.BytesIO()
@@ -90,11 +105,24 @@ def take_in(data: bytes, name: str, limits: IntakeLimits) -> StoredImage:
             pixels.save(kept, "JPEG", quality=95, subsampling=0)
         else:
             pixels.save(kept, "PNG", compress_level=1)
-        stored = kept.getvalue()
-        media_type: Literal["image/jpeg", "image/png"] = "image/jpeg" if lossy else "image/png"
-        return StoredImage(stored, hashlib.sha256(stored).hexdigest(), media_type, *pixels.size, notes)
+        return _stored(kept.getvalue(), "image/jpeg" if lossy else "image/png", pixels, notes)
 
-    return read_image(data, limits, encode)
+    return read_image(data, limits, keep)
+
+
+def _stored(data: bytes, media_type: MediaType, pixels: Image.Image, notes: tuple[Note, ...]) -> StoredImage:
+    return StoredImage(data, hashlib.sha256(data).hexdigest(), media_type, *pixels.size, perceptual_hash(pixels), notes)
+
+
+def _stripped(data: bytes, image: Image.Image) -> bytes | None:
+    """The JPEG's own bytes where they are all that its pixels need: nothing is lost, and nothing costs an encoding."""
+    if image.format not in ("JPEG", "MPO"):
+        return None
+    whole = stripped(data)
+    if image.mode != "RGB" or not is_upright(image) or whole is None:
+        return None
+    width, height = image.size
+    return whole if len(whole) <= _MOST_BYTES_PER_PIXEL * width * height + _MOST_TABLES else None
 
 
 def read_image(data: bytes, limits: IntakeLimits, read: Callable[[Image.Image], T]) -> T:
@@ -151,6 +179,8 @@ def _reject(error: Exception) -> NoReturn:
     if isinstance(error, Image.DecompressionBombError | MemoryError):
         reason = "It has more pixels than can be decoded safely."
         raise RejectedImage("image_too_large", reason, "Scale it down.") from error
+    if isinstance(error, TooManyScans):
+        raise RejectedImage("image_too_costly", f"It is slow to decode on purpose: {error}.", _EXPORT) from error
     if isinstance(error, EOFError) or "truncated" in str(error).lower():
         reason = "The file ends before the image does."
         raise RejectedImage("truncated_image", reason, "Send the whole file again, or leave it out.") from error
@@ -158,9 +188,7 @@ def _reject(error: Exception) -> NoReturn:
 
 
 def _damaged(why: str) -> RejectedImage:
-    return RejectedImage(
-        "damaged_image", f"The image is damaged ({why}).", "Export it again from its source, or leave it out."
-    )
+    return RejectedImage("damaged_image", f"The image is damaged ({why}).", _EXPORT)
 
 
 def _notes(image: Image.Image, name: str) -> tuple[Note, ...]:

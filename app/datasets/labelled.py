@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.core.errors import FieldError, Invalid
-from app.datasets.layout import Placement, Skipped
+from app.datasets.layout import MAX_LABEL, Placement, Skipped
 from app.vision.folder_names import SPLIT_FOLDERS, Split
 
 MAX_METADATA = 1 << 14  # bytes of JSON for one image; a few hundred boxes
@@ -28,14 +28,16 @@ class Labelled:
 
 def place(found: Labelled, split: Split | None = None) -> Placement | Skipped:
     """Check a line. `split` counts where the line names none."""
-    label = unicodedata.normalize("NFC", found.label or "").strip()
-    if not label:
+    label = unicodedata.normalize("NFC", found.label or "")
+    if not label.strip():
         return _left_out(found, "no_label", "names no label", "Write the image's class there.")
     if problem := unusable_text(label):
         return _left_out(found, "bad_label", f"has a label that {problem}", "Use plain text.")
     given = (found.split or "").strip()
     if given and given.lower() not in SPLIT_FOLDERS:
         return _left_out(found, "bad_split", f"has the split {given[:60]!r}", f"Use {_SPLITS}.")
+    if reserved := {"path", "label", "split"} & {key.lower() for key in found.metadata}:
+        return _left_out(found, "bad_metadata", f"has metadata named {min(reserved)}", "Give it another name.")
     try:
         size = len(json.dumps(found.metadata, allow_nan=False, ensure_ascii=False).encode())
     except (ValueError, RecursionError):
@@ -47,7 +49,9 @@ def place(found: Labelled, split: Split | None = None) -> Placement | Skipped:
 
 
 def unusable_text(text: str) -> str | None:
-    """Why `text` cannot stand in a file, a database and a terminal alike."""
+    """Why a label cannot stand in a file, a database and a terminal alike."""
+    if len(text) > MAX_LABEL:
+        return f"is longer than {MAX_LABEL} characters"
     kinds = {unicodedata.category(character) for character in text}
     if "Cc" in kinds:
         return "contains a control character"

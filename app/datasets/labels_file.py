@@ -42,7 +42,7 @@ def _read_csv(name: str, text: str) -> Iterator[Labelled]:
             yield Labelled(
                 row[columns["path"]],
                 name.rpartition("/")[0],
-                row[columns["label"]],
+                row[columns["label"]].strip(),
                 row[split] if split is not None else None,
                 {header[at]: row[at] for at in rest if row[at] != ""},
                 f"{name} line {reader.line_num}",

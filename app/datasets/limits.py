@@ -15,4 +15,4 @@ def archive_limits(settings: Settings) -> ArchiveLimits:
 
 
 def intake_limits(settings: Settings) -> IntakeLimits:
-    return IntakeLimits(max_pixels=settings.max_image_pixels)
+    return IntakeLimits(max_pixels=settings.max_image_pixels, cpu_seconds=settings.max_image_cpu_seconds)

@@ -68,8 +68,18 @@ class DatasetImage(Base):
     width: Mapped[int]
     height: Mapped[int]
     size: Mapped[int]
+    phash: Mapped[str | None] = mapped_column(String(16))  # none of images that came before it was kept
     # What else the upload said of it. `metadata` is a name that SQLAlchemy keeps for itself.
     extra: Mapped[dict[str, Any] | None] = mapped_column("metadata", Json)
+
+
+class VersionImage(Base):
+    """That a version holds an image: its blob is kept for the version's sake, and its lineage can be told."""
+
+    __tablename__ = "dataset_version_images"
+
+    version_id: Mapped[UUID] = mapped_column(ForeignKey("dataset_versions.id"), primary_key=True)
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True, index=True)
 
 
 class DatasetVersion(Base):

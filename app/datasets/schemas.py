@@ -1,12 +1,14 @@
 """What the API says of datasets."""
 
 from datetime import datetime
-from typing import Any
+from enum import StrEnum
+from typing import Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from app.datasets.orm import DatasetState
+from app.vision.folder_names import Split
 
 
 class SplitOptions(BaseModel):
@@ -17,6 +19,14 @@ class SplitOptions(BaseModel):
     val_fraction: float = Field(default=0.2, gt=0, lt=0.9)
     test_fraction: float = Field(default=0.0, ge=0, lt=0.9)
     seed: int = Field(default=0, ge=0, lt=2**32)
+
+    @field_validator("test_fraction")
+    @classmethod
+    def _leaves_some_to_train_on(cls, value: float, others: ValidationInfo) -> float:
+        val_fraction = others.data.get("val_fraction", 0.0)
+        if val_fraction + value >= 1:
+            raise ValueError(f"with val_fraction {val_fraction} nothing is left to train on; keep their sum below 1")
+        return value
 
 
 class FileFinding(BaseModel):
@@ -56,6 +66,109 @@ class VersionOut(BaseModel):
     classes: list[str]
     counts: dict[str, dict[str, int]] = Field(description="Images by split and class.")
     created_at: datetime
+
+
+class ImageOut(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+    sha256: str = Field(description="Of its bytes; what the image is called in every path.")
+    name: str = Field(description="Of the file that it came from.")
+    label: str
+    split: Split
+    width: int = Field(description="Pixels.")
+    height: int
+    size: int = Field(description="Bytes.")
+    metadata: dict[str, Any] | None = Field(validation_alias="extra", description="What else the upload said of it.")
+
+
+class ImageChange(BaseModel):
+    """What is to be different about an image; fields that are left out stay."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"label": "bees"}, {"split": "val"}]})
+
+    label: str | None = Field(default=None, min_length=1, max_length=255)
+    split: Split | None = None
+    metadata: dict[str, Any] | None = None
+
+
+class ItemError(BaseModel):
+    code: str
+    detail: str
+
+
+class AddedItem(BaseModel):
+    """What became of one file."""
+
+    file: str | None = Field(description="The name that was sent with it.")
+    status: Literal["added", "unchanged", "error"] = Field(description="`unchanged`: it was there, with this label.")
+    sha256: str | None = None
+    error: ItemError | None = None
+
+
+class AddedOut(BaseModel):
+    items: list[AddedItem] = Field(description="In the order of the files sent.")
+
+
+class Severity(StrEnum):
+    """`error`: results will be wrong; `warning`: they may be worse, or look better than they are."""
+
+    error = "error"
+    warning = "warning"
+    info = "info"
+
+
+class Finding(BaseModel):
+    """Something about a dataset that whoever trains on it should know."""
+
+    code: str = Field(description="Stable and for programs.")
+    severity: Severity
+    message: str
+    remedy: str
+    count: int = Field(description="How many images, pairs, classes or files; of files left out 1,000 are known.")
+    images: list[str] = Field(description="SHA-256 of images it is about, at most 200; pairs stand together.")
+
+
+class Spread(BaseModel):
+    """A distribution: its extremes, its 5th and 95th hundredth, its middle."""
+
+    min: float
+    p05: float
+    median: float
+    p95: float
+    max: float
+
+
+class DatasetReport(BaseModel):
+    images: int
+    counts: dict[str, dict[str, int]] = Field(description="Images by split and class.")
+    width: Spread | None = Field(description="Pixels.")
+    height: Spread | None
+    aspect: Spread | None = Field(description="Width by height.")
+    bytes: Spread | None
+    findings: list[Finding] = Field(description="The gravest first.")
+
+
+class LineageVersion(BaseModel):
+    dataset_id: UUID
+    dataset: str
+    deleted: bool = Field(description="Whether that dataset was deleted since.")
+    version_id: UUID
+    number: int
+    sha256: str
+
+
+class LineageModel(BaseModel):
+    id: UUID
+    name: str
+    version_id: UUID
+
+
+class LineageOut(BaseModel):
+    """Where an image was used."""
+
+    sha256: str
+    versions: list[LineageVersion]
+    models: list[LineageModel]
 
 
 class DatasetOut(BaseModel):

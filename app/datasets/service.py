@@ -5,17 +5,17 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, insert, or_, select, union
+from sqlalchemy import Select, func, insert, or_, select, union
 from sqlalchemy import delete as sql_delete
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.core.clock import DatabaseTime
-from app.core.errors import Conflict, FieldError, NotFound
+from app.core.errors import Conflict, FieldError, NotFound, TooLarge
 from app.core.ids import new_id, parse_id
 from app.core.paging import Page, paginate
 from app.datasets.ingestion import Ingested
-from app.datasets.orm import Dataset, DatasetImage, DatasetState, DatasetVersion
+from app.datasets.orm import Dataset, DatasetImage, DatasetState, DatasetVersion, VersionImage
 from app.storage import Blob
 
 _ROWS_AT_ONCE = 1000
@@ -80,6 +80,23 @@ def get(session: Session, workspace_id: UUID, reference: str | UUID, *, lock: bo
     return dataset
 
 
+def stored_bytes(session: Session, workspace_id: UUID) -> int:
+    """How many bytes the images of the workspace's datasets have; one that is in several counts each time."""
+    query = select(func.sum(DatasetImage.size)).join(Dataset, Dataset.id == DatasetImage.dataset_id)
+    return int(session.scalar(query.where(Dataset.workspace_id == workspace_id)) or 0)
+
+
+def check_quota(session: Session, workspace_id: UUID, more: int, limit: int) -> None:
+    """Raise `TooLarge` (`workspace_full`) if `more` bytes would bring the workspace over `limit`."""
+    stored = stored_bytes(session, workspace_id)
+    if stored + more > limit:
+        raise TooLarge(
+            f"The images of this workspace have {stored} bytes, and {more} more would be over its {limit}. Delete "
+            "datasets that are no longer needed, or raise GRAFT_MAX_WORKSPACE_BYTES.",
+            code="workspace_full",
+        )
+
+
 def list_datasets(
     session: Session, workspace_id: UUID, *, name: str | None, limit: int, cursor: str | None
 ) -> Page[Dataset]:
@@ -112,12 +129,21 @@ def fill(session: Session, dataset_id: UUID, ingested: Ingested) -> DatasetVersi
         classes=ingested.classes,
         counts=ingested.counts,
     )
-    session.add(version)
+    record_version(session, version, [image["sha256"] for image in ingested.images])
     dataset.state = DatasetState.ready
     dataset.report = ingested.report
     dataset.archive_sha256 = None
     session.flush()
     return version
+
+
+def record_version(session: Session, version: DatasetVersion, images: Sequence[str]) -> None:
+    """Keep a new version, and which images (by SHA-256) it holds."""
+    session.add(version)
+    session.flush()
+    rows = [{"version_id": version.id, "sha256": sha256} for sha256 in images]
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        session.execute(insert(VersionImage), rows[start : start + _ROWS_AT_ONCE])
 
 
 def fail(session: Session, dataset_id: UUID, failure: dict[str, Any], report: dict[str, Any] | None = None) -> None:
@@ -158,7 +184,13 @@ def referenced_blobs(session: Session) -> Iterator[str]:
     """The SHA-256 of every blob that a dataset needs."""
     manifests = select(DatasetVersion.manifest_sha256)
     archives = select(Dataset.archive_sha256).where(Dataset.archive_sha256.is_not(None))
-    yield from session.scalars(union(select(DatasetImage.sha256), manifests, archives))
+    frozen = (
+        select(VersionImage.sha256)
+        .join(DatasetVersion, DatasetVersion.id == VersionImage.version_id)
+        .join(Dataset, Dataset.id == DatasetVersion.dataset_id)
+        .where(Dataset.deleted_at.is_(None))
+    )
+    yield from session.scalars(union(select(DatasetImage.sha256), frozen, manifests, archives))
 
 
 def _locked_if(lock: bool, query: Select[Dataset]) -> Select[Dataset]:

@@ -110,6 +110,12 @@ def delete(session: Session, model: Model) -> None:
     session.flush()
 
 
+def trained_on(session: Session, workspace_id: UUID, version_ids: Sequence[UUID]) -> Sequence[Model]:
+    """The models that were trained on any of these dataset versions, oldest first."""
+    query = select(Model).where(Model.workspace_id == workspace_id, Model.dataset_version_id.in_(version_ids))
+    return session.scalars(query.order_by(Model.id)).all()
+
+
 def referenced_blobs(session: Session) -> Sequence[str]:
     """The SHA-256 of every artefact."""
     return session.scalars(select(Model.artefact_sha256)).all()

@@ -40,12 +40,21 @@ def upright(pixels: Image.Image, source: Image.Image) -> Image.Image:
 
     Damaged EXIF counts as none: many cameras and editors write it, and the pixels are sound.
     """
+    transpose = _transpose(source)
+    return pixels if transpose is None else pixels.transpose(transpose)
+
+
+def is_upright(source: Image.Image) -> bool:
+    """Whether `upright` would leave the pixels of `source` as they are."""
+    return _transpose(source) is None
+
+
+def _transpose(source: Image.Image) -> Image.Transpose | None:
     try:
         orientation = source.getexif().get(ExifTags.Base.Orientation)
     except Exception:
-        return pixels
-    transpose = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
-    return pixels if transpose is None else pixels.transpose(transpose)
+        return None
+    return _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

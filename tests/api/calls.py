@@ -29,6 +29,12 @@ class Caller:
     def post(self, path: str, **options: Any) -> Any:
         return self("POST", path, **options)
 
+    def put(self, path: str, **options: Any) -> Any:
+        return self("PUT", path, **options)
+
+    def patch(self, path: str, **options: Any) -> Any:
+        return self("PATCH", path, **options)
+
     def delete(self, path: str, **options: Any) -> Any:
         return self("DELETE", path, **options)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from app.auth.schemas import Scope
 from app.storage import FilesystemStore
 from app.vision.run import FitResult
 from tests.api.calls import Api, problem
@@ -184,6 +185,19 @@ def test_an_upload_over_the_limit_is_refused(make_api: MakeApi, how: str, size: 
     response = api.write.post("/v1/datasets", **sent)
     problem(response, 413, "too_large", "file" if size < 2**20 else "body", remedy="GRAFT_MAX_UPLOAD_BYTES")
     assert_nothing_is_left(api)
+
+
+def test_a_workspace_has_a_limit_of_its_own(make_api: MakeApi) -> None:
+    api = make_api(max_workspace_bytes=len(GOOD) + 1000)
+    api.dataset("pets", GOOD)
+    problem(api.write.post("/v1/datasets?name=more", content=GOOD), 413, "workspace_full", remedy="workspace")
+    image = ("file", ("a.png", png(photo(0, 9, (200, 200)))))
+    problem(api.write.post("/v1/datasets/pets/images?label=ants", files=[image]), 413, "workspace_full")
+    assert api.counts() == NOTHING | {"datasets": 1, "ingestions": 1}
+    other = api.caller(api.stage.workspace(), Scope.write)
+    assert other.post("/v1/datasets?name=more", content=GOOD).status_code == 202
+    api.write.delete("/v1/datasets/pets")
+    assert api.write.post("/v1/datasets?name=more", content=GOOD).status_code == 202
 
 
 # What only reading the images shows: a real worker.

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterator
 from typing import Any
-from uuid import UUID
 
 import pytest
 from fastapi.routing import APIRoute
@@ -28,6 +27,20 @@ SCOPES = {
     ("GET", "/v1/datasets"): Scope.read,
     ("GET", "/v1/datasets/{dataset_id}"): Scope.read,
     ("DELETE", "/v1/datasets/{dataset_id}"): Scope.write,
+    ("PUT", "/v1/datasets/{dataset_id}"): Scope.write,
+    ("GET", "/v1/datasets/{dataset_id}/report"): Scope.read,
+    ("GET", "/v1/datasets/{dataset_id}/images"): Scope.read,
+    ("POST", "/v1/datasets/{dataset_id}/images"): Scope.write,
+    ("GET", "/v1/datasets/{dataset_id}/images/{sha256}"): Scope.read,
+    ("GET", "/v1/datasets/{dataset_id}/images/{sha256}/file"): Scope.read,
+    ("GET", "/v1/datasets/{dataset_id}/images/{sha256}/thumbnail"): Scope.read,
+    ("PATCH", "/v1/datasets/{dataset_id}/images/{sha256}"): Scope.write,
+    ("DELETE", "/v1/datasets/{dataset_id}/images/{sha256}"): Scope.write,
+    ("GET", "/v1/datasets/{dataset_id}/versions"): Scope.read,
+    ("POST", "/v1/datasets/{dataset_id}/versions"): Scope.write,
+    ("GET", "/v1/datasets/{dataset_id}/versions/{number}"): Scope.read,
+    ("GET", "/v1/datasets/{dataset_id}/versions/{number}/archive"): Scope.read,
+    ("GET", "/v1/images/{sha256}/lineage"): Scope.read,
     ("POST", "/v1/jobs"): Scope.write,
     ("GET", "/v1/jobs"): Scope.read,
     ("GET", "/v1/jobs/{job_id}"): Scope.read,
@@ -48,8 +61,8 @@ SCOPES = {
     ("GET", "/v1/keys"): Scope.admin,
     ("DELETE", "/v1/keys/{key_id}"): Scope.admin,
 }
-# Aliases are asked for by name, and tested by name below.
-WITH_ID = [route for route in SCOPES if re.search(r"{(\w+_id|model)}", route[1])]
+# Aliases are asked for by name, and tested by name below; what is put is new.
+WITH_ID = [route for route in SCOPES if re.search(r"{(\w+_id|model|sha256)}", route[1]) and route[0] != "PUT"]
 
 
 def walk(routes: list[BaseRoute]) -> Iterator[tuple[str, str]]:
@@ -141,15 +154,29 @@ def test_what_another_workspace_has_is_not_there(api: Api, trained: FitResult, m
     model = api.model(trained)
     job = api.job("pets")
     key = api.admin.get("/v1/keys").json()["items"][0]["id"]
-    existing = {"dataset_id": dataset, "job_id": job, "model_id": model, "model": model, "key_id": key}
+    image = api.read.get(f"/v1/datasets/{dataset}/images").json()["items"][0]["sha256"]
+    existing = {
+        "dataset_id": dataset,
+        "job_id": job,
+        "model_id": model,
+        "model": model,
+        "key_id": key,
+        "sha256": image,
+        "number": "1",
+    }
     stranger = api.caller(api.stage.workspace(), Scope.admin)
-    (name,) = re.findall(r"\{(\w+)\}", path)
-    body = {"content": b"\xff", "headers": {"Content-Type": "image/jpeg"}} if path.endswith("/predict") else {}
+    address = path.format_map(existing)
+    body: dict[str, Any] = {}
+    if path.endswith("/predict"):
+        body = {"content": b"\xff", "headers": {"Content-Type": "image/jpeg"}}
+    elif method == "PATCH":
+        body = {"json": {"label": "bees"}}
+    elif path.endswith("/images"):
+        body = {"files": {"file": ("a.jpg", b"\xff")}} if method == "POST" else {}
 
-    problem(stranger(method, filled(path, existing[name]), **body), 404, "not_found")
+    problem(stranger(method, address, **body), 404, "not_found")
     api.write.post(f"/v1/jobs/{job}:cancel")  # so that its stream of events ends
-    assert UUID(existing[name])
-    assert api.admin(method, filled(path, existing[name]), **body).status_code not in (403, 404)
+    assert api.admin(method, address, **body).status_code not in (403, 404)
 
 
 def test_a_dataset_of_another_workspace_cannot_be_named_either(api: Api) -> None:

@@ -59,6 +59,17 @@ def test_each_format_comes_as_a_body_or_a_form_and_is_read(working: Api, archive
     assert (dataset["report"]["accepted"], dataset["report"]["rejected_count"]) == (10, 0)
 
 
+def test_a_file_is_put_under_its_name(api: Api) -> None:
+    answer = api.write.put("/v1/datasets/pets.tar.gz?val_fraction=0.4", content=folder_tar({"ants": 5, "bees": 5}))
+    assert (answer.status_code, answer.json()["name"]) == (202, "pets")
+    api.stage.read_uploads()
+    assert api.read.get("/v1/datasets/pets").json()["state"] == "ready"
+    problem(api.write.put("/v1/datasets/pets.zip", content=ARCHIVE), 409, "name_taken", "name")
+    problem(api.write.put("/v1/datasets/.zip", content=ARCHIVE), 422, "invalid", "dataset_id")
+    problem(api.write.put("/v1/datasets/b.zip?test_fraction=0.85", content=ARCHIVE), 422, "invalid", "test_fraction")
+    assert api.counts()["datasets"] == 1
+
+
 def test_the_same_images_have_the_same_version_whatever_packed_them(working: Api) -> None:
     split = {"train": 3, "val": 2}
     archives = {"a": folder_zip({"ants": 0, "bees": 0}, split), "b": folder_tar({"ants": 0, "bees": 0}, split)}

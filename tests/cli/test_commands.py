@@ -139,6 +139,36 @@ def test_jobs_are_listed_shown_watched_and_cancelled(service: Deployment, traine
     assert graft(service, "jobs", "cancel", job["id"]).returncode == 1
 
 
+def test_a_dataset_is_changed_frozen_and_downloaded(
+    service: Deployment, folder: Path, trained: dict[str, Any], tmp_path: Path
+) -> None:
+    new, bad = tmp_path / "new.png", tmp_path / "bad.png"
+    new.write_bytes(images.png(images.photo(1, 99)))
+    bad.write_text("no image")
+    added = graft(service, "datasets", "add", "textures", str(new), str(bad), "--label", "moss")
+    assert (added.returncode, "new.png: added" in added.stdout) == (1, True)
+    assert "1 of 2 files were not added" in added.stderr
+    (one,) = json.loads(graft(service, "datasets", "images", "textures", "--limit", "1", "--json").stdout)["items"]
+    assert (one["name"], one["label"], one["split"]) == ("new.png", "moss", "train")
+    assert one["sha256"] in graft(service, "datasets", "images", "textures", "--label", "moss").stdout
+    edited = graft(service, "datasets", "edit", "textures", one["sha256"], "--label", "sky", "--split", "val")
+    assert edited.stdout.strip() == "new.png: sky, val"
+    assert graft(service, "datasets", "edit", "textures", one["sha256"]).returncode == 2
+    assert graft(service, "datasets", "freeze", "textures").stdout.startswith("version 2 ")
+    assert graft(service, "datasets", "remove", "textures", one["sha256"]).returncode == 0
+    versions = json.loads(graft(service, "datasets", "versions", "textures", "--json").stdout)["items"]
+    told = graft(service, "datasets", "report", "textures").stdout
+    assert "warning: 1 files of the upload were left out, for instance moss/note.jpg" in told
+    assert told.splitlines()[-1].startswith("36 images")
+    target = tmp_path / "textures.zip"
+    assert graft(service, "datasets", "download", "textures", str(target)).stdout.strip() == str(target)
+    again = json.loads(graft(service, "datasets", "push", str(target), "--name", "again", "--json").stdout)
+    assert again["version"]["sha256"] == versions[0]["sha256"]
+    missing = graft(service, "datasets", "download", "textures", str(tmp_path / "no.zip"), "--version", "9")
+    assert (missing.returncode, "no version 9" in missing.stderr) == (1, True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.png", "new.png", "textures.zip"]
+
+
 def test_keys_are_made_used_and_revoked(service: Deployment) -> None:
     secret = graft(service, "keys", "create", "reader", "--scope", "read").stdout.strip()
     assert secret.startswith("gw_")

@@ -5,6 +5,7 @@ import tarfile
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from app.core.errors import Invalid, Unavailable
 from app.datasets.archive import ArchiveLimits
 from app.datasets.ingestion import Ingested, UnusableUpload, ingest
-from app.datasets.intake import IntakeLimits
+from app.datasets.intake import IntakeLimits, take_in
 from app.datasets.manifest import read_manifest
 from app.storage import FilesystemStore
 from tests.images import folder, folder_tar, folder_zip, gif, jpeg, photo, png
@@ -56,7 +57,7 @@ class Intake:
             test_fraction=test_fraction,
             seed=seed,
             archive_limits=archive_limits,
-            intake_limits=intake_limits,
+            take_in=partial(take_in, limits=intake_limits),
             progress=self.progress.append,
         )
 

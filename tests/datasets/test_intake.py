@@ -80,11 +80,55 @@ def test_lossy_sources_become_jpeg_and_others_png(
         assert np.abs(np.asarray(kept, int) - np.asarray(source, int)).mean() < 20
 
 
-def test_jpeg_is_kept_at_high_quality_without_subsampling() -> None:
-    kept = decoded(take_in(jpeg(photo(0, 0), quality=60), "a.jpg", LIMITS))
+def test_a_jpeg_that_is_encoded_again_is_so_at_high_quality_without_subsampling() -> None:
+    kept = decoded(take_in(jpeg(photo(0, 0).convert("L"), quality=60), "a.jpg", LIMITS))
     assert [component[1:3] for component in kept.layer] == [(1, 1)] * 3  # type: ignore[attr-defined]
     with Image.open(io.BytesIO(jpeg(photo(0, 1), quality=95))) as reference:
         assert kept.quantization == reference.quantization  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 2}, {"restart_marker_rows": 1}])
+def test_an_upright_jpeg_loses_nothing_but_its_metadata(options: dict[str, object]) -> None:
+    source = jpeg(photo(0, 0), quality=70, comment=b"SECRET", **options)
+    stored = take_in(source, "a.jpg", LIMITS)
+    assert len(stored.data) < len(source)
+    with Image.open(io.BytesIO(source)) as image:
+        assert np.array_equal(np.asarray(decoded(stored)), np.asarray(image))
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_what_was_kept_is_kept_as_it_is(file_format: str, mode: str) -> None:
+    stored = take_in(encode(photo(0, 0).convert(mode), file_format), "a.jpg", LIMITS)
+    again = take_in(stored.data, "b.jpg", LIMITS)
+    assert (again.data, again.sha256, again.phash) == (stored.data, stored.sha256, stored.phash)
+
+
+def test_rotated_and_cmyk_jpegs_are_kept_as_they_are_the_second_time() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for data in (jpeg(photo(0, 0), exif=exif), jpeg(Image.new("CMYK", (16, 16), (0, 255, 255, 0)))):
+        stored = take_in(data, "x.jpg", LIMITS)
+        assert take_in(stored.data, "x.jpg", LIMITS).data == stored.data
+
+
+def test_nothing_that_follows_or_hides_in_a_jpeg_is_kept() -> None:
+    payload = b"PK\x03\x04 <script>alert(1)</script>" * 40
+    plain = jpeg(photo(0, 0))
+    inside = plain[:2] + b"\xff\xe5" + (len(payload) + 2).to_bytes(2, "big") + payload + plain[2:]
+    kept = {take_in(data, "x.jpg", LIMITS).data for data in (plain, plain + payload, inside, plain + plain)}
+    assert len(kept) == 1
+    assert b"script" not in kept.pop()
+    # Between the last pixel and the end no decoder looks, so what is far too long is not taken as it is.
+    stuffed = plain[:-2] + payload * 30 + plain[-2:]
+    assert b"script" not in take_in(stuffed, "x.jpg", LIMITS).data
+
+
+def test_a_progressive_jpeg_made_to_be_slow() -> None:
+    plain = jpeg(photo(0, 0), progressive=True)
+    at = plain.rindex(b"\xff\xda")
+    error = rejected(plain[:-2] + plain[at:-2] * 100 + plain[-2:])
+    assert (error.code, "64 scans" in error.reason) == ("image_too_costly", True)
 
 
 def test_the_same_data_gives_the_same_bytes() -> None:
@@ -222,6 +266,7 @@ def test_no_metadata_is_kept() -> None:
         stored = take_in(data, "x.jpg", LIMITS)
         assert b"SECRET" not in stored.data
         assert set(decoded(stored).info) <= {"jfif", "jfif_version", "jfif_unit", "jfif_density"}
+        assert b"Exif" not in stored.data
 
 
 def test_damaged_exif_does_not_spoil_an_image() -> None:

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
+from fastapi import Path as PathParameter
 from fastapi.responses import JSONResponse, Response
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
 from app.api.deps import (
@@ -26,13 +27,15 @@ from app.api.uploads import ReceivedFile, receive_file
 from app.api.views import ListOut, dataset_views, problems
 from app.api.waiting import until
 from app.auth.service import Principal
+from app.datasets import content
 from app.datasets import service as datasets
 from app.datasets.archive import detect_format, names
 from app.datasets.described import may_describe
 from app.datasets.layout import check_layout, read_layout
 from app.datasets.limits import archive_limits
 from app.datasets.orm import DatasetState
-from app.datasets.schemas import DatasetOut, SplitOptions
+from app.datasets.report import report_on
+from app.datasets.schemas import DatasetOut, DatasetReport, SplitOptions
 from app.jobs import service as jobs
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
@@ -71,14 +74,6 @@ class UploadOptions(SplitOptions):
         description="Unique in the workspace; the file's name, or a part of its hash, if left out.",
     )
 
-    @field_validator("test_fraction")
-    @classmethod
-    def _leaves_some_to_train_on(cls, value: float, others: ValidationInfo) -> float:
-        val_fraction = others.data.get("val_fraction", 0.0)
-        if val_fraction + value >= 1:
-            raise ValueError(f"with val_fraction {val_fraction} nothing is left to train on; keep their sum below 1")
-        return value
-
 
 @router.post(
     "",
@@ -106,6 +101,30 @@ async def create_dataset(
         return await run_in_threadpool(_accept, services, writer, options, key, received)
 
 
+@router.put(
+    "/{dataset_id}",
+    status_code=202,
+    response_model=DatasetOut,
+    responses=problems(404, 409, 413, 415, 422),
+    openapi_extra=_UPLOAD_BODY,
+    summary="Upload a dataset under a name",
+)
+async def put_dataset(
+    dataset_id: Annotated[
+        str, PathParameter(description="The file's name.", max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$")
+    ],
+    request: Request,
+    services: ServicesDep,
+    writer: Writer,
+    split: Annotated[SplitOptions, Query()],
+) -> Any:
+    """`curl -T pets.zip "$GRAFT_URL/v1/datasets/"`, which puts the file's name behind the slash; the dataset is called
+    `pets`. Otherwise as `POST /v1/datasets`: what is there under that name is not replaced."""
+    name = dataset_id.split(".")[0]
+    options = UploadOptions.model_validate({**split.model_dump(), "name": name})
+    return await create_dataset(request, services, writer, options)
+
+
 def _refuse_taken_name(services: Services, writer: Principal, name: str) -> None:
     """Before gigabytes arrive; the transaction that creates the dataset checks for good."""
     with services.database.reading() as session:
@@ -127,6 +146,7 @@ def _accept(
     with services.database.writing() as session:
 
         def create() -> JSONResponse:
+            datasets.check_quota(session, writer.workspace_id, received.size, services.settings.max_workspace_bytes)
             dataset = datasets.create(session, writer.workspace_id, name, upload)
             split = SplitOptions.model_validate(options.model_dump(exclude={"name"}))
             limits = services.settings.max_attempts, services.settings.max_queued_jobs
@@ -163,6 +183,14 @@ async def get_dataset(dataset_id: str, reader: Reader, services: ServicesDep, wa
             return view
 
     return await until(look, lambda view: view.state is not DatasetState.processing, wait)
+
+
+@router.get("/{dataset_id}/report", responses=problems(404, 409), summary="Report on a dataset")
+def get_report(dataset_id: str, reader: Reader, session: ReadSession) -> DatasetReport:
+    """Of the dataset as it is now: its shape, and what would spoil a training, each finding with the images it is
+    about, a severity and a remedy."""
+    dataset = content.check_ready(datasets.get(session, reader.workspace_id, dataset_id))
+    return report_on(content.all_images(session, dataset), dataset.report or {})
 
 
 @router.delete("/{dataset_id}", status_code=204, responses=problems(404, 409), summary="Delete a dataset")

@@ -1,0 +1,51 @@
+"""Perceptual hashes: images that look the same have hashes that differ in few of their 64 bits."""
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+NEAR = 4  # bits; scaled, recompressed and slightly cropped copies lie below, other photographs lie around 32
+_BITS = 64
+_SAMPLE = 128  # px a side, more than enough for a hash of 32 × 32
+
+
+def perceptual_hash(image: Image.Image) -> str:
+    """The DCT hash of `image` (pHash; Zauner 2010) as 16 hexadecimal digits."""
+    import imagehash  # takes longer to import than most callers live
+
+    factor = min(image.size) // _SAMPLE
+    return str(imagehash.phash(image.reduce(factor) if factor > 1 else image))
+
+
+def near_pairs(hashes: Sequence[str], *, near: int = NEAR, most: int = 100_000) -> Iterator[tuple[int, int]]:
+    """The places (i < j) of hashes that differ in at most `near` bits, each pair once, at most `most` of them.
+
+    Of `near` + 1 parts of two such hashes at least one is equal, so only hashes that share a part are compared.
+    """
+    words = np.array([int(value, 16) for value in hashes], dtype=np.uint64)
+    edges = np.linspace(0, _BITS, near + 2).astype(int)
+    found = 0
+    for part in range(near + 1):
+        keys = [_part(words, edges[at], edges[at + 1]) for at in range(part + 1)]
+        order = np.argsort(keys[part], kind="stable")
+        starts = np.flatnonzero(np.r_[True, np.diff(keys[part][order]) != 0, True])
+        for begin, end in pairwise(starts):
+            group = np.sort(order[begin:end])
+            for place, first in enumerate(group[:-1]):
+                others = group[place + 1 :]
+                close = others[np.bitwise_count(words[others] ^ words[first]) <= near]
+                for second in close:
+                    # A pair that shares an earlier part was found there.
+                    if any(key[first] == key[second] for key in keys[:-1]):
+                        continue
+                    found += 1
+                    if found > most:
+                        return
+                    yield int(first), int(second)
+
+
+def _part(words: NDArray[np.uint64], low: int, high: int) -> NDArray[np.uint64]:
+    return (words >> np.uint64(low)) & np.uint64((1 << int(high - low)) - 1)

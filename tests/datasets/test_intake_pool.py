@@ -1,0 +1,86 @@
+"""Images read by processes of their own: the same results, and nothing that an image does to one reaches the others."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from app.datasets.intake import IntakeLimits, RejectedImage, take_in
+from app.datasets.intake_pool import IntakePool
+from tests.images import gif, jpeg, photo, png
+
+LIMITS = IntakeLimits(max_pixels=10_000, cpu_seconds=1)
+FILES = [
+    (jpeg(photo(0, 0)), "a.jpg"),
+    (png(photo(0, 1)), "b.png"),
+    (gif(photo(0, 2)), "c.jpg"),
+    (b"text", "d.jpg"),
+    (b"", "e.jpg"),
+    (png(photo(0, 3, (200, 200))), "f.png"),
+    (jpeg(photo(0, 4))[:200], "g\n\ud800.jpg"),
+]
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[IntakePool]:
+    with IntakePool(LIMITS, 2) as pool:
+        yield pool
+
+
+def outcome(read: object, data: bytes, name: str) -> object:
+    try:
+        return read(data, name)  # type: ignore[operator]
+    except RejectedImage as rejected:
+        return (rejected.code, rejected.reason, rejected.remedy)
+
+
+def test_it_answers_as_taking_in_does(pool: IntakePool) -> None:
+    expected = [outcome(lambda d, n: take_in(d, n, LIMITS), *file) for file in FILES]
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(lambda file: outcome(pool.take_in, *file), FILES * 4)) == expected * 4
+    assert len({type(one) for one in expected}) == 2
+
+
+@pytest.mark.parametrize(
+    ("number", "says"), [(signal.SIGXCPU, "more than 1 s of processor time"), (signal.SIGSEGV, "died of it (SIGSEGV)")]
+)
+def test_an_image_that_kills_its_process_is_rejected_alone(number: signal.Signals, says: str) -> None:
+    with IntakePool(LIMITS, 1) as pool:
+        pool.take_in(*FILES[0])
+        (process,) = pool._all
+        os.kill(process.pid, number)
+        process.wait()
+        with pytest.raises(RejectedImage) as caught:
+            pool.take_in(*FILES[0])
+        assert caught.value.code == "image_too_costly"
+        assert says in caught.value.reason
+        assert pool.take_in(*FILES[0]).width == 64  # a new process has taken its place
+
+
+def test_the_process_is_bounded_and_knows_nothing(pool: IntakePool) -> None:
+    pool.take_in(*FILES[0])
+    process: subprocess.Popen[bytes] = pool._all[0]
+    with open(f"/proc/{process.pid}/environ", "rb") as environment:  # noqa: PTH123
+        assert b"PATH" not in environment.read()
+    with open(f"/proc/{process.pid}/limits") as limits:  # noqa: PTH123
+        named = {line[:26].strip(): line[26:].split()[0] for line in limits}
+    assert named["Max address space"] == str(4 * 2**30)
+    assert named["Max file size"] == "0"
+    assert int(named["Max cpu time"]) < 60
+
+
+def test_a_stop_of_the_whole_group_costs_no_image(pool: IntakePool) -> None:
+    pool.take_in(*FILES[0])
+    for process in pool._all:
+        process.send_signal(signal.SIGTERM)
+    assert pool.take_in(*FILES[0]).width == 64
+
+
+def test_closing_ends_the_processes() -> None:
+    with IntakePool(LIMITS, 2) as pool:
+        pool.take_in(*FILES[0])
+        pool.take_in(*FILES[1])
+    assert all(process.returncode is not None for process in pool._all)
