@@ -38,8 +38,10 @@ def reference(folder: Path, backbone: str, weights: Path, size: int, epochs: int
     val_set = torchvision.datasets.ImageFolder(
         str(folder / "val"), v2.Compose([v2.Resize(size * 256 // 224, antialias=True), v2.CenterCrop(size), *floats])
     )
-    train_loader = DataLoader(train_set, batch_size=BATCH, shuffle=True, num_workers=workers, pin_memory=True)
-    val_loader = DataLoader(val_set, batch_size=BATCH, num_workers=workers, pin_memory=True)
+    train_loader = DataLoader(
+        train_set, batch_size=BATCH, shuffle=True, num_workers=workers, pin_memory=torch.cuda.is_available()
+    )
+    val_loader = DataLoader(val_set, batch_size=BATCH, num_workers=workers, pin_memory=torch.cuda.is_available())
     place = device()
     model = torchvision_network(backbone, weights, len(train_set.classes)).to(place)
     criterion = nn.CrossEntropyLoss()

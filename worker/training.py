@@ -22,6 +22,7 @@ from app.vision.errors import (
     VisionError,
     WeightsUnavailable,
 )
+from app.vision.rowcache import RowCache
 from app.vision.run import Sample
 from app.vision.training import fit
 from worker.messages import Work
@@ -56,10 +57,9 @@ def train(work: Work, parent: Parent, settings: Settings) -> dict[str, Any]:
     scratch = Path(work["scratch"])
     assert work["manifest_sha256"] is not None
     manifest = read_manifest(store.read(work["manifest_sha256"]))
-    samples = _fetch_images(manifest, store, scratch / "images", parent)
     config = TrainConfig.from_dict({key: value for key, value in work["spec"].items() if key != "model_name"})
     try:
-        return _fit(config, samples, manifest.classes, work["checkpoints"], store, scratch, parent, settings)
+        return _fit(config, manifest, work["checkpoints"], store, scratch, parent, settings)
     except Stopped:
         raise StopRequested from None
     except VisionError as error:
@@ -67,21 +67,19 @@ def train(work: Work, parent: Parent, settings: Settings) -> dict[str, Any]:
         raise JobFailure(reason, str(error), hint) from error
 
 
-def _fetch_images(manifest: Manifest, store: BlobStore, folder: Path, parent: Parent) -> list[Sample]:
-    folder.mkdir(parents=True, exist_ok=True)
+def _samples(manifest: Manifest) -> list[Sample]:
+    """Of blobs that are fetched when the training asks for them, which it does not where the cache knows them."""
     labels = {label: index for index, label in enumerate(manifest.classes)}
-    samples = []
-    for item in manifest.items:
-        if parent.should_stop():
-            raise StopRequested
-        samples.append(Sample(store.fetch(item.sha256, folder), labels[item.label], item.split))
-    return samples
+    return [Sample(Path(item.sha256), labels[item.label], item.split, item.sha256) for item in manifest.items]
+
+
+def _cache(settings: Settings) -> RowCache | None:
+    return RowCache(settings.image_cache, settings.cache_bytes) if settings.cache_bytes else None
 
 
 def _fit(
     config: TrainConfig,
-    samples: Sequence[Sample],
-    classes: Sequence[str],
+    manifest: Manifest,
     checkpoints: Sequence[str],
     store: BlobStore,
     scratch: Path,
@@ -89,17 +87,21 @@ def _fit(
     settings: Settings,
 ) -> dict[str, Any]:
     """Train from the newest checkpoint that is whole, or from the start."""
+    images = scratch / "images"
+    images.mkdir(parents=True, exist_ok=True)
     for sha256 in [*checkpoints, None]:
         try:
             resume = store.fetch(sha256, scratch) if sha256 else None
             result = fit(
                 config,
-                samples,
-                classes,
+                _samples(manifest),
+                manifest.classes,
                 weights=configured_weights(settings),
                 workdir=scratch,
                 observer=_Observer(parent, store),
                 resume=resume,
+                cache=_cache(settings),
+                fetch=lambda sample: store.fetch(sample.sha256, images),
             )
         except (DamagedArtefact, BlobMissing, BlobDamaged) as error:
             if sha256 is None:
@@ -109,7 +111,7 @@ def _fit(
         artefact = store.put_file(result.model_path)
         return {
             "artefact": {"sha256": artefact.sha256, "size": artefact.size},
-            "classes": list(classes),
+            "classes": list(manifest.classes),
             "preprocessing": result.preprocessing.to_dict(),
             "metrics": result.metrics,
             "best_epoch": result.best_epoch,

@@ -67,6 +67,10 @@ class Settings(BaseSettings):
     job_retention_days: float = Field(default=90.0, ge=0, description="Ended jobs are forgotten then; 0: never.")
     blob_grace_seconds: float = Field(default=3600.0, ge=0)
 
+    cache_bytes: int = Field(
+        default=20 * 2**30, ge=0, description="Decoded images and features kept for later trainings; 0: none."
+    )
+
     # Predictions.
     model_cache_bytes: int = Field(default=2 * 2**30, gt=0)
     predict_batch: int = Field(default=32, gt=0)
@@ -102,6 +106,11 @@ class Settings(BaseSettings):
     def doorbell(self) -> Path:
         """The named pipe through which the embedded API wakes the worker beside it."""
         return self.home.absolute() / "doorbell"
+
+    @cached_property
+    def image_cache(self) -> Path:
+        """Where trainings on this machine leave decoded images and features for one another."""
+        return self.home.absolute() / "cache"
 
     @cached_property
     def weights_cache(self) -> Path:

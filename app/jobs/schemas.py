@@ -83,6 +83,7 @@ _SHARED_FIELDS = {
     "cutmix",
     "precision",
     "views",
+    "loader_workers",
 }
 
 
@@ -187,6 +188,12 @@ class TrainRequest(BaseModel):
     )
     views: int = Field(
         default=4, ge=1, le=64, description="Augmented copies of each training image behind a frozen trunk."
+    )
+    loader_workers: int = Field(
+        default=0,
+        ge=0,
+        le=64,
+        description="Threads that read and augment batches ahead; the model does not depend on them.",
     )
 
     priority: int = Field(

@@ -18,6 +18,7 @@ from app.vision.command_options import add_config_options, config_values, option
 from app.vision.config import TrainConfig
 from app.vision.errors import InvalidConfig, InvalidData, Stopped, VisionError, WeightsUnavailable
 from app.vision.imagefolder import read_image_folder
+from app.vision.rowcache import DEFAULT_LIMIT, RowCache
 from app.vision.run import FitResult, Sample
 from app.vision.stopping import StopSignals
 from app.vision.weights import WeightStore
@@ -66,6 +67,11 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--test-fraction", type=float, default=0.0, metavar="X", help="share to test on, if drawn")
     train.add_argument("--weights", type=Path, metavar="PATH", help="the pretrained weights, or a folder with the file")
     train.add_argument("--no-download", action="store_true", help="never fetch weights from the network")
+    train.add_argument("--cache", type=Path, metavar="FOLDER", help="keep decoded images and features for later runs")
+    train.add_argument(
+        "--cache-gib", type=_size, default=DEFAULT_LIMIT / 2**30, metavar="X",
+        help="at most so much; what was not used for longest goes first (default: %(default)g)",
+    )  # fmt: skip
     train.add_argument("--resume", type=Path, metavar="CHECKPOINT", help="go on with an interrupted run")
     config = train.add_argument_group("what and how to train")
     config.add_argument(
@@ -81,6 +87,13 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--top-k", type=int, default=3, metavar="N", help="classes to name for each (default: 3)")
     predict.add_argument("--json", action="store_true", help="one JSON document a line")
     return parser
+
+
+def _size(text: str) -> float:
+    size = float(text)
+    if not 0 < size < 2**20:
+        raise argparse.ArgumentTypeError(f"{text} GiB; use more than 0")
+    return size
 
 
 def _stages(text: str) -> str | int:
@@ -145,6 +158,7 @@ def _fit(
     """None if the run was interrupted. Scratch files lie in `out` meanwhile: renaming needs the same file system."""
     from app.vision.training import fit
 
+    cache = RowCache(options.cache, int(options.cache_gib * 2**30)) if options.cache else None
     weights = options.weights if options.weights and options.weights.is_file() else _weight_store(options)
     checkpoint = out / "checkpoint.safetensors"
     with StopSignals() as signals, tempfile.TemporaryDirectory(prefix=".work-", dir=out) as scratch:
@@ -153,6 +167,7 @@ def _fit(
             result = fit(
                 config, samples, classes,
                 weights=weights, workdir=Path(scratch), observer=observer, resume=options.resume,
+                cache=cache,
             )  # fmt: skip
         except Stopped as stopped:
             saved = f"; go on with --resume {checkpoint}" if stopped.checkpoint_written else " before the first step"

@@ -85,6 +85,7 @@ class TrainConfig:
     mixup: float = 0.0  # alpha of the Beta distribution that blends two samples
     cutmix: float = 0.0  # alpha of the Beta distribution of the area that one image lends another
     precision: Precision = "auto"  # of the trunk while it trains; "auto" is bfloat16 where that is fast
+    loader_workers: int = 0  # threads that read and augment batches ahead of their step
     views: int = 4  # augmented copies of each training image behind a frozen trunk; never off
 
     def resolve(self) -> TrainConfig:
@@ -133,6 +134,7 @@ class TrainConfig:
         whole("accumulate", self.accumulate, 1, 1024)
         whole("patience", self.patience, 0, 10_000)
         whole("views", self.views, 1, 64)
+        whole("loader_workers", self.loader_workers, 0, 64)
         real("learning_rate", self.learning_rate, above=0.0, up_to=10.0)
         real("layer_decay", self.layer_decay, above=0.0, up_to=1.0)
         for name, most in _FROM_ZERO.items():

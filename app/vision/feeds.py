@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -15,22 +14,32 @@ from app.vision.augment import augment, draw
 from app.vision.classifier import CHUNK
 from app.vision.config import TrainConfig, settled
 from app.vision.engines import full_precision
-from app.vision.errors import Stopped
+from app.vision.loader import Loader
 from app.vision.mixing import Mix, mix
-from app.vision.network import Network
+from app.vision.network import Head, Network
 from app.vision.precision import trunk_dtype
 from app.vision.preprocessing import Preprocessing
 from app.vision.presets import preset_of
+from app.vision.rowcache import Rows
 
 
 class Feed(Protocol):
     """Gives the training loop its batches and its evaluations, so that there is one loop for all runs."""
 
+    def expect(self, epoch: int, batches: Sequence[NDArray[np.int64]]) -> None:
+        """Hear which batches `logits` will be asked for next, and in which order."""
+
     def logits(self, epoch: int, rows: NDArray[np.int64], how: Mix | None) -> Tensor:
         """Logits float32 [n, C] of training rows as this epoch shows them, with gradients for what learns."""
 
-    def split_logits(self, split: str) -> Tensor:
-        """What the network says now about a split's images, un-augmented: float32 [N, C] on the CPU."""
+    def split_logits(self, split: str, *, exact: bool) -> Tensor:
+        """What the network says now about a split's images, un-augmented: float32 [N, C] on the CPU.
+
+        As prediction computes it where `exact`; otherwise in the precision of the training, which is faster.
+        """
+
+    def spread_features(self, count: int) -> Tensor:
+        """Trunk features float32 [n, F] of at most `count` training images, spread evenly over the split."""
 
 
 class ImageFeed:
@@ -39,113 +48,125 @@ class ImageFeed:
     def __init__(
         self,
         network: Network,
-        packs: Mapping[str, NDArray[np.uint8]],
+        packs: Mapping[str, Rows],
+        seeds: Mapping[str, NDArray[np.uint64]],
         preprocessing: Preprocessing,
         config: TrainConfig,
         device: torch.device,
     ) -> None:
+        """`packs` has the pixels of each split, `seeds` what the augmentation of each image depends on."""
         self._network = network
         self._packs = packs
+        self._seeds = seeds
         self._preprocessing = preprocessing
         self._preset = preset_of(settled(config.augmentation))
         self._seed = config.seed
         self._device = device
         self._dtype = trunk_dtype(config.precision, device)
-        self._drawn: tuple[int, Tensor] | None = None
+        self._loader = Loader(self._prepared, config.loader_workers)
+
+    def expect(self, epoch: int, batches: Sequence[NDArray[np.int64]]) -> None:
+        self._loader.expect(epoch, batches)
 
     def logits(self, epoch: int, rows: NDArray[np.int64], how: Mix | None) -> Tensor:
-        logits: Tensor = self._network.head(self.features("train", rows, epoch, how).float())
+        logits: Tensor = self._network.head(self.features(rows, epoch, how).float())
         return logits
 
-    def features(self, split: str, rows: NDArray[np.int64], epoch: int, how: Mix | None = None) -> Tensor:
-        """Trunk features [n, F] of augmented images, in reduced precision where that is fast."""
-        dtype = self._dtype
-        images = self._preprocessing.normalize(self._augmented(split, rows, epoch))
-        if how is not None:
-            images = mix(images, how)
-        with torch.autocast(self._device.type, dtype=dtype, enabled=dtype is not None):
-            features: Tensor = self._network.trunk(images)
-        return features
+    def features(self, rows: NDArray[np.int64], epoch: int, how: Mix | None = None) -> Tensor:
+        """Trunk features [n, F] of training images as `epoch` shows them, in reduced precision where that is fast."""
+        images = self._preprocessing.normalize(self._augmented(self._loader.take(epoch, rows), rows, epoch))
+        return self._trunk(images if how is None else mix(images, how))
 
     def exact_features(self, split: str, rows: NDArray[np.int64]) -> Tensor:
         """Trunk features float32 [n, F] as prediction computes them: centre crop, full precision."""
-        pixels = self._preprocessing.crop_array(self._packs[split][rows])
         with full_precision(self._device):
-            batch = torch.from_numpy(np.ascontiguousarray(pixels)).to(self._device)
-            features: Tensor = self._network.trunk(self._preprocessing.normalize(batch))
+            features: Tensor = self._network.trunk(self._preprocessing.normalize(self._cropped(split, rows)))
         return features
 
-    def split_logits(self, split: str) -> Tensor:
+    def split_logits(self, split: str, *, exact: bool) -> Tensor:
         self._network.eval()
         with torch.inference_mode(), full_precision(self._device):
-            chunks = _chunks(len(self._packs[split]))
-            return torch.cat([self._network.head(self.exact_features(split, rows)).cpu() for rows in chunks])
+            features = self.exact_features if exact else self._plain_features
+            chunks = _chunks(np.arange(len(self._packs[split])))
+            return torch.cat([self._network.head(features(split, rows)).cpu() for rows in chunks])
 
-    def _augmented(self, split: str, rows: NDArray[np.int64], epoch: int) -> Tensor:
-        pack = self._packs[split]
+    def spread_features(self, count: int) -> Tensor:
+        self._network.eval()
+        with torch.inference_mode():
+            chunks = _chunks(_spread(len(self._packs["train"]), count))
+            return torch.cat([self._plain_features("train", rows) for rows in chunks])
+
+    def _plain_features(self, split: str, rows: NDArray[np.int64]) -> Tensor:
+        return self._trunk(self._preprocessing.normalize(self._cropped(split, rows))).float()
+
+    def _trunk(self, images: Tensor) -> Tensor:
+        with torch.autocast(self._device.type, dtype=self._dtype, enabled=self._dtype is not None):
+            features: Tensor = self._network.trunk(images)
+        return features
+
+    def _cropped(self, split: str, rows: NDArray[np.int64]) -> Tensor:
+        pixels = self._preprocessing.crop_array(self._packs[split].read(rows))
+        return torch.from_numpy(np.ascontiguousarray(pixels)).to(self._device)
+
+    def _prepared(self, epoch: int, rows: NDArray[np.int64]) -> Tensor:
+        """What a loader's thread can do: read, and on a CPU augment. uint8 or float32 of any layout, 0..255."""
         if self._preset is None:
-            crop = self._preprocessing.crop_array(pack[rows])
-            return torch.from_numpy(np.ascontiguousarray(crop)).to(self._device)
-        if self._drawn is None or self._drawn[0] != epoch:
-            self._drawn = (epoch, torch.from_numpy(draw(self._seed, epoch, len(pack))))
-        batch = torch.from_numpy(pack[rows]).to(self._device)
-        uniform = self._drawn[1][torch.from_numpy(rows)].to(self._device)
-        return augment(batch, uniform, self._preset, self._preprocessing.crop)
+            pixels = np.ascontiguousarray(self._preprocessing.crop_array(self._packs["train"].read(rows)))
+        else:
+            pixels = self._packs["train"].read(rows)
+        batch = torch.from_numpy(pixels)
+        return self._augmented(batch, rows, epoch) if self._device.type == "cpu" else batch.pin_memory()
+
+    def _augmented(self, batch: Tensor, rows: NDArray[np.int64], epoch: int) -> Tensor:
+        """The batch on the device, augmented unless it is already."""
+        batch = batch.to(self._device, non_blocking=True)
+        if self._preset is None or batch.is_floating_point():
+            return batch
+        uniform = torch.from_numpy(draw(self._seed, epoch, self._seeds["train"][rows]))
+        return augment(batch, uniform.to(self._device), self._preset, self._preprocessing.crop)
 
 
 class FeatureFeed:
     """Features of a frozen trunk, computed once; after that an epoch is a few small matrix products."""
 
-    def __init__(
-        self,
-        images: ImageFeed,
-        network: Network,
-        sizes: Mapping[str, int],
-        folder: Path,
-        config: TrainConfig,
-        device: torch.device,
-        *,
-        progress: Callable[[float], object],
-        should_stop: Callable[[], bool],
-    ) -> None:
-        """Raises Stopped if `should_stop` says so between two chunks."""
-        network.eval()
-        width = len(network.head.mean)
-        views = 1 if config.augmentation == "none" else config.views
-        total = sum(sizes.values()) + (views - 1) * sizes["train"]
-        self._head = network.head
+    def __init__(self, head: Head, features: Mapping[str, Sequence[Rows]], device: torch.device) -> None:
+        """`features` has a table for each split, and for "train" one for each view; epochs take turns with them."""
+        self._head = head
+        self._features = features
         self._device = device
-        self._views = views
-        self._features: dict[str, NDArray[np.float32]] = {}
-        done = 0
-        for split, size in sizes.items():
-            shape = (views if split == "train" else 1, size, width)
-            # On disk behind the page cache: a hundred thousand images times 2,048 features would crowd the memory.
-            table = np.lib.format.open_memmap(folder / f"features-{split}.npy", "w+", dtype=np.float32, shape=shape)
-            self._features[split] = table
-            for view in range(shape[0]):
-                for rows in _chunks(size):
-                    with torch.inference_mode():
-                        augmented = split == "train" and config.augmentation != "none"
-                        chunk = images.features(split, rows, view) if augmented else images.exact_features(split, rows)
-                    table[view, rows] = chunk.float().cpu().numpy()
-                    done += len(rows)
-                    progress(done / total)
-                    if should_stop():
-                        raise Stopped(checkpoint_written=False)
+
+    def expect(self, epoch: int, batches: Sequence[NDArray[np.int64]]) -> None:
+        pass
 
     def logits(self, epoch: int, rows: NDArray[np.int64], how: Mix | None) -> Tensor:
-        features = torch.from_numpy(self._features["train"][epoch % self._views, rows]).to(self._device)
+        views = self._features["train"]
+        features = self._read(views[epoch % len(views)], rows)
         logits: Tensor = self._head(features if how is None else mix(features, how))
         return logits
 
-    def split_logits(self, split: str) -> Tensor:
+    def split_logits(self, split: str, *, exact: bool) -> Tensor:
         self._head.eval()
+        table = self._features[split][0]
         with torch.inference_mode():
-            logits: Tensor = self._head(torch.from_numpy(self._features[split][0]).to(self._device)).cpu()
-            return logits
+            chunks = _chunks(np.arange(len(table)), 64 * CHUNK)
+            return torch.cat([self._head(self._read(table, rows)).cpu() for rows in chunks])
+
+    def spread_features(self, count: int) -> Tensor:
+        table = self._features["train"][0]
+        return self._read(table, _spread(len(table), count))
+
+    def _read(self, table: Rows, rows: NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(table.read(rows)).to(self._device)
 
 
-def _chunks(count: int) -> list[NDArray[np.int64]]:
-    rows = np.arange(count)
-    return [rows[start : start + CHUNK] for start in range(0, count, CHUNK)]
+def seeds_of(keys: Sequence[bytes]) -> NDArray[np.uint64]:
+    """What the augmentation of images depends on, from the hashes of their files."""
+    return np.array([int.from_bytes(key[:8], "big") for key in keys], dtype=np.uint64)
+
+
+def _spread(size: int, count: int) -> NDArray[np.int64]:
+    return np.unique(np.linspace(0, size - 1, min(size, count)).astype(np.int64))
+
+
+def _chunks(rows: NDArray[np.int64], size: int = CHUNK) -> list[NDArray[np.int64]]:
+    return [rows[start : start + size] for start in range(0, len(rows), size)]

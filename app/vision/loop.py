@@ -86,6 +86,7 @@ def _epoch(run: Run, state: State, written_at: float) -> float:
     steps = settled(config.epochs) * per_epoch
     thaw(run.network, config, position.epoch)
     run.network.train()
+    run.feed.expect(position.epoch, order[position.step * config.accumulate :])
     for step in range(position.step, per_epoch):
         began = time.monotonic()
         done = position.epoch * per_epoch + step
@@ -136,7 +137,7 @@ def _validate(run: Run, state: State) -> None:
     """Score the epoch, tell the observer, and keep the weights if they are the best so far."""
     config, position = run.config, state.position
     with nullcontext() if state.average is None else state.average.applied(run.network):
-        probabilities = to_probabilities(run.feed.split_logits("val"))
+        probabilities = to_probabilities(run.feed.split_logits("val", exact=False))
         classes = [str(label) for label in range(probabilities.shape[1])]
         scores = evaluate(probabilities, run.labels["val"], classes)
         accuracy, loss = scores["accuracy"], scores["log_loss"]

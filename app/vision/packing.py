@@ -1,63 +1,99 @@
-"""Decodes every image of a run once, into one memory-mapped array that the epochs read."""
+"""Decodes every image of a run once, into rows of pixels that the epochs read."""
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import PIL
 from numpy.typing import NDArray
 
+from app.vision.errors import InvalidData, Stopped
 from app.vision.preprocessing import Preprocessing
+from app.vision.rowcache import Add, Kind, RowCache, Rows
+from app.vision.run import Sample
 
 DECODERS = 4
 # Decoding releases the interpreter lock, so a few threads help; each holds one decoded image at a time.
 
+Fetch = Callable[[Sample], Path]
+
+
+def own_path(sample: Sample) -> Path:
+    """The file of a sample that lies on disk already."""
+    return sample.path
+
+
+def image_keys(samples: Sequence[Sample]) -> list[bytes]:
+    """The SHA-256 of each image's file, read where the sample does not say it; raises InvalidData naming the file."""
+
+    def key(sample: Sample) -> bytes:
+        if sample.sha256:
+            return bytes.fromhex(sample.sha256)
+        try:
+            with sample.path.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").digest()
+        except OSError as error:
+            raise InvalidData(f"{sample.path.name}: not a readable image ({error})") from error
+
+    with ThreadPoolExecutor(DECODERS, thread_name_prefix="hash") as pool:
+        return list(pool.map(key, samples))
+
 
 def pack(
-    paths: Sequence[Path],
+    samples: Sequence[Sample],
+    keys: Sequence[bytes],
     preprocessing: Preprocessing,
-    target: Path,
+    cache: RowCache,
     *,
-    decoders: int = DECODERS,
-    progress: Callable[[int], object] = lambda _: None,
+    fetch: Fetch = own_path,
+    progress: Callable[[float], object] = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
-) -> NDArray[np.uint8] | None:
-    """Write the images to the .npy file `target` and map it read-only: uint8 [N, resize, resize, 3], rows as `paths`.
+) -> Rows:
+    """The pixels of the samples, uint8 [resize, resize, 3] each; only what is not in the cache is fetched and decoded.
 
-    `progress` hears how many are done. `should_stop` is asked after each image; when it says yes the half-written file
-    is removed and None returned. Raises InvalidData naming the first file that cannot be decoded. Memory stays bounded
-    by `decoders` images however many there are: the array is written through the page cache, not held.
+    `keys` are the images' hashes. `progress` hears which share is done. `should_stop` is asked after each image; when
+    it says yes what was decoded is kept and Stopped raised. Raises InvalidData naming the first file that cannot be
+    decoded. Memory stays bounded by a few images a decoder, however many there are.
     """
-    side = preprocessing.resize
-    array = np.lib.format.open_memmap(target, mode="w+", dtype=np.uint8, shape=(len(paths), side, side, 3))
-    waiting: deque[tuple[int, Future[NDArray[np.uint8]]]] = deque()
 
-    def store_oldest() -> None:
-        row, future = waiting.popleft()
-        array[row] = future.result()
-        progress(row + 1)
+    def compute(places: list[int], add: Add) -> None:
+        waiting: deque[Future[NDArray[np.uint8]]] = deque()
+        done = 0
 
-    complete = False
-    try:
-        with ThreadPoolExecutor(decoders, thread_name_prefix="decode") as pool:
+        def store_oldest() -> None:
+            nonlocal done
+            add(waiting.popleft().result()[None])
+            done += 1
+            progress(done / len(places))
+
+        with ThreadPoolExecutor(DECODERS, thread_name_prefix="decode") as pool:
             try:
-                for row, path in enumerate(paths):
-                    waiting.append((row, pool.submit(preprocessing.load, path)))
-                    if len(waiting) > 2 * decoders:
+                for place in places:
+                    waiting.append(pool.submit(lambda sample: preprocessing.load(fetch(sample)), samples[place]))
+                    if len(waiting) > 2 * DECODERS:
                         store_oldest()
                     if should_stop():
-                        return None
+                        raise Stopped(checkpoint_written=False)
                 while waiting:
                     store_oldest()
             finally:
-                for _, future in waiting:
+                for future in waiting:
                     future.cancel()
-        array.flush()
-        complete = True
-    finally:
-        if not complete:
-            target.unlink(missing_ok=True)
-    return np.load(target, mmap_mode="r")  # type: ignore[no-any-return]
+
+    return cache.rows(_kind(preprocessing), keys, compute, should_stop)
+
+
+def _kind(preprocessing: Preprocessing) -> Kind:
+    side = preprocessing.resize
+    recipe = {
+        "resize": side,
+        "interpolation": preprocessing.interpolation,
+        "color": preprocessing.color,
+        "pillow": PIL.__version__,
+    }
+    return Kind("pixels", recipe, (side, side, 3), "uint8")

@@ -92,13 +92,17 @@ class Preprocessing:
         """float32 [N, 3, H, W] from uint8 [N, H, W, 3] (or [N, 3, H, W]), or from float 0..255 of either layout."""
         import torch
 
-        if batch.shape[-1] == 3:
-            batch = batch.permute(0, 3, 1, 2)
-        # (x / 255 - mean) / std, as one multiplication and one addition.
         std = torch.tensor(self.std, device=batch.device)
         mean = torch.tensor(self.mean, device=batch.device)
-        scale, shift = (1 / (255 * std)).view(1, 3, 1, 1), (-mean / std).view(1, 3, 1, 1)
-        return batch.float().mul(scale).add_(shift).contiguous(memory_format=torch.channels_last)
+        # (x / 255 - mean) / std, as one multiplication and one addition.
+        scale, shift = 1 / (255 * std), -mean / std
+        if batch.shape[-1] != 3:
+            out = batch.float().mul(scale.view(1, 3, 1, 1)).add_(shift.view(1, 3, 1, 1))
+            return out.contiguous(memory_format=torch.channels_last)
+        # Channels lie innermost: a whole line of pixels at a time, for three numbers at a time are three times slower.
+        width = batch.shape[2]
+        lines = batch.flatten(2).float().mul_(scale.repeat(width)).add_(shift.repeat(width))
+        return lines.view(batch.shape).permute(0, 3, 1, 2)
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able dictionary that `from_dict` reads back."""

@@ -19,11 +19,12 @@ from app.vision.preprocessing import Preprocessing
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One labelled image; `label` is the index of its class."""
+    """One labelled image; `label` is the index of its class. `sha256` is that of its file, read where it is empty."""
 
     path: Path
     label: int
     split: Split
+    sha256: str = ""
 
 
 class Observer(Protocol):

@@ -8,25 +8,27 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from app.vision.allocation import kept_memory
 from app.vision.artefact import save_model
 from app.vision.assessment import assess
 from app.vision.backbones import Backbone, get_backbone
 from app.vision.calibration import fit_temperature
 from app.vision.classifier import to_probabilities
 from app.vision.config import TrainConfig, settled
-from app.vision.errors import OutOfMemory, Stopped, WeightsUnavailable
-from app.vision.feeds import FeatureFeed, Feed, ImageFeed
+from app.vision.errors import OutOfMemory, WeightsUnavailable
+from app.vision.features import trunk_features
+from app.vision.feeds import FeatureFeed, Feed, ImageFeed, seeds_of
+from app.vision.imageset import ImageSet
 from app.vision.loop import Run, train
 from app.vision.losses import make_loss
 from app.vision.network import Network, build_network, load_trunk, set_trainable
-from app.vision.packing import pack
+from app.vision.packing import Fetch, own_path
 from app.vision.precision import trunk_dtype
 from app.vision.preprocessing import Preprocessing
 from app.vision.progress import Progress
+from app.vision.rowcache import RowCache
 from app.vision.run import FitResult, Observer, Sample, check_samples
 from app.vision.weights import WeightStore, load_state_dict
 
@@ -34,7 +36,7 @@ from app.vision.weights import WeightStore, load_state_dict
 HEAD_SHARES = {"weights": 0.02, "decoding": 0.38, "features": 0.45, "training": 0.14, "evaluating": 0.01}
 IMAGE_SHARES = {"weights": 0.01, "decoding": 0.04, "training": 0.94, "evaluating": 0.01}
 
-SCALING_SAMPLE = 1024  # training images whose features set the head's standardisation
+SCALING_SAMPLE = 256  # training images whose features set the head's standardisation
 
 
 def fit(
@@ -46,12 +48,16 @@ def fit(
     workdir: Path,
     observer: Observer,
     resume: Path | None = None,
+    cache: RowCache | None = None,
+    fetch: Fetch = own_path,
 ) -> FitResult:
     """Train a classifier and write it to `workdir`/model.safetensors.
 
     The same configuration, samples and machine give the same file bit for bit, whether or not the run was stopped and
     resumed on the way. (On CUDA this also needs CUBLAS_WORKSPACE_CONFIG=:4096:8 in the environment of the process.)
-    `workdir` holds the decoded images meanwhile, about 3 · resize² bytes each; it is the caller's to remove.
+    Decoded images, about 3 · resize² bytes each, and the features of a frozen trunk are kept in `cache` for later runs;
+    without one they lie in `workdir`, which is the caller's to remove. `fetch` gives the file of a sample whose pixels
+    are not in the cache, and is called from several threads; a sample that says its `sha256` needs no file otherwise.
 
     Raises InvalidConfig, InvalidData, WeightsUnavailable, Diverged, OutOfMemory, DamagedArtefact (of `resume`), and
     Stopped when the observer asked for it.
@@ -62,28 +68,22 @@ def fit(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     progress = Progress(observer, HEAD_SHARES if config.train == "head" else IMAGE_SHARES)
     trunk_dtype(config.precision, device)  # says now what it would say after minutes of decoding
-    with reproducible(device), memory_errors(config):
+    with reproducible(device), memory_errors(config), kept_memory():
         progress.report("weights", 0.0)
         network = _pretrained(config, len(classes), weights).to(device)
         preprocessing = Preprocessing.for_backbone(get_backbone(config.backbone), settled(config.input_size))
-        packs = _decode(samples, preprocessing, workdir, progress, observer)
-        labels = {
-            split: np.array([sample.label for sample in samples if sample.split == split], dtype=np.int64)
-            for split in packs
-        }
-        images = ImageFeed(network, packs, preprocessing, config, device)
-        _standardise(network, images, len(packs["train"]))
-        feed: Feed = images
-        if config.train == "head":
-            feed = FeatureFeed(
-                images, network, {split: len(rows) for split, rows in packs.items()}, workdir, config, device,
-                progress=lambda done: progress.report("features", done), should_stop=observer.should_stop,
-            )  # fmt: skip
+        images = ImageSet(
+            samples, preprocessing, cache or RowCache(workdir / "rows"), fetch=fetch,
+            progress=lambda done: progress.report("decoding", done), should_stop=observer.should_stop,
+        )  # fmt: skip
+        labels = images.labels()
+        feed = _feed(network, images, config, device, progress, observer)
+        network.head.standardise(feed.spread_features(SCALING_SAMPLE))
         loss = make_loss(config, labels["train"], len(classes), device)
         run = Run(config, network, feed, labels, loss, workdir, observer, progress, _identity(config, samples, classes))
         position = train(run, resume)
         progress.report("evaluating", 0.0)
-        logits = {split: feed.split_logits(split) for split in packs if split != "train"}
+        logits = {split: feed.split_logits(split, exact=True) for split in labels if split != "train"}
     temperature = fit_temperature(logits["val"], labels["val"])
     probabilities = {split: to_probabilities(scores, temperature) for split, scores in logits.items()}
     metrics = {
@@ -131,42 +131,31 @@ def _mismatch(backbone: Backbone, path: Path, error: ValueError) -> WeightsUnava
     return WeightsUnavailable(backbone.name, backbone.weights_file, backbone.weights_url, [path.parent], reason)
 
 
-def _decode(
-    samples: Sequence[Sample], preprocessing: Preprocessing, workdir: Path, progress: Progress, observer: Observer
-) -> dict[str, NDArray[np.uint8]]:
-    """One pack a split that has images."""
-    packs: dict[str, NDArray[np.uint8]] = {}
-    before = 0
-    for split in ("train", "val", "test"):
-        paths = [sample.path for sample in samples if sample.split == split]
-        if not paths:
-            continue
-
-        def report(done: int, before: int = before) -> None:
-            progress.report("decoding", (before + done) / len(samples))
-
-        target = workdir / f"pack-{split}.npy"
-        packed = pack(paths, preprocessing, target, progress=report, should_stop=observer.should_stop)
-        if packed is None:
-            raise Stopped(checkpoint_written=False)
-        packs[split] = packed
-        before += len(paths)
-    return packs
-
-
-def _standardise(network: Network, images: ImageFeed, train_size: int) -> None:
-    """Fit the head's standardisation to the pretrained features of training images spread over the whole split."""
-    network.eval()
-    rows = np.unique(np.linspace(0, train_size - 1, min(train_size, SCALING_SAMPLE)).astype(np.int64))
-    with torch.inference_mode():
-        chunks = np.array_split(rows, -(-len(rows) // 32))
-        network.head.standardise(torch.cat([images.exact_features("train", chunk) for chunk in chunks]))
+def _feed(
+    network: Network,
+    images: ImageSet,
+    config: TrainConfig,
+    device: torch.device,
+    progress: Progress,
+    observer: Observer,
+) -> Feed:
+    """Features where the trunk is frozen, else images."""
+    if config.train == "head":
+        features = trunk_features(
+            network, images, config, device,
+            progress=lambda done: progress.report("features", done), should_stop=observer.should_stop,
+        )  # fmt: skip
+        return FeatureFeed(network.head, features, device)
+    seeds = {split: seeds_of(keys) for split, keys in images.keys.items()}
+    return ImageFeed(network, images.packs(), seeds, images.preprocessing, config, device)
 
 
 def _identity(config: TrainConfig, samples: Sequence[Sample], classes: Sequence[str]) -> dict[str, Any]:
     """What must be equal for a checkpoint to be continued. File paths may differ: another machine may go on."""
     digest = hashlib.sha256("\n".join(f"{sample.label} {sample.split}" for sample in samples).encode())
-    return {"config": config.to_dict(), "classes": list(classes), "samples": digest.hexdigest()}
+    settings = config.to_dict()
+    del settings["loader_workers"]  # changes the pace alone
+    return {"config": settings, "classes": list(classes), "samples": digest.hexdigest()}
 
 
 @contextmanager

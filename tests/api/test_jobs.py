@@ -89,6 +89,7 @@ def test_what_is_asked_for_is_what_is_planned(with_pets: Api) -> None:
         "cutmix": 0.5,
         "precision": "float32",
         "views": 2,
+        "loader_workers": 1,
     }
     spec = with_pets.write.post("/v1/jobs", json={"dataset": "pets", **asked}).json()["spec"]
     assert spec == asked | {"train": "last_stages", "last_stages": 2}

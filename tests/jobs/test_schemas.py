@@ -64,6 +64,7 @@ ASKED: dict[str, tuple[Any, dict[str, Any]]] = {
     "cutmix": (1.0, {"cutmix": 1}),
     "precision": ("float32", {"precision": "float32"}),
     "views": (2, {"views": 2}),
+    "loader_workers": (2, {"loader_workers": 2}),
 }
 
 
@@ -116,6 +117,7 @@ def test_a_choice_has_the_options_of_the_training_library(name: str) -> None:
         {"focal_gamma": 10},
         {"mixup": 10},
         {"views": 64},
+        {"loader_workers": 64},
     ],
 )
 def test_both_agree_on_the_most_that_is_allowed(most: dict[str, Any]) -> None:

@@ -11,6 +11,9 @@ import torch
 from app.vision.augment import COLUMNS, augment, draw
 from app.vision.presets import PRESETS, STILL, Transform, preset_of
 
+KEYS = np.random.default_rng(3).integers(0, 2**64, 100, dtype=np.uint64)
+KEYS_MANY = np.arange(20_000, dtype=np.uint64)
+
 
 @pytest.fixture
 def batch() -> torch.Tensor:
@@ -18,14 +21,29 @@ def batch() -> torch.Tensor:
 
 
 def uniform(epoch: int, rows: int = 6, seed: int = 1) -> torch.Tensor:
-    return torch.from_numpy(draw(seed, epoch, rows))
+    return torch.from_numpy(draw(seed, epoch, KEYS[:rows]))
 
 
-def test_draws_depend_on_seed_epoch_and_row_alone() -> None:
-    assert np.array_equal(draw(1, 2, 100)[:7], draw(1, 2, 7))
-    for other in (draw(2, 2, 7), draw(1, 3, 7)):
-        assert not np.isin(other, draw(1, 2, 7)).any()
-    assert len(np.unique(draw(1, 2, 100))) > 99 * COLUMNS
+def test_draws_depend_on_seed_epoch_and_image_alone() -> None:
+    drawn = draw(1, 2, KEYS)
+    assert drawn.dtype == np.float32
+    assert np.array_equal(drawn[::-1], draw(1, 2, KEYS[::-1]))
+    assert np.array_equal(drawn[3:7], draw(1, 2, KEYS[3:7]))
+    for other in (draw(2, 2, KEYS), draw(1, 3, KEYS), draw(1, 2, KEYS + np.uint64(1000))):
+        assert np.isin(other, drawn).mean() < 0.01
+    assert len(np.unique(drawn)) > 99 * COLUMNS
+
+
+def test_draws_are_uniform_and_independent_of_one_another() -> None:
+    drawn = draw(0, 0, np.arange(20_000, dtype=np.uint64)).astype(np.float64)  # keys as alike as they can be
+    assert 0 <= drawn.min() < 0.001
+    assert 0.999 < drawn.max() < 1
+    for column in drawn.T:
+        counts, _ = np.histogram(column, bins=20, range=(0, 1))
+        assert np.abs(counts - 1000).max() < 150
+    among = np.corrcoef(np.vstack([drawn.T, np.roll(drawn, 1, axis=0).T, draw(0, 1, KEYS_MANY).T]))
+    np.fill_diagonal(among, 0)
+    assert np.abs(among).max() < 0.05
 
 
 @pytest.mark.parametrize("name", ["light", "standard", "strong"])

@@ -71,6 +71,7 @@ def test_defaults_depend_on_what_learns() -> None:
         ({"mixup": "much"}, "mixup"),
         ({"cutmix": True}, "cutmix"),
         ({"views": 0}, "views"),
+        ({"loader_workers": -1}, "loader_workers"),
         ({"precision": "float64"}, "precision"),
         ({"head": HeadConfig(pooling="min")}, "head.pooling"),  # type: ignore[arg-type]
         ({"head": HeadConfig(dropout=1.0)}, "head.dropout"),
