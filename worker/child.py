@@ -5,6 +5,7 @@
 """
 
 import os
+import re
 import signal
 import sys
 import threading
@@ -51,8 +52,9 @@ def main(kind: str) -> None:
 
 def _last_word(error: Exception, settings: Settings) -> tuple[Kind, dict[str, Any]]:
     """What to say of an error that nobody expected: a setback where it may pass, or else a failure."""
-    if isinstance(error, OSError) and is_disk_error(error):
-        error = explained(settings.scratch, error)
+    system = _system_error(error)
+    if system is not None and is_disk_error(system):
+        error = explained(settings.scratch, system)
     if isinstance(error, Unavailable):  # of the blob store: a child has nothing else that could be away
         return "setback", storage_failure(error)
     log.exception("job_crashed", exc_info=error)
@@ -66,6 +68,14 @@ def _last_word(error: Exception, settings: Settings) -> tuple[Kind, dict[str, An
     detail = f"The job broke off with {type(error).__name__}; the worker's log has the details."
     hint = "Run it again; if it fails the same way, report it with that log."
     return "failed", JobFailure(FailureReason.internal, detail, hint).body
+
+
+def _system_error(error: Exception) -> OSError | None:
+    """The operating system's error that this one is or, from a library in Rust (safetensors), tells of."""
+    if isinstance(error, OSError):
+        return error
+    told = re.search(r"\(os error (\d+)\)", str(error))
+    return OSError(int(told[1]), os.strerror(int(told[1]))) if told else None
 
 
 def _take_stdout() -> BinaryIO:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from app.core.errors import StorageFull, Unavailable
+from app.core.logging import log
 from app.core.settings import Settings
 from app.jobs.states import FailureReason
 from app.storage import BlobStore, FilesystemStore
@@ -34,7 +35,11 @@ class Room:
         with self._lock:
             if self._problem is None or time.monotonic() - self._looked >= _LOOK_EVERY:
                 self._looked = time.monotonic()
-                self._problem = self._find_problem()
+                before, self._problem = self._problem, self._find_problem()
+                if self._problem is not None and before is None:
+                    log.warning("no_room", **self._problem)
+                elif before is not None and self._problem is None:
+                    log.info("room_again")
             return self._problem
 
     def _find_problem(self) -> dict[str, Any] | None:

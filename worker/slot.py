@@ -90,8 +90,7 @@ class Slot:
         with self._database.reading() as session:
             if not queue.waiting(session, [self.kind], self._settings.max_running_jobs):
                 return False
-        if (problem := self._room.look()) is not None:
-            log.warning("no_room", **problem)
+        if self._room.look() is not None:
             return False
         with self._database.writing() as session:
             limits = self._settings.lease_seconds, self._settings.max_running_jobs
@@ -110,7 +109,7 @@ class Slot:
                 scratch.mkdir(parents=True, exist_ok=True)
             run.supervise(work)
         except Unavailable as error:  # of the disk: the database's is ClaimLost
-            run.set_back(storage_failure(error))
+            run.set_back(storage_failure(error), _MENDED_WITHIN)
         except ClaimLost as lost:
             log.warning("claim_lost", job=str(held.job_id), detail=lost.detail)
         finally:
@@ -221,7 +220,7 @@ class _Run:
                 log.warning("job_failed", job=str(held.job_id), **body["failure"])
                 return True
             case "setback":
-                self.set_back(body)
+                self.set_back(body, _MENDED_WITHIN)
                 return True
             case "stopped":
                 self._give_back()
@@ -240,7 +239,7 @@ class _Run:
         self._write(lambda session: queue.fail(session, self._held, failure))
         log.warning("job_failed", job=str(self._held.job_id), **failure)
 
-    def set_back(self, failure: dict[str, Any], delay_seconds: float = _MENDED_WITHIN) -> None:
+    def set_back(self, failure: dict[str, Any], delay_seconds: float) -> None:
         """Let the job be tried again, after a while; after its last attempt it fails."""
         log.warning("job_broke_off", job=str(self._held.job_id), **failure)
         self._write(lambda session: queue.retry(session, self._held, failure, delay_seconds))
@@ -249,7 +248,7 @@ class _Run:
         # A file in memory whose disk is full ends its process with SIGBUS.
         problem = self._room.look() if returncode == -signal.SIGBUS else None
         if problem is not None:
-            self.set_back(problem)
+            self.set_back(problem, _MENDED_WITHIN)
         else:
             self.set_back(death(returncode, self._oom_kills, oom_kills()), delay_seconds=0.0)
 

@@ -17,6 +17,8 @@ from app.jobs.orm import Checkpoint, EpochMetrics, Job
 from app.jobs.states import HELD, TERMINAL, FailureReason, JobKind, JobState, check_transition
 from app.storage import Blob
 
+_LONGEST_ETA = 366 * 86_400.0  # seconds; what claims to take longer is not known, rather than so slow
+
 # The order in which jobs are run: the higher priority first, then the older. Ids sort by age.
 TURN = Job.priority.desc(), Job.id
 
@@ -122,7 +124,8 @@ def report_progress(session: Session, held: Claim, phase: str, progress: float, 
     job = locked(session, held)
     job.phase = phase
     job.progress = max(job.progress, min(progress, 1.0))
-    job.eta_seconds = eta_seconds
+    sane = eta_seconds is not None and 0 <= eta_seconds <= _LONGEST_ETA  # no comparison holds for NaN
+    job.eta_seconds = eta_seconds if sane else None
 
 
 def record_epoch(session: Session, held: Claim, metrics: dict[str, Any]) -> None:

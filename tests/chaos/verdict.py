@@ -24,7 +24,7 @@ from tests.chaos.orders import Order
 from tests.chaos.site import Site
 
 # Why a job may fail that nothing is wrong with: whoever ran it was taken away as often as it may be tried.
-_TAKEN_AWAY = {"out_of_memory", "worker_lost", "internal"}
+_TAKEN_AWAY = {"out_of_memory", "killed", "worker_lost", "internal"}
 
 
 @dataclass

@@ -123,3 +123,9 @@ def test_secrets_do_not_show() -> None:
     assert "hush-hush" not in settings.model_dump_json()
     assert settings.s3_secret_key is not None
     assert settings.s3_secret_key.get_secret_value() == "hush-hush"
+
+
+def test_by_default_a_lost_worker_is_noticed_within_fifteen_seconds() -> None:
+    settings = Settings(_env_file=None)  # type: ignore[call-arg]
+    assert settings.lease_seconds + settings.sweep_seconds <= 15
+    assert settings.heartbeat_seconds * 3 <= settings.lease_seconds  # two that are late do not lose a job

@@ -1,5 +1,6 @@
 """The queue of job rows, on both databases: claims, leases, the fence, and how a job ends."""
 
+import math
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -504,6 +505,16 @@ def test_progress_never_goes_back_within_an_attempt(database: Database) -> None:
         claimed(session)
     job = look(database, held.job_id)
     assert (job.progress, job.phase, job.eta_seconds) == (0.0, "starting", None)
+
+
+@pytest.mark.parametrize(
+    ("told_eta", "kept"), [(0.0, 0.0), (7.5, 7.5), (None, None), (-1.0, None), (math.nan, None), (math.inf, None)]
+)
+def test_an_eta_that_cannot_be_is_none(database: Database, told_eta: float | None, kept: float | None) -> None:
+    held = running(database)
+    with database.writing() as session:
+        queue.report_progress(session, held, "training", 0.5, told_eta)
+    assert look(database, held.job_id).eta_seconds == kept
 
 
 def test_an_epoch_that_is_repeated_replaces_its_metrics(database: Database) -> None:
