@@ -36,4 +36,6 @@ def _fill_dataset(session: Session, job: Job, body: dict[str, Any]) -> dict[str,
 def _record_model(session: Session, job: Job, body: dict[str, Any]) -> dict[str, Any]:
     model = registry.record(session, job, Blob(**body["artefact"]), body)
     accuracy = {split: metrics["accuracy"] for split, metrics in body["metrics"].items()}
-    return {"model_id": str(model.id), "best_epoch": body["best_epoch"], "accuracy": accuracy}
+    result = {"model_id": str(model.id), "best_epoch": body["best_epoch"], "accuracy": accuracy}
+    # What was not done as asked for, and why.
+    return {**result, "notes": body["notes"]} if body.get("notes") else result

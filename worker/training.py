@@ -1,6 +1,5 @@
 """A child's work on a training job: fetch the images, fine-tune, hand over the model."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from app.vision.run import Sample
 from app.vision.training import fit
 from worker.messages import Work
 from worker.parent import JobFailure, Parent, StopRequested
+from worker.ranks import sharing
 
 _REASONS: dict[type[VisionError], tuple[FailureReason, str]] = {
     InvalidData: (FailureReason.invalid_data, "Look at the dataset's report, mend the images, and upload them again."),
@@ -57,52 +57,62 @@ def train(work: Work, parent: Parent, settings: Settings) -> dict[str, Any]:
     scratch = Path(work["scratch"])
     assert work["manifest_sha256"] is not None
     manifest = read_manifest(store.read(work["manifest_sha256"]))
-    config = TrainConfig.from_dict({key: value for key, value in work["spec"].items() if key != "model_name"})
+    config = TrainConfig.from_dict(
+        {key: value for key, value in work["spec"].items() if key not in ("model_name", "resources")}
+    )
+    processes = work["spec"].get("resources", {}).get("processes", 1)
     try:
-        return _fit(config, manifest, work["checkpoints"], store, scratch, parent, settings)
+        return _fit(config, manifest, work, store, scratch, parent, settings, processes)
     except Stopped:
         raise StopRequested from None
     except VisionError as error:
         reason, hint = _REASONS.get(type(error), (FailureReason.internal, "The worker's log has the details."))
+        if isinstance(error, OutOfMemory) and error.fits is not None:
+            hint = (
+                f"Set batch_size to {error.fits} and raise accumulate as much; or set on_out_of_memory to"
+                ' "shrink", which comes to the same.'
+            )
         raise JobFailure(reason, str(error), hint) from error
 
 
-def _samples(manifest: Manifest) -> list[Sample]:
+def samples_of(manifest: Manifest) -> list[Sample]:
     """Of blobs that are fetched when the training asks for them, which it does not where the cache knows them."""
     labels = {label: index for index, label in enumerate(manifest.classes)}
     return [Sample(Path(item.sha256), labels[item.label], item.split, item.sha256) for item in manifest.items]
 
 
-def _cache(settings: Settings) -> RowCache | None:
+def cache_of(settings: Settings) -> RowCache | None:
     return RowCache(settings.image_cache, settings.cache_bytes) if settings.cache_bytes else None
 
 
 def _fit(
     config: TrainConfig,
     manifest: Manifest,
-    checkpoints: Sequence[str],
+    work: Work,
     store: BlobStore,
     scratch: Path,
     parent: Parent,
     settings: Settings,
+    processes: int,
 ) -> dict[str, Any]:
     """Train from the newest checkpoint that is whole, or from the start."""
     images = scratch / "images"
     images.mkdir(parents=True, exist_ok=True)
-    for sha256 in [*checkpoints, None]:
+    for sha256 in [*work["checkpoints"], None]:
         try:
             resume = store.fetch(sha256, scratch) if sha256 else None
-            result = fit(
-                config,
-                _samples(manifest),
-                manifest.classes,
-                weights=configured_weights(settings),
-                workdir=scratch,
-                observer=_Observer(parent, store),
-                resume=resume,
-                cache=_cache(settings),
-                fetch=lambda sample: store.fetch(sample.sha256, images),
-            )
+            with sharing(processes, config, work["manifest_sha256"] or "", None, scratch):
+                result = fit(
+                    config,
+                    samples_of(manifest),
+                    manifest.classes,
+                    weights=configured_weights(settings),
+                    workdir=scratch,
+                    observer=_Observer(parent, store),
+                    resume=resume,
+                    cache=cache_of(settings),
+                    fetch=lambda sample: store.fetch(sample.sha256, images),
+                )
         except (DamagedArtefact, BlobMissing, BlobDamaged) as error:
             if sha256 is None:
                 raise
@@ -115,5 +125,6 @@ def _fit(
             "preprocessing": result.preprocessing.to_dict(),
             "metrics": result.metrics,
             "best_epoch": result.best_epoch,
+            "notes": list(result.notes),
         }
     raise AssertionError("unreachable: the last attempt is without a checkpoint")

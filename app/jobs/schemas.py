@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from app.jobs.augmentation import Augmentation
 from app.vision.config import HeadConfig, TrainConfig
@@ -38,8 +38,16 @@ def _utc(value: datetime) -> datetime:
         raise ValueError("the time is out of range; use one between the years 1 and 9999, UTC") from None
 
 
+def _check_batch_size(value: Any) -> Any:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if value is None or value == "auto" or (whole and 1 <= value <= 4096):
+        return value
+    raise ValueError(f'{value!r} is not allowed; use a whole number from 1 to 4096, or "auto"')
+
+
 _PLAIN = r"^[^\x00-\x1f\x7f]+$"  # no control characters, and no lone surrogates, which JSON can spell
 
+BatchSize = Annotated[Annotated[int, Field(ge=1, le=4096)] | Literal["auto"] | None, BeforeValidator(_check_batch_size)]
 Train = Annotated[Literal["head", "all"] | LastStages, BeforeValidator(_check_train)]
 
 
@@ -55,6 +63,30 @@ class Head(BaseModel):
     pooling: Literal["avg", "max", "gem"] = Field(
         default=HeadConfig().pooling, description="How each of the trunk's maps becomes one feature."
     )
+
+
+class Resources(BaseModel):
+    """What one job may use. More of it changes how fast the model comes, and not what it is (beyond rounding)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    processes: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="Processes of one machine that share every batch: one a GPU, or without GPUs some of its cores.",
+    )
+    machines: int = Field(default=1, ge=1, description="Machines that train together; a job of this service uses one.")
+
+    @field_validator("machines")
+    @classmethod
+    def _one_machine(cls, machines: int) -> int:
+        if machines > 1:
+            raise ValueError(
+                f"{machines}: a job of this service runs on one machine; use 1 and let `processes` share its GPUs, or"
+                " train on several machines with the library: torchrun --nnodes N … -m app.vision train"
+            )
+        return machines
 
 
 # Fields that mean the same, under the same name, to the caller and to the training library.
@@ -82,6 +114,8 @@ _SHARED_FIELDS = {
     "mixup",
     "cutmix",
     "precision",
+    "compile",
+    "on_out_of_memory",
     "views",
     "loader_workers",
 }
@@ -137,7 +171,9 @@ class TrainRequest(BaseModel):
     )
     head: Head = Head()
     epochs: int | None = Field(default=None, ge=1, le=10_000)
-    batch_size: int | None = Field(default=None, ge=1, le=4096)
+    batch_size: BatchSize = Field(
+        default=None, description="`auto`: the largest power of two up to 256 that fits into the worker's memory."
+    )
     optimizer: Literal["sgd", "adam", "adamw"] = "adamw"
     learning_rate: float | None = Field(default=None, gt=0, le=10)
     schedule: Literal["constant", "step", "cosine", "exponential", "one_cycle", "plateau"] = "cosine"
@@ -186,6 +222,16 @@ class TrainRequest(BaseModel):
         description="Of the trunk while it trains. `auto`: bfloat16 where the processor has it. float16 scales the "
         "loss and needs a GPU: where the job is run on a CPU it fails with `invalid_config`.",
     )
+    compile: bool = Field(
+        default=False,
+        description="Compile what learns (torch.compile). Where there is no compiler the job runs as ever, and the "
+        "result's `notes` say so.",
+    )
+    on_out_of_memory: Literal["fail", "shrink"] = Field(
+        default="fail",
+        description="Where a batch does not fit: `fail` with the size that would, or `shrink` the parts it is "
+        "computed in, whose gradients add up to the same.",
+    )
     views: int = Field(
         default=4, ge=1, le=64, description="Augmented copies of each training image behind a frozen trunk."
     )
@@ -213,6 +259,7 @@ class TrainRequest(BaseModel):
         le=31_536_000,
         description="Running time, all attempts together, after which the job is ended as failed: `deadline`.",
     )
+    resources: Resources = Field(default=Resources(), description="What the job may use: processes of one machine.")
 
     def config(self, backbone: str) -> TrainConfig:
         """The same request in the training library's words, not yet resolved."""

@@ -54,6 +54,10 @@ def plan_training(request: TrainRequest, weights: WeightStore) -> TrainConfig:
         raise _bad_field("backbone", error, code="unknown_backbone") from None
     except InvalidConfig as error:
         raise _bad_field(error.field, error) from None
+    processes = request.resources.processes
+    if isinstance(config.batch_size, int) and config.batch_size < processes:
+        says = f"{processes}: a batch of {config.batch_size} cannot be shared by so many; use at most that."
+        raise _bad_field("resources.processes", InvalidConfig("resources.processes", says))
     backbone = get_backbone(name)
     if weights.status(backbone) == "missing":
         raise _bad_field(
@@ -91,7 +95,11 @@ def submit_training(
         )
         raise Conflict(f"The dataset {dataset.name!r} {why}.", code="dataset_not_ready", retry_after=2)
     version = datasets.latest_versions(session, [dataset.id])[dataset.id]
-    spec = {"model_name": request.model_name or dataset.name, **config.to_dict()}
+    spec = {
+        "model_name": request.model_name or dataset.name,
+        "resources": request.resources.model_dump(),
+        **config.to_dict(),
+    }
     job = Job(
         kind=JobKind.train,
         dataset_version_id=version.id,

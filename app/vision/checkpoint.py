@@ -33,6 +33,9 @@ class Position:
     lowest_loss: float = float("inf")
     flat_epochs: int = 0  # since the validation loss was lowest; for the "plateau" schedule
     plateau_factor: float = 1.0
+    batch_size: int = 0  # what "auto" came to
+    parts: int = 1  # in which every batch is computed, for want of memory
+    notes: list[str] = field(default_factory=list)
     history: list[dict[str, Any]] = field(default_factory=list)
 
     def next_epoch(self) -> None:

@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from app.vision.command_options import add_config_options, config_values, option
 from app.vision.config import TrainConfig
 from app.vision.errors import InvalidConfig, InvalidData, Stopped, VisionError, WeightsUnavailable
 from app.vision.imagefolder import read_image_folder
+from app.vision.launch import launched, shared_folder, speaks
 from app.vision.rowcache import DEFAULT_LIMIT, RowCache
 from app.vision.run import FitResult, Sample
 from app.vision.stopping import StopSignals
@@ -46,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    if speaks():
+        print(f"error: {' '.join(message.split())}", file=sys.stderr)
     return code
 
 
@@ -104,6 +105,12 @@ def _stages(text: str) -> str | int:
 
 
 def _train(options: argparse.Namespace) -> int:
+    """Alone, or as one of the processes that `torchrun -m app.vision train` has started."""
+    with launched():
+        return _train_here(options)
+
+
+def _train_here(options: argparse.Namespace) -> int:
     config = _config(options)
     samples, classes = read_image_folder(
         options.folder, val_fraction=options.val_fraction, test_fraction=options.test_fraction, seed=config.seed
@@ -121,7 +128,8 @@ def _train(options: argparse.Namespace) -> int:
     result = _fit(options, config, samples, classes, out)
     if result is None:
         return INTERRUPTED
-    _write_results(out, result, samples, classes, time.monotonic() - began)
+    if speaks():
+        _write_results(out, result, samples, classes, time.monotonic() - began)
     return 0
 
 
@@ -161,20 +169,21 @@ def _fit(
     cache = RowCache(options.cache, int(options.cache_gib * 2**30)) if options.cache else None
     weights = options.weights if options.weights and options.weights.is_file() else _weight_store(options)
     checkpoint = out / "checkpoint.safetensors"
-    with StopSignals() as signals, tempfile.TemporaryDirectory(prefix=".work-", dir=out) as scratch:
+    with StopSignals() as signals, shared_folder(out) as scratch:
         observer = Terminal(signals, checkpoint)
         try:
             result = fit(
                 config, samples, classes,
-                weights=weights, workdir=Path(scratch), observer=observer, resume=options.resume,
+                weights=weights, workdir=scratch, observer=observer, resume=options.resume,
                 cache=cache,
             )  # fmt: skip
         except Stopped as stopped:
             saved = f"; go on with --resume {checkpoint}" if stopped.checkpoint_written else " before the first step"
-            print(f"error: interrupted{saved}.", file=sys.stderr)
+            _fail(f"interrupted{saved}.", INTERRUPTED)
             return None
-        result.model_path.replace(out / "model.safetensors")
-    checkpoint.unlink(missing_ok=True)
+        if speaks():
+            result.model_path.replace(out / "model.safetensors")
+            checkpoint.unlink(missing_ok=True)
     return result
 
 
@@ -191,6 +200,7 @@ def _write_results(
         "best_epoch": result.best_epoch,
         "metrics": result.metrics,
         "history": result.history,
+        "notes": list(result.notes),
         "duration_s": seconds,
     }
     temporary = out / f".metrics.json.{os.getpid()}"
@@ -200,6 +210,8 @@ def _write_results(
     pictures = write_reports(out, result, labels, classes)
     for split, scores in result.metrics.items():
         _print_scores(split, scores)
+    for note in result.notes:
+        _say(f"\nnote: {note}")
     _say(f"\nbest epoch {result.best_epoch}; done in {seconds:.0f} s")
     _say(f"wrote {', '.join(['model.safetensors', 'metrics.json', *(path.name for path in pictures)])} to {out}")
 
@@ -273,4 +285,5 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _say(line: str) -> None:
-    print(line, flush=True)
+    if speaks():
+        print(line, flush=True)

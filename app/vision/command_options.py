@@ -17,7 +17,7 @@ Reader = Callable[[str], Any]
 HELP = {
     "backbone": "the pretrained network",
     "epochs": "passes over the training images",
-    "batch_size": "images a step",
+    "batch_size": "images a step, or what fits into memory",
     "learning_rate": "its peak, after the warm-up",
     "input_size": "side of the square that the network sees, pixels",
     "head.hidden": "units of the ReLU layers before the last one, separated by commas",

@@ -16,6 +16,7 @@ Schedule = Literal["constant", "step", "cosine", "exponential", "one_cycle", "pl
 Augmentation = PresetName | tuple[Transform, ...]
 Pooling = Literal["avg", "max", "gem"]
 Imbalance = Literal["none", "weights", "sampling"]
+OnOutOfMemory = Literal["fail", "shrink"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 T = TypeVar("T")
@@ -63,7 +64,7 @@ class TrainConfig:
     last_stages: int = 1
     head: HeadConfig = field(default_factory=HeadConfig)
     epochs: int | None = None
-    batch_size: int | None = None
+    batch_size: int | Literal["auto"] | None = None  # "auto" is the largest power of two that is tried and fits
     optimizer: OptimizerName = "adamw"
     learning_rate: float | None = None
     schedule: Schedule = "cosine"
@@ -86,6 +87,8 @@ class TrainConfig:
     cutmix: float = 0.0  # alpha of the Beta distribution of the area that one image lends another
     precision: Precision = "auto"  # of the trunk while it trains; "auto" is bfloat16 where that is fast
     loader_workers: int = 0  # threads that read and augment batches ahead of their step
+    compile: bool = False  # the stages that learn, by torch.compile; where that fails they run as ever
+    on_out_of_memory: OnOutOfMemory = "fail"  # "shrink" computes batches in parts, whose gradients add up to the same
     views: int = 4  # augmented copies of each training image behind a frozen trunk; never off
 
     def resolve(self) -> TrainConfig:
@@ -127,7 +130,11 @@ class TrainConfig:
             one_of("augmentation", self.augmentation, get_args(PresetName))
         whole("last_stages", self.last_stages, 1, backbone.stages)
         whole("epochs", self.epochs, 1, 10_000)
-        whole("batch_size", self.batch_size, 1, 4096)
+        if self.batch_size != "auto":
+            whole("batch_size", self.batch_size, 1, 4096)
+        one_of("on_out_of_memory", self.on_out_of_memory, get_args(OnOutOfMemory))
+        if not isinstance(self.compile, bool):
+            raise InvalidConfig("compile", f"{self.compile!r} is not allowed; use true or false.")
         whole("input_size", self.input_size, MIN_INPUT_SIZE, MAX_INPUT_SIZE)
         whole("seed", self.seed, 0, 2**32 - 1)
         whole("unfreeze_every", self.unfreeze_every, 0, 10_000)
@@ -199,6 +206,13 @@ def settled(value: T | None) -> T:
     if value is None:
         raise TypeError("the configuration is not resolved: call resolve() first")
     return value
+
+
+def whole_batch(config: TrainConfig) -> int:
+    """The batch size of a run that has settled what "auto" comes to."""
+    if not isinstance(config.batch_size, int):
+        raise TypeError(f"batch_size is {config.batch_size!r}: a run settles it when it begins")
+    return config.batch_size
 
 
 def _default(value: T | None, default: T) -> T:

@@ -65,13 +65,26 @@ class Diverged(VisionError):
 
 
 class OutOfMemory(VisionError):
-    """A batch of `batch_size` images did not fit into the memory of the device."""
+    """A batch of `batch_size` images did not fit into the memory of the device; one of `fits` would, where known."""
 
-    def __init__(self, batch_size: int) -> None:
+    def __init__(self, batch_size: int | str, fits: int | None = None) -> None:
         self.batch_size = batch_size
+        self.fits = fits
+        remedy = (
+            "lower batch_size or input_size, or choose a smaller backbone."
+            if fits is None
+            else f"{fits} would; lower batch_size to {fits}, and raise accumulate for steps as large as before."
+        )
+        super().__init__(f"A batch of {batch_size} images does not fit into memory: {remedy}")
+
+
+class RankLost(VisionError):
+    """Another process of a run that several share is gone, and left no word why."""
+
+    def __init__(self, rank: int) -> None:
         super().__init__(
-            f"A batch of {batch_size} images does not fit into memory: lower batch_size or input_size,"
-            " or choose a smaller backbone."
+            f"Process {rank} of the run has lost another one, which was killed or whose machine is away: look at the"
+            " memory of its machine, and go on from the last checkpoint."
         )
 
 

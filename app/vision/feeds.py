@@ -10,8 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from app.vision import ranks
 from app.vision.augment import augment, draw
 from app.vision.classifier import CHUNK
+from app.vision.compilation import CompiledTrunk
 from app.vision.config import TrainConfig, settled
 from app.vision.engines import full_precision
 from app.vision.loader import Loader
@@ -26,11 +28,18 @@ from app.vision.rowcache import Rows
 class Feed(Protocol):
     """Gives the training loop its batches and its evaluations, so that there is one loop for all runs."""
 
+    @property
+    def notes(self) -> list[str]:
+        """What was not done as the configuration asked for, and why."""
+
     def expect(self, epoch: int, batches: Sequence[NDArray[np.int64]]) -> None:
         """Hear which batches `logits` will be asked for next, and in which order."""
 
     def logits(self, epoch: int, rows: NDArray[np.int64], how: Mix | None) -> Tensor:
-        """Logits float32 [n, C] of training rows as this epoch shows them, with gradients for what learns."""
+        """Logits float32 [n, C] of training rows as this epoch shows them, with gradients for what learns.
+
+        Rows that are but the partners of others in a mixture have none.
+        """
 
     def split_logits(self, split: str, *, exact: bool) -> Tensor:
         """What the network says now about a split's images, un-augmented: float32 [N, C] on the CPU.
@@ -64,9 +73,15 @@ class ImageFeed:
         self._device = device
         self._dtype = trunk_dtype(config.precision, device)
         self._loader = Loader(self._prepared, config.loader_workers)
+        self._learner = CompiledTrunk(network.trunk) if config.compile else network.trunk
 
     def expect(self, epoch: int, batches: Sequence[NDArray[np.int64]]) -> None:
         self._loader.expect(epoch, batches)
+
+    @property
+    def notes(self) -> list[str]:
+        note = self._learner.note if isinstance(self._learner, CompiledTrunk) else None
+        return [note] if note else []
 
     def logits(self, epoch: int, rows: NDArray[np.int64], how: Mix | None) -> Tensor:
         logits: Tensor = self._network.head(self.features(rows, epoch, how).float())
@@ -88,20 +103,20 @@ class ImageFeed:
         with torch.inference_mode(), full_precision(self._device):
             features = self.exact_features if exact else self._plain_features
             chunks = _chunks(np.arange(len(self._packs[split])))
-            return torch.cat([self._network.head(features(split, rows)).cpu() for rows in chunks])
+            return torch.cat(ranks.in_shares(chunks, lambda rows: self._network.head(features(split, rows)).cpu()))
 
     def spread_features(self, count: int) -> Tensor:
         self._network.eval()
         with torch.inference_mode():
             chunks = _chunks(_spread(len(self._packs["train"]), count))
-            return torch.cat([self._plain_features("train", rows) for rows in chunks])
+            return torch.cat(ranks.in_shares(chunks, lambda rows: self._plain_features("train", rows)))
 
     def _plain_features(self, split: str, rows: NDArray[np.int64]) -> Tensor:
         return self._trunk(self._preprocessing.normalize(self._cropped(split, rows))).float()
 
     def _trunk(self, images: Tensor) -> Tensor:
         with torch.autocast(self._device.type, dtype=self._dtype, enabled=self._dtype is not None):
-            features: Tensor = self._network.trunk(images)
+            features: Tensor = self._learner(images)
         return features
 
     def _cropped(self, split: str, rows: NDArray[np.int64]) -> Tensor:
@@ -134,6 +149,10 @@ class FeatureFeed:
         self._head = head
         self._features = features
         self._device = device
+
+    @property
+    def notes(self) -> list[str]:
+        return []  # nothing of the trunk is trained, hence nothing is compiled
 
     def expect(self, epoch: int, batches: Sequence[NDArray[np.int64]]) -> None:
         pass

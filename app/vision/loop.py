@@ -6,23 +6,23 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from app.vision import ranks
 from app.vision.averaging import MovingAverage, write_state
 from app.vision.checkpoint import Position, State, read_checkpoint, write_checkpoint
 from app.vision.classifier import to_probabilities
-from app.vision.config import TrainConfig, settled
+from app.vision.config import TrainConfig, settled, whole_batch
 from app.vision.errors import Diverged, Stopped
 from app.vision.evaluation import evaluate
 from app.vision.feeds import Feed
+from app.vision.gradients import add_gradients, choose_batch
 from app.vision.losses import Loss
-from app.vision.mixing import draw_mix
 from app.vision.network import Network, learned_state, thaw
 from app.vision.optimisation import apply_gradients, make_optimizer, set_rate
 from app.vision.precision import make_scaler
@@ -57,8 +57,12 @@ def train(run: Run, resume: Path | None) -> Position:
     average = MovingAverage(run.network, config.ema) if config.ema else None
     scaler = make_scaler(config.precision, next(run.network.parameters()).device)
     state = State(run.network, optimizer, average, scaler)
-    if resume is not None:
-        read_checkpoint(resume, run.identity, state)
+    if (checkpoint := _for_all(resume, run.workdir)) is not None:
+        read_checkpoint(checkpoint, run.identity, state)
+    if config.batch_size == "auto":
+        state.position.batch_size = state.position.batch_size or choose_batch(run)
+        run.config = config = replace(config, batch_size=state.position.batch_size)
+    ranks.copy_from_first(learned_state(run.network).values())
     written_at = time.monotonic()
     while not _finished(config, state.position):
         written_at = _epoch(run, state, written_at)
@@ -71,6 +75,18 @@ def train(run: Run, resume: Path | None) -> Position:
     return state.position
 
 
+def _for_all(checkpoint: Path | None, workdir: Path) -> Path | None:
+    """The first rank's checkpoint, if it has one, wherever this rank runs."""
+    if ranks.count() == 1:
+        return checkpoint
+    content = ranks.agree(checkpoint.read_bytes() if checkpoint is not None and ranks.is_first() else None)
+    if ranks.is_first() or content is None:
+        return checkpoint
+    copy = workdir / f"checkpoint-{ranks.number()}.safetensors"
+    copy.write_bytes(content)
+    return copy
+
+
 def _finished(config: TrainConfig, position: Position) -> bool:
     """Whether all epochs are done, or `patience` of them since the best one."""
     waited = position.epoch - 1 - position.best_epoch
@@ -81,12 +97,13 @@ def _epoch(run: Run, state: State, written_at: float) -> float:
     """The steps of one epoch that are not done yet; gives the time of the last checkpoint."""
     config, position = run.config, state.position
     balanced = config.imbalance == "sampling"
-    order = batches(config.seed, position.epoch, run.labels["train"], settled(config.batch_size), balanced=balanced)
+    order = batches(config.seed, position.epoch, run.labels["train"], whole_batch(config), balanced=balanced)
     per_epoch = -(-len(order) // config.accumulate)
     steps = settled(config.epochs) * per_epoch
     thaw(run.network, config, position.epoch)
     run.network.train()
-    run.feed.expect(position.epoch, order[position.step * config.accumulate :])
+    whole = ranks.count() == 1 and position.parts == 1
+    run.feed.expect(position.epoch, order[position.step * config.accumulate :] if whole else [])
     for step in range(position.step, per_epoch):
         began = time.monotonic()
         done = position.epoch * per_epoch + step
@@ -98,7 +115,7 @@ def _epoch(run: Run, state: State, written_at: float) -> float:
         position.step = step + 1
         position.seconds += time.monotonic() - began
         run.progress.report("training", (done + 1) / steps)
-        stop = run.observer.should_stop()
+        stop = ranks.any_of(run.observer.should_stop())
         if stop or time.monotonic() - written_at >= LONGEST_S:
             _checkpoint(run, state)
             written_at = time.monotonic()
@@ -111,25 +128,14 @@ def _step(run: Run, state: State, parts: Sequence[NDArray[np.int64]], first: int
     """One step on the mean gradient of several batches; `first` is the number of their first in the epoch."""
     config, position = run.config, state.position
     samples = sum(len(rows) for rows in parts)
-    seed_step(config.seed, position.epoch, position.step)
+    seed_step(config.seed, position.epoch, position.step, ranks.number())
     state.optimizer.zero_grad(set_to_none=True)
-    for number, rows in enumerate(parts, first):
-        how = draw_mix(config, position.epoch, number, len(rows))
-        logits = run.feed.logits(position.epoch, rows, how)
-        target = torch.from_numpy(run.labels["train"][rows]).to(logits.device)
-        loss = run.loss(logits, target)
-        if how is not None:
-            other = target[torch.from_numpy(how.partner).to(target.device)]
-            loss = how.share * loss + (1 - how.share) * run.loss(logits, other)
-            target = target if how.share >= 0.5 else other  # what the mixed sample shows most of
-        value = loss.item()
-        if not math.isfinite(value):
-            raise Diverged(position.epoch + 1, position.step + 1)
-        part = loss * (len(rows) / samples)
-        (part if state.scaler is None else state.scaler.scale(part)).backward()  # type: ignore[no-untyped-call]
-        position.loss_sum += value * len(rows)
-        position.correct += int((logits.argmax(dim=1) == target).sum())
-        position.seen += len(rows)
+    loss_sum, correct = add_gradients(run, state, parts, first)
+    if not math.isfinite(loss_sum):
+        raise Diverged(position.epoch + 1, position.step + 1)
+    position.loss_sum += loss_sum
+    position.correct += correct
+    position.seen += samples
     apply_gradients(state.optimizer, state.scaler, clip_norm=config.clip_norm, l1=config.l1)
 
 
@@ -140,7 +146,7 @@ def _validate(run: Run, state: State) -> None:
         probabilities = to_probabilities(run.feed.split_logits("val", exact=False))
         classes = [str(label) for label in range(probabilities.shape[1])]
         scores = evaluate(probabilities, run.labels["val"], classes)
-        accuracy, loss = scores["accuracy"], scores["log_loss"]
+        accuracy, loss = ranks.agree((scores["accuracy"], scores["log_loss"]))
         if not math.isfinite(loss):
             raise Diverged(position.epoch + 1, position.step)
         if (accuracy, -loss) > (position.best_accuracy, -position.best_loss):
@@ -168,6 +174,8 @@ def _validate(run: Run, state: State) -> None:
 
 
 def _checkpoint(run: Run, state: State) -> None:
+    if not ranks.is_first():
+        return
     path = run.workdir / "checkpoint.safetensors"
     write_checkpoint(path, run.identity, state)
     run.observer.checkpoint(path, state.position.epoch + 1, state.position.step)

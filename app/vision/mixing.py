@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ STREAM = 0x6D69  # keeps these draws apart from others of the same seed, epoch a
 class Mix:
     """Every sample of a batch keeps `share` of itself and takes the rest from its partner.
 
+    A batch may hold more samples than `partner` has entries: those at its end are partners and nothing else.
     `box` is the rectangle (top, bottom, left, right, in pixels) that cutmix takes from the partner; None is mixup.
     """
 
@@ -49,9 +50,21 @@ def draw_mix(config: TrainConfig, epoch: int, batch: int, samples: int) -> Mix |
     return Mix(partner, 1 - (bottom - top) * (right - left) / side**2, (top, bottom, left, right))
 
 
+def part_of(rows: NDArray[np.int64], how: Mix | None, start: int, stop: int) -> tuple[NDArray[np.int64], Mix | None]:
+    """Samples `start` to `stop` of a batch, mixed as they are in the whole of it: behind them come their partners."""
+    if stop - start == len(rows):
+        return rows, how  # the very same: a loader knows them by that
+    own = rows[start:stop]
+    if how is None:
+        return own, None
+    partners = rows[how.partner[start:stop]]
+    return np.concatenate([own, partners]), replace(how, partner=np.arange(len(own), 2 * len(own)))
+
+
 def mix(batch: Tensor, how: Mix) -> Tensor:
     """A float batch, mixed: features [n, F], or images [n, 3, S, S], which a box needs."""
     other = batch[torch.from_numpy(how.partner).to(batch.device)]
+    batch = batch[: len(how.partner)]
     if how.box is None:
         return torch.lerp(other, batch, how.share)
     top, bottom, left, right = how.box

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -44,12 +44,31 @@ class Observer(Protocol):
         """Asked after every optimiser step; True ends the run with a checkpoint."""
 
 
+class Quiet:
+    """An observer that tells nobody anything, for another process of the run does; it is asked whether to stop."""
+
+    def __init__(self, should_stop: Callable[[], bool]) -> None:
+        self.stops = should_stop
+
+    def should_stop(self) -> bool:
+        return self.stops()
+
+    def progress(self, phase: str, fraction: float, eta_s: float | None) -> None:
+        pass
+
+    def epoch(self, metrics: dict[str, Any]) -> None:
+        pass
+
+    def checkpoint(self, path: Path, epoch: int, step: int) -> None:
+        pass
+
+
 @dataclass(frozen=True)
 class FitResult:
     """A finished run. `probabilities` holds float32 [N, C] for "val" and "test", rows in the order of the samples.
 
     They are what the model answers: divided by the `temperature` that suits the validation images, unlike the losses
-    of the epochs.
+    of the epochs. `notes` are for the run's user: what was not done as asked for, and why.
     """
 
     model_path: Path
@@ -60,6 +79,7 @@ class FitResult:
     config: TrainConfig
     probabilities: dict[str, NDArray[np.float32]]
     temperature: float = 1.0
+    notes: Sequence[str] = ()
 
 
 def check_samples(samples: Sequence[Sample], classes: Sequence[str]) -> None:

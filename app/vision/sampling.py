@@ -22,9 +22,14 @@ def batches(
     """
     generator = np.random.Generator(np.random.Philox(key=np.array([seed, epoch + SHUFFLE], dtype=np.uint64)))
     samples = len(labels)
-    count = max(1, min(math.ceil(samples / batch_size), samples // 2))
+    count = batch_count(samples, batch_size)
     order = generator.permutation(_balanced(generator, labels)) if balanced else generator.permutation(samples)
     return np.array_split(order, count)
+
+
+def batch_count(samples: int, batch_size: int) -> int:
+    """The batches of an epoch; the smallest of them holds `samples` // this."""
+    return max(1, min(math.ceil(samples / batch_size), samples // 2))
 
 
 def _balanced(generator: np.random.Generator, labels: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -39,6 +44,10 @@ def _balanced(generator: np.random.Generator, labels: NDArray[np.int64]) -> NDAr
     return np.concatenate(parts)
 
 
-def seed_step(seed: int, epoch: int, step: int) -> None:
-    """Seed torch for one step (dropout draws from it), so that a resumed run draws what an unbroken one would."""
-    torch.manual_seed(int(np.random.SeedSequence([seed, epoch, step]).generate_state(1, np.uint64)[0]))
+def seed_step(seed: int, epoch: int, step: int, rank: int = 0) -> None:
+    """Seed torch for one step (dropout draws from it), so that a resumed run draws what an unbroken one would.
+
+    Ranks draw differently: each has other samples of the batch before it.
+    """
+    entropy = [seed, epoch, step, rank] if rank else [seed, epoch, step]
+    torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]))

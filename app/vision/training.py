@@ -10,26 +10,30 @@ from typing import Any
 
 import torch
 
+from app.vision import ranks
 from app.vision.allocation import kept_memory
 from app.vision.artefact import save_model
 from app.vision.assessment import assess
 from app.vision.backbones import Backbone, get_backbone
+from app.vision.batch_norm import share_batch_norms
 from app.vision.calibration import fit_temperature
 from app.vision.classifier import to_probabilities
-from app.vision.config import TrainConfig, settled
-from app.vision.errors import OutOfMemory, WeightsUnavailable
+from app.vision.config import TrainConfig, settled, whole_batch
+from app.vision.errors import InvalidConfig, OutOfMemory, Stopped, WeightsUnavailable
 from app.vision.features import trunk_features
 from app.vision.feeds import FeatureFeed, Feed, ImageFeed, seeds_of
 from app.vision.imageset import ImageSet
 from app.vision.loop import Run, train
 from app.vision.losses import make_loss
+from app.vision.memory import is_exhaustion
 from app.vision.network import Network, build_network, load_trunk, set_trainable
 from app.vision.packing import Fetch, own_path
 from app.vision.precision import trunk_dtype
 from app.vision.preprocessing import Preprocessing
 from app.vision.progress import Progress
 from app.vision.rowcache import RowCache
-from app.vision.run import FitResult, Observer, Sample, check_samples
+from app.vision.run import FitResult, Observer, Quiet, Sample, check_samples
+from app.vision.sampling import batch_count
 from app.vision.weights import WeightStore, load_state_dict
 
 # Shares of a run's time on a CPU, measured with default settings on a few hundred photographs.
@@ -59,12 +63,18 @@ def fit(
     without one they lie in `workdir`, which is the caller's to remove. `fetch` gives the file of a sample whose pixels
     are not in the cache, and is called from several threads; a sample that says its `sha256` needs no file otherwise.
 
+    Where several processes have joined (`app.vision.ranks`), all call this with the same arguments, those of one
+    machine with the same `workdir`. Each does its share of every batch, and of everything else that is long. The first
+    one alone writes the model, reports, and needs to have `resume`; all have the result.
+
     Raises InvalidConfig, InvalidData, WeightsUnavailable, Diverged, OutOfMemory, DamagedArtefact (of `resume`), and
     Stopped when the observer asked for it.
     """
     config = config.resolve()
     check_samples(samples, classes)
     workdir.mkdir(parents=True, exist_ok=True)
+    if not ranks.is_first():
+        observer = Quiet(observer.should_stop)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     progress = Progress(observer, HEAD_SHARES if config.train == "head" else IMAGE_SHARES)
     trunk_dtype(config.precision, device)  # says now what it would say after minutes of decoding
@@ -77,13 +87,16 @@ def fit(
             progress=lambda done: progress.report("decoding", done), should_stop=observer.should_stop,
         )  # fmt: skip
         labels = images.labels()
-        feed = _feed(network, images, config, device, progress, observer)
+        _check_shares(config, len(labels["train"]))
+        first_here = ranks.neighbours(workdir)[0] == ranks.number()
+        feed = _feed(network, images, config, device, progress, observer, first_here)
         network.head.standardise(feed.spread_features(SCALING_SAMPLE))
         loss = make_loss(config, labels["train"], len(classes), device)
         run = Run(config, network, feed, labels, loss, workdir, observer, progress, _identity(config, samples, classes))
         position = train(run, resume)
         progress.report("evaluating", 0.0)
         logits = {split: feed.split_logits(split, exact=True) for split in labels if split != "train"}
+    config = run.config
     temperature = fit_temperature(logits["val"], labels["val"])
     probabilities = {split: to_probabilities(scores, temperature) for split, scores in logits.items()}
     metrics = {
@@ -96,10 +109,12 @@ def fit(
     model_path = workdir / "model.safetensors"
     summary = {split: {key: scores[key] for key in ("samples", "accuracy", "log_loss", "macro_f1")}
                for split, scores in metrics.items()}  # fmt: skip
-    save_model(
-        model_path, network, config=config, classes=classes, preprocessing=preprocessing, metrics=summary,
-        temperature=temperature,
-    )  # fmt: skip
+    if ranks.is_first():
+        save_model(
+            model_path, network, config=config, classes=classes, preprocessing=preprocessing, metrics=summary,
+            temperature=temperature,
+        )  # fmt: skip
+    ranks.wait()
     progress.report("evaluating", 1.0)
     return FitResult(
         model_path,
@@ -110,20 +125,44 @@ def fit(
         config,
         probabilities,
         temperature,
+        [*position.notes, *feed.notes],
     )
 
 
 def _pretrained(config: TrainConfig, classes: int, weights: Path | WeightStore) -> Network:
     backbone = get_backbone(config.backbone)
-    path = weights.obtain(backbone) if isinstance(weights, WeightStore) else weights
+    path = _obtain(weights, backbone)
     network = build_network(backbone, classes, config.head, seed=config.seed)
     try:
         load_trunk(network, backbone, load_state_dict(path, backbone))
     except ValueError as error:
         raise _mismatch(backbone, path, error) from error
     set_trainable(network, config)
+    if ranks.count() > 1:
+        share_batch_norms(network)
     network.to(memory_format=torch.channels_last)
     return network
+
+
+def _obtain(weights: Path | WeightStore, backbone: Backbone) -> Path:
+    """The file with the weights; of several ranks the first one looks before the others, so that one of them loads."""
+    if isinstance(weights, Path):
+        return weights
+    path = weights.obtain(backbone) if ranks.is_first() else None
+    ranks.wait()
+    return path or weights.obtain(backbone)
+
+
+def _check_shares(config: TrainConfig, samples: int) -> None:
+    """Every rank has a part of every batch."""
+    size = ranks.count() if config.batch_size == "auto" else whole_batch(config)
+    smallest = samples // batch_count(samples, size)
+    if smallest < ranks.count():
+        raise InvalidConfig(
+            "batch_size",
+            f"{config.batch_size}: a batch of {smallest} images cannot be shared by {ranks.count()} processes; use a"
+            " larger one, or fewer processes.",
+        )
 
 
 def _mismatch(backbone: Backbone, path: Path, error: ValueError) -> WeightsUnavailable:
@@ -138,8 +177,31 @@ def _feed(
     device: torch.device,
     progress: Progress,
     observer: Observer,
+    first_here: bool,
 ) -> Feed:
-    """Features where the trunk is frozen, else images."""
+    """Features where the trunk is frozen, else images. One rank of a machine makes them; then the others find them."""
+    feed: Feed | None = None
+    for turn in (True, False):
+        stopped = False
+        if first_here is turn:
+            try:
+                feed = _make_feed(network, images, config, device, progress, observer)
+            except Stopped:
+                stopped = True
+        if ranks.any_of(stopped):
+            raise Stopped(checkpoint_written=False)
+    assert feed is not None
+    return feed
+
+
+def _make_feed(
+    network: Network,
+    images: ImageSet,
+    config: TrainConfig,
+    device: torch.device,
+    progress: Progress,
+    observer: Observer,
+) -> Feed:
     if config.train == "head":
         features = trunk_features(
             network, images, config, device,
@@ -177,9 +239,7 @@ def memory_errors(config: TrainConfig) -> Iterator[None]:
     """Translate the ways in which memory runs out into OutOfMemory."""
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise OutOfMemory(settled(config.batch_size)) from error
-    except RuntimeError as error:
-        if "can't allocate memory" not in str(error):  # what torch says when the CPU's memory is exhausted
+    except Exception as error:
+        if not is_exhaustion(error):
             raise
-        raise OutOfMemory(settled(config.batch_size)) from error
+        raise OutOfMemory(config.batch_size or 0) from error

@@ -88,6 +88,9 @@ def test_what_is_asked_for_is_what_is_planned(with_pets: Api) -> None:
         "mixup": 0.2,
         "cutmix": 0.5,
         "precision": "float32",
+        "compile": True,
+        "on_out_of_memory": "shrink",
+        "resources": {"processes": 2, "machines": 1},
         "views": 2,
         "loader_workers": 1,
     }

@@ -63,6 +63,8 @@ ASKED: dict[str, tuple[Any, dict[str, Any]]] = {
     "mixup": (0.2, {"mixup": 0.2}),
     "cutmix": (1.0, {"cutmix": 1}),
     "precision": ("float32", {"precision": "float32"}),
+    "compile": (True, {"compile": True}),
+    "on_out_of_memory": ("shrink", {"on_out_of_memory": "shrink"}),
     "views": (2, {"views": 2}),
     "loader_workers": (2, {"loader_workers": 2}),
 }
@@ -76,10 +78,9 @@ def test_a_caller_can_set_every_field_of_the_training_library(field: str) -> Non
 
 
 def test_no_field_of_a_request_is_lost_on_the_way() -> None:
-    elsewhere = {"dataset", "model_name", "backbone", "priority", "run_after", "max_attempts", "max_seconds"}
-    assert set(TrainRequest.model_fields) - elsewhere == {
-        field for field in ASKED if field not in ("backbone", "last_stages")
-    }
+    elsewhere = {"dataset", "model_name", "backbone", "resources"}
+    elsewhere |= {"priority", "run_after", "max_attempts", "max_seconds"}
+    assert set(TrainRequest.model_fields) - elsewhere == set(ASKED) - {"backbone", "last_stages"}
     together = {name: part for _, asked in ASKED.values() for name, part in asked.items()}
     config = TrainRequest.model_validate({"dataset": "pets", **together}).config("resnet34")
     assert config == TrainConfig(
@@ -143,6 +144,11 @@ def test_both_agree_on_the_most_that_is_allowed(most: dict[str, Any]) -> None:
         ({"epochs": 0}, "epochs"),
         ({"epochs": 1.5}, "epochs"),
         ({"batch_size": -1}, "batch_size"),
+        ({"batch_size": "most"}, "batch_size"),
+        ({"on_out_of_memory": "retry"}, "on_out_of_memory"),
+        ({"resources": {"processes": 0}}, "resources.processes"),
+        ({"resources": {"machines": 2}}, "resources.machines"),
+        ({"resources": {"gpus": 2}}, "resources.gpus"),
         ({"optimizer": "lion"}, "optimizer"),
         ({"augmentation": "wild"}, "augmentation"),
         ({"weight_decay": -1}, "weight_decay"),

@@ -1,0 +1,35 @@
+"""The trunk compiled for its training passes, where a compiler is at hand; the plain one otherwise, and a word why."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from app.vision.memory import is_exhaustion
+
+
+class CompiledTrunk:
+    """Calls `trunk`, compiled when gradients are wanted. `note` says why it is not, once that has shown.
+
+    The number of images is compiled as a variable: sizes that vary by one need no second version, so that it does not
+    depend on what a run began with, or resumed with, which of two versions computes a batch.
+    """
+
+    def __init__(self, trunk: nn.Module) -> None:
+        self.note: str | None = None
+        self._trunk = trunk
+        self._compiled = torch.compile(trunk)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        if self.note is None and torch.is_grad_enabled():
+            if len(images) > 1:
+                torch._dynamo.mark_dynamic(images, 0)
+            try:
+                return self._compiled(images)  # type: ignore[no-any-return]
+            except Exception as error:
+                if is_exhaustion(error):
+                    raise
+                cause = getattr(error, "inner_exception", error)
+                reason = " ".join(str(cause).split())[:200]
+                self.note = f"compile: not done, for it failed with {type(cause).__name__}: {reason}"
+        return self._trunk(images)  # type: ignore[no-any-return]

@@ -1,0 +1,137 @@
+"""How much memory there is for a batch, how much one takes, and how it shows that there was too little."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+MARGIN = 0.8  # of what is free: the next allocations do not fall as neatly, and others use this machine, too
+_PROC = Path("/proc/self")
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def is_exhaustion(error: BaseException) -> bool:
+    """Whether an error says that memory has run out, in one of the ways in which torch and its libraries do."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    said = ("can't allocate memory", "could not create a memory", "std::bad_alloc", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in said)
+
+
+def largest_batch(
+    attempt: Callable[[int], None], device: torch.device, most: int, later: int = 0, *, tries: bool = True
+) -> int:
+    """The largest power of two, up to `most`, that can be expected to fit; at least 1. Powers of two hardly waver.
+
+    `attempt` runs forward and backward with so many samples, and may fail for want of memory. Two small batches tell
+    what a sample takes (activations grow with the batch, weights and their gradients do not), beside `later` bytes that
+    something else will need. Where `tries`, the answer is then tried in earnest, and halved until it passes.
+    """
+    if most < 2:  # a batch norm cannot learn from a single sample
+        return 1
+    room, before = available(device), _used(device)
+    sizes = [size for size in (2, 8) if size <= most]
+    try:
+        attempt(2)  # what the first pass allocates for good: gradients, workspaces
+        taken = [_peak(attempt, size, device) - before for size in sizes]
+    except Exception as error:
+        if not is_exhaustion(error):
+            raise
+        return 1
+    batch = _power_of_two(most)
+    if len(sizes) == 2 and taken[1] > taken[0]:
+        each = (taken[1] - taken[0]) / (sizes[1] - sizes[0])
+        fixed = max(taken[0] - each * sizes[0], 0.0)
+        batch = min(batch, _power_of_two(max(int((room * MARGIN - fixed - later) / each), 1)))
+    while tries and batch > 1:
+        try:
+            attempt(batch)
+            return batch
+        except Exception as error:
+            if not is_exhaustion(error):
+                raise
+        batch //= 2
+    return batch
+
+
+def available(device: torch.device) -> int:
+    """Bytes that this process may still allocate on the device, as far as anything limits it."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info()
+        return free + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+    limits = [_free_in_machine(), *_free_in_groups()]
+    for kind, field in ((resource.RLIMIT_AS, "VmSize"), (resource.RLIMIT_DATA, "VmData")):
+        soft, _ = resource.getrlimit(kind)
+        if soft != resource.RLIM_INFINITY:
+            limits.append(soft - _kilobytes(_PROC / "status", field))
+    return max(min(limits), 0)
+
+
+def _used(device: torch.device) -> int:
+    """Bytes that this process holds now."""
+    return torch.cuda.memory_allocated() if device.type == "cuda" else _kilobytes(_PROC / "status", "VmRSS")
+
+
+def _peak(attempt: Callable[[int], None], size: int, device: torch.device) -> int:
+    """Bytes that this process holds when an attempt takes most."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        attempt(size)
+        return torch.cuda.max_memory_allocated()
+    with suppress(OSError):  # resets the peak; where that is not allowed, the peak of the whole process has to serve
+        (_PROC / "clear_refs").write_text("5")
+    attempt(size)
+    return _kilobytes(_PROC / "status", "VmHWM")
+
+
+def _kilobytes(path: Path, field: str) -> int:
+    """Bytes, from a line like `VmRSS:  1234 kB`; 0 where there is no such file."""
+    with suppress(OSError):
+        for line in path.read_text().splitlines():
+            if line.startswith(f"{field}:"):
+                return int(line.split()[1]) * 1024
+    return 0
+
+
+def _free_in_machine() -> int:
+    return _kilobytes(Path("/proc/meminfo"), "MemAvailable") or 2**62
+
+
+def _free_in_groups() -> list[int]:
+    """What the control groups of this process leave free, of version 2 and of version 1."""
+    found = []
+    with suppress(OSError):
+        for line in (_PROC / "cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if not controllers:
+                for folder in _and_parents(_CGROUP / path.lstrip("/")):
+                    found += _free(folder, "memory.max", "memory.current", "inactive_file")
+            elif "memory" in controllers.split(","):
+                for folder in _and_parents(_CGROUP / "memory" / path.lstrip("/")):
+                    names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+                    found += _free(folder, *names)
+    return found
+
+
+def _and_parents(folder: Path) -> list[Path]:
+    """Up to the root of the control groups: each of them may set a limit, and a container shows only the root."""
+    return [one for one in (folder, *folder.parents) if one.is_relative_to(_CGROUP)]
+
+
+def _free(folder: Path, limit: str, usage: str, reclaimable: str) -> list[int]:
+    try:
+        most = int((folder / limit).read_text())
+        used = int((folder / usage).read_text())
+        rows = (line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        cached = next((int(row[1]) for row in rows if row[0] == reclaimable), 0)
+    except (OSError, ValueError):  # no such limit, or "max"
+        return []
+    return [most - used + cached]
+
+
+def _power_of_two(most: int) -> int:
+    return 1 << (most.bit_length() - 1)

@@ -1,0 +1,52 @@
+"""A job that two processes share: it is run, loses one of them, and is cancelled as one job."""
+
+import os
+import signal
+from pathlib import Path
+
+from app.jobs import service as jobs
+from app.jobs.orm import EpochMetrics
+from app.jobs.states import JobState
+from tests.worker.conftest import Site, children, group_is_gone, wait_for
+
+TWO = {"processes": 2}
+
+
+def ranks_of(group: int) -> list[int]:
+    """The processes of a child's group that train with it."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            member_of = int((folder / "stat").read_text().rpartition(")")[2].split()[2])
+            if member_of == group and b"worker.rank" in (folder / "cmdline").read_bytes().split(b"\0"):
+                found.append(int(folder.name))
+        except OSError:
+            continue
+    return found
+
+
+def test_a_job_loses_one_of_its_processes_and_is_run_again_to_its_end(site: Site) -> None:
+    site.start()
+    job_id = site.train(resources=TWO, train={"last_stages": 1}, epochs=4, augmentation="none")
+    site.until_training(job_id)
+    (child,) = wait_for(lambda: children("train", os.getpid()))
+    (rank,) = ranks_of(child)
+    os.kill(rank, signal.SIGKILL)
+    job = site.until(job_id, JobState.succeeded)
+    assert job.attempt == 2
+    assert group_is_gone(child)
+    assert sorted(row.epoch for row in site.rows(EpochMetrics, job_id)) == [1, 2, 3, 4]
+    assert job.spec["resources"] == {"processes": 2, "machines": 1}
+    wait_for(lambda: site.scratch() == [])
+
+
+def test_a_cancelled_job_leaves_none_of_its_processes(site: Site) -> None:
+    site.start()
+    job_id = site.train(resources=TWO, epochs=10_000, head={"hidden": [1024]})
+    site.until_training(job_id)
+    (child,) = wait_for(lambda: children("train", os.getpid()))
+    assert ranks_of(child)
+    with site.stage.database.writing() as session:
+        jobs.cancel(session, site.workspace.id, job_id)
+    site.until(job_id, JobState.cancelled)
+    assert group_is_gone(child)

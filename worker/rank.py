@@ -1,0 +1,75 @@
+"""One of the further processes of a training that several share: `python -m worker.rank`, started by `worker.ranks`.
+
+It reads its part from stdin and takes it, reports nothing, and exits. When stdin closes the first process is gone.
+"""
+
+import json
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import NoReturn, TypedDict
+
+
+class Part(TypedDict):
+    """What the first process tells each of the others."""
+
+    rank: int
+    ranks: int
+    port: int  # of 127.0.0.1, where they meet
+    config: dict[str, object]
+    manifest_sha256: str
+    weights: str | None  # None: where the settings say
+    scratch: str
+
+
+def main() -> None:
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    part: Part = json.loads(sys.stdin.buffer.readline())
+    threading.Thread(target=_die_with_the_first, daemon=True).start()
+    # Only now, for this takes seconds, in which the first process may end.
+    from app.core.settings import Settings
+    from app.datasets.manifest import read_manifest
+    from app.jobs.weights import configured_weights
+    from app.storage.configured import configured_store
+    from app.vision import ranks
+    from app.vision.config import TrainConfig
+    from app.vision.errors import Stopped, VisionError
+    from app.vision.run import Quiet
+    from app.vision.training import fit
+    from worker.training import cache_of, samples_of
+
+    settings = Settings()
+    weights = Path(part["weights"]) if part["weights"] else configured_weights(settings)
+    scratch = Path(part["scratch"])
+    store = configured_store(settings)
+    manifest = read_manifest(store.read(part["manifest_sha256"]))
+    try:
+        with ranks.joined(ranks.meeting_place(part["port"], part["ranks"]), part["rank"], part["ranks"]):
+            fit(
+                TrainConfig.from_dict(part["config"]),
+                samples_of(manifest),
+                manifest.classes,
+                weights=weights,
+                workdir=scratch,
+                observer=Quiet(stop.is_set),
+                cache=cache_of(settings),
+                fetch=lambda sample: store.fetch(sample.sha256, scratch / "images"),
+            )
+    except Stopped:
+        pass
+    except VisionError as error:  # which the first process has heard of, and reports
+        sys.exit(f"rank {part['rank']}: {error}")
+
+
+def _die_with_the_first() -> NoReturn:
+    while os.read(0, 4096):
+        pass
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()
