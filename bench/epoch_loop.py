@@ -92,7 +92,7 @@ class Stopwatch:
             self._resumed_at = time.perf_counter()
         return False
 
-    def checkpoint(self, path: Path, epoch: int, step: int) -> None:
+    def checkpoint(self, path: Path, epoch: int, step: int, best: bool) -> None:
         # Between epochs, nothing but the checkpoint happens since the observer was left.
         self._checkpoint_s = time.perf_counter() - self._resumed_at
         self.checkpoints += self._checkpoint_s

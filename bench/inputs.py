@@ -86,7 +86,7 @@ class Quiet:
     def progress(self, phase: str, fraction: float, eta_s: float | None) -> None:
         pass
 
-    def checkpoint(self, path: Path, epoch: int, step: int) -> None:
+    def checkpoint(self, path: Path, epoch: int, step: int, best: bool) -> None:
         pass
 
     def should_stop(self) -> bool:

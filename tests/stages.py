@@ -1,5 +1,6 @@
 """Bring a service to where a test begins: a workspace with keys, a dataset that is ready, a model. No worker."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -25,12 +26,19 @@ from app.jobs.queue import Claim
 from app.jobs.schemas import TrainRequest
 from app.jobs.states import JobKind
 from app.jobs.weights import configured_weights
+from app.registry import service as registry
 from app.storage import BlobStore
 from app.vision.run import FitResult
-from tests.images import folder_zip
+from tests.images import folder_zip, photo, png
 from worker.results import record_result
 
 TINY = {"backbone": "resnet18-tiny64", "input_size": 32, "epochs": 2, "batch_size": 8}
+
+
+# What stands in for the pictures and tables of a model that no worker made.
+ROW = {"image": "00", "split": "val", "true": "ants", "predicted": 'a "bee", or two', "probability": 0.75,
+       "true_probability": 0.25, "top": [{"class": "bees", "probability": 0.75}]}  # fmt: skip
+FILES = {"curves.png": png(photo(0, 0)), "evaluations-val.jsonl": json.dumps(ROW).encode() + b"\n"}
 
 
 class Silent:
@@ -38,7 +46,7 @@ class Silent:
 
     def progress(self, phase: str, fraction: float, eta_s: float | None) -> None: ...
     def epoch(self, metrics: dict[str, Any]) -> None: ...
-    def checkpoint(self, path: Path, epoch: int, step: int) -> None: ...
+    def checkpoint(self, path: Path, epoch: int, step: int, best: bool) -> None: ...
     def should_stop(self) -> bool:
         return False
 
@@ -99,10 +107,14 @@ class Stage:
     def job(self, workspace: Workspace, dataset: str, **fields: Any) -> UUID:
         """A training that waits."""
         request = TrainRequest.model_validate({"dataset": dataset, **TINY, **fields})
-        config = jobs.plan_training(request, configured_weights(self.settings))
+        base = None
+        if request.base_model is not None:
+            with self.database.reading() as session:
+                base = registry.base_of(session, workspace.id, request.base_model)
+        config = jobs.plan_training(request, configured_weights(self.settings), base)
         with self.database.writing() as session:
             job = jobs.submit_training(
-                session, SilentDoorbell(), workspace.id, request, config, self.settings.max_attempts
+                session, SilentDoorbell(), workspace.id, request, config, self.settings.max_attempts, base
             )
             return job.id
 
@@ -119,6 +131,11 @@ class Stage:
             "preprocessing": trained.preprocessing.to_dict(),
             "metrics": trained.metrics,
             "best_epoch": trained.best_epoch,
+            "files": {
+                name: {"sha256": blob.sha256, "size": blob.size}
+                for name, data in FILES.items()
+                for blob in [self.store.put_bytes(data)]
+            },
         }
         with self.database.writing() as session:
             record_result(session, Claim(job.id, job.epoch), body)

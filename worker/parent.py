@@ -39,9 +39,9 @@ class Parent:
     def epoch(self, metrics: dict[str, Any]) -> None:
         self.say("epoch", metrics)
 
-    def checkpoint(self, blob: Blob, epoch: int, step: int) -> None:
+    def checkpoint(self, blob: Blob, epoch: int, step: int, best: bool) -> None:
         """The blob is in the store already: a row may never point to bytes that are not there."""
-        self.say("checkpoint", {"sha256": blob.sha256, "size": blob.size, "epoch": epoch, "step": step})
+        self.say("checkpoint", {"sha256": blob.sha256, "size": blob.size, "epoch": epoch, "step": step, "best": best})
 
     def say(self, kind: Kind, body: dict[str, Any]) -> None:
         self._output.write(encode({"kind": kind, "body": body}))

@@ -37,5 +37,8 @@ def _record_model(session: Session, job: Job, body: dict[str, Any]) -> dict[str,
     model = registry.record(session, job, Blob(**body["artefact"]), body)
     accuracy = {split: metrics["accuracy"] for split, metrics in body["metrics"].items()}
     result = {"model_id": str(model.id), "best_epoch": body["best_epoch"], "accuracy": accuracy}
-    # What was not done as asked for, and why.
-    return {**result, "notes": body["notes"]} if body.get("notes") else result
+    if body.get("rate_search"):
+        result["rate_search"] = body["rate_search"]
+    if body.get("notes"):  # what was not done as asked for, and why
+        result["notes"] = body["notes"]
+    return result

@@ -16,7 +16,7 @@ from app.core.errors import Unavailable
 from app.core.logging import log
 from app.core.settings import Settings
 from app.datasets import service as datasets
-from app.jobs import queue
+from app.jobs import checkpoints, queue
 from app.jobs.orm import Job
 from app.jobs.queue import Claim, ClaimLost
 from app.jobs.states import JobKind, JobState
@@ -125,7 +125,7 @@ def _work(session: Session, job: Job, scratch: Path) -> Work:
     return Work(
         spec=job.spec,
         manifest_sha256=version.manifest_sha256 if version else None,
-        checkpoints=[row.sha256 for row in queue.checkpoints(session, job.id)],
+        checkpoints=[row.sha256 for row in checkpoints.newest_first(session, job.id)],
         scratch=str(scratch),
     )
 
@@ -209,8 +209,8 @@ class _Run:
             case "epoch":
                 self._write(lambda session: queue.record_epoch(session, held, body))
             case "checkpoint":
-                blob = Blob(body["sha256"], body["size"])
-                self._write(lambda session: queue.record_checkpoint(session, held, blob, body["epoch"], body["step"]))
+                blob = Blob(body.pop("sha256"), body.pop("size"))
+                self._write(lambda session: queue.record_checkpoint(session, held, blob, **body))
             case "result":
                 self._write(lambda session: record_result(session, held, body))
                 log.info("job_succeeded", job=str(held.job_id))

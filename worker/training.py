@@ -1,11 +1,13 @@
 """A child's work on a training job: fetch the images, fine-tune, hand over the model."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from app.core.logging import log
 from app.core.settings import Settings
 from app.datasets.manifest import Manifest, read_manifest
+from app.jobs.base_model import BESIDE_CONFIG
 from app.jobs.states import FailureReason
 from app.jobs.weights import configured_weights
 from app.storage import BlobDamaged, BlobMissing, BlobStore
@@ -21,8 +23,10 @@ from app.vision.errors import (
     VisionError,
     WeightsUnavailable,
 )
+from app.vision.image_table import image_rows, json_lines
+from app.vision.reports import write_reports
 from app.vision.rowcache import RowCache
-from app.vision.run import Sample
+from app.vision.run import FitResult, Sample
 from app.vision.training import fit
 from worker.messages import Work
 from worker.parent import JobFailure, Parent, StopRequested
@@ -32,7 +36,10 @@ _REASONS: dict[type[VisionError], tuple[FailureReason, str]] = {
     InvalidData: (FailureReason.invalid_data, "Look at the dataset's report, mend the images, and upload them again."),
     InvalidConfig: (FailureReason.invalid_config, "Change that field and submit the job again."),
     WeightsUnavailable: (FailureReason.weights_unavailable, "Put the file into GRAFT_WEIGHTS_DIR on every worker."),
-    Diverged: (FailureReason.diverged, "Lower learning_rate, for example to a tenth, and train again."),
+    Diverged: (
+        FailureReason.diverged,
+        "Lower learning_rate, for example to a tenth, and train again, or go on from `checkpoint` at a lower rate.",
+    ),
     OutOfMemory: (FailureReason.out_of_memory, "Lower batch_size or input_size, or take a smaller backbone."),
 }
 
@@ -47,8 +54,8 @@ class _Observer:
         self.epoch = parent.epoch
         self.should_stop = parent.should_stop
 
-    def checkpoint(self, path: Path, epoch: int, step: int) -> None:
-        self._parent.checkpoint(self._store.put_file(path), epoch, step)
+    def checkpoint(self, path: Path, epoch: int, step: int, best: bool) -> None:
+        self._parent.checkpoint(self._store.put_file(path), epoch, step, best)
 
 
 def train(work: Work, parent: Parent, settings: Settings) -> dict[str, Any]:
@@ -57,9 +64,7 @@ def train(work: Work, parent: Parent, settings: Settings) -> dict[str, Any]:
     scratch = Path(work["scratch"])
     assert work["manifest_sha256"] is not None
     manifest = read_manifest(store.read(work["manifest_sha256"]))
-    config = TrainConfig.from_dict(
-        {key: value for key, value in work["spec"].items() if key not in ("model_name", "resources")}
-    )
+    config = TrainConfig.from_dict({key: value for key, value in work["spec"].items() if key not in BESIDE_CONFIG})
     processes = work["spec"].get("resources", {}).get("processes", 1)
     try:
         return _fit(config, manifest, work, store, scratch, parent, settings, processes)
@@ -85,6 +90,15 @@ def cache_of(settings: Settings) -> RowCache | None:
     return RowCache(settings.image_cache, settings.cache_bytes) if settings.cache_bytes else None
 
 
+def _fetch_base(config: TrainConfig, store: BlobStore, scratch: Path) -> Path:
+    assert config.base_model is not None
+    try:
+        return store.fetch(config.base_model, scratch)
+    except (BlobMissing, BlobDamaged) as error:
+        hint = "Start from another model, or leave base_model out and start from published weights."
+        raise JobFailure(FailureReason.weights_unavailable, f"The base model: {error.detail}", hint) from None
+
+
 def _fit(
     config: TrainConfig,
     manifest: Manifest,
@@ -96,17 +110,20 @@ def _fit(
     processes: int,
 ) -> dict[str, Any]:
     """Train from the newest checkpoint that is whole, or from the start."""
+    samples = samples_of(manifest)
     images = scratch / "images"
     images.mkdir(parents=True, exist_ok=True)
+    weights = configured_weights(settings) if config.base_model is None else _fetch_base(config, store, scratch)
+    base = weights if isinstance(weights, Path) else None
     for sha256 in [*work["checkpoints"], None]:
         try:
             resume = store.fetch(sha256, scratch) if sha256 else None
-            with sharing(processes, config, work["manifest_sha256"] or "", None, scratch):
+            with sharing(processes, config, work["manifest_sha256"] or "", base, scratch):
                 result = fit(
                     config,
-                    samples_of(manifest),
+                    samples,
                     manifest.classes,
-                    weights=configured_weights(settings),
+                    weights=weights,
                     workdir=scratch,
                     observer=_Observer(parent, store),
                     resume=resume,
@@ -125,6 +142,25 @@ def _fit(
             "preprocessing": result.preprocessing.to_dict(),
             "metrics": result.metrics,
             "best_epoch": result.best_epoch,
+            "rate_search": result.rate_search.to_dict() if result.rate_search else None,
+            "files": _report_files(result, samples, manifest.classes, scratch, store),
             "notes": list(result.notes),
         }
     raise AssertionError("unreachable: the last attempt is without a checkpoint")
+
+
+def _report_files(
+    result: FitResult, samples: Sequence[Sample], classes: Sequence[str], scratch: Path, store: BlobStore
+) -> dict[str, dict[str, Any]]:
+    """Pictures of the run and a row for every image it was measured on, put into the store: their blobs by name."""
+    folder = scratch / "report"
+    folder.mkdir(exist_ok=True)
+    labels = {split: [sample.label for sample in samples if sample.split == split] for split in result.probabilities}
+    paths = write_reports(folder, result, labels, classes)
+    for split in result.probabilities:
+        path = folder / f"evaluations-{split}.jsonl"
+        with path.open("wb") as file:
+            file.writelines(json_lines(image_rows(result, samples, classes, split)))
+        paths.append(path)
+    blobs = {path.name: store.put_file(path) for path in paths}
+    return {name: {"sha256": blob.sha256, "size": blob.size} for name, blob in blobs.items()}

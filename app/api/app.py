@@ -20,6 +20,7 @@ from app.api.routers import (
     keys,
     models,
     predict,
+    reports,
     workers,
 )
 from app.core.database import Database
@@ -82,6 +83,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(jobs.router)
     app.include_router(models.router)
     app.include_router(predict.router)
+    app.include_router(reports.router)
     app.include_router(backbones.router)
     app.include_router(keys.router)
     app.include_router(workers.router)

@@ -13,6 +13,7 @@ jobs = typer.Typer(help="Training jobs.", no_args_is_help=True)
 def train(
     dataset: Annotated[str, typer.Argument(help="Id or name of a dataset.")],
     backbone: Annotated[str | None, typer.Option(help="See 'graft backbones'.")] = None,
+    base_model: Annotated[str | None, typer.Option(help="Id or name of a model to start from.")] = None,
     what: Annotated[str | None, typer.Option("--train", help="head, all, or the number of last stages.")] = None,
     hidden: Annotated[list[int] | None, typer.Option(help="Units of a hidden layer of the head; repeatable.")] = None,
     dropout: Annotated[float | None, typer.Option(help="In the head.")] = None,
@@ -21,6 +22,7 @@ def train(
     processes: Annotated[int | None, typer.Option(help="That train together; one a GPU.")] = None,
     optimizer: Annotated[str | None, typer.Option(help="sgd, adam or adamw.")] = None,
     learning_rate: Annotated[float | None, typer.Option()] = None,
+    find_rate: Annotated[bool | None, typer.Option("--find-rate", help="Try rates, use the best.")] = None,
     schedule: Annotated[str | None, typer.Option(help="constant, step or cosine.")] = None,
     weight_decay: Annotated[float | None, typer.Option()] = None,
     augmentation: Annotated[str | None, typer.Option(help="none, light, standard or strong.")] = None,
@@ -41,6 +43,7 @@ def train(
     body = {
         "dataset": dataset,
         "backbone": backbone,
+        "base_model": base_model,
         "train": {"last_stages": int(what)} if what and what.isdigit() else what,
         "head": head or None,
         "epochs": epochs,
@@ -48,6 +51,7 @@ def train(
         "resources": {"processes": processes} if processes else None,
         "optimizer": optimizer,
         "learning_rate": learning_rate,
+        "find_rate": find_rate,
         "schedule": schedule,
         "weight_decay": weight_decay,
         "augmentation": augmentation,

@@ -1,5 +1,6 @@
-"""`graft predict`, `graft backbones` and `graft models`: list, show, alias, delete."""
+"""`graft predict`, `graft backbones` and `graft models`: list, show, alias, report, delete."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import quote
@@ -76,6 +77,26 @@ def models_alias(
         client().delete(path)
     else:
         client().put(path, {"model": model})
+
+
+@models.command("report")
+def models_report(
+    model: ModelRef,
+    out: Annotated[Path | None, typer.Option(help="The folder to write into; MODEL-report if left out.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a model's report: report.json, pictures, and what it says of every image."""
+    api = client()
+    found = api.get(f"/v1/models/{quote(model, safe='@')}/report")
+    folder = out or Path(f"{found['model']['name'].replace('/', '-')}-report")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "report.json").write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n")
+    for one in found["pictures"] + found["evaluations"]:
+        api.download(one["href"], folder / one["name"])
+    for one in found["evaluations"]:
+        api.download(f"{one['href']}&format=csv", (folder / one["name"]).with_suffix(".csv"))
+    written = sorted(path.name for path in folder.iterdir())
+    return print_json({"folder": str(folder), "files": written}) if as_json else print(*written, sep="\n")
 
 
 @models.command("delete")

@@ -93,6 +93,7 @@ class Checkpoint(Base):
     attempt: Mapped[int]
     epoch: Mapped[int]
     step: Mapped[int]
+    best: Mapped[bool]  # the first with the weights of the best epoch by then
     sha256: Mapped[str] = mapped_column(String(64))
     size: Mapped[int] = mapped_column(BigInteger)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=DatabaseTime())

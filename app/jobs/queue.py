@@ -1,6 +1,6 @@
 """The queue that the job rows are: claim under a lease, fenced writes, expiry. Used by workers alone."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,8 +12,8 @@ from sqlalchemy.orm import Session, aliased
 from app.core.clock import DatabaseTime
 from app.core.errors import Conflict
 from app.datasets import service as datasets
-from app.jobs import events
-from app.jobs.orm import Checkpoint, EpochMetrics, Job
+from app.jobs import checkpoints, events
+from app.jobs.orm import EpochMetrics, Job
 from app.jobs.states import HELD, TERMINAL, FailureReason, JobKind, JobState, check_transition
 from app.storage import Blob
 
@@ -135,21 +135,12 @@ def record_epoch(session: Session, held: Claim, metrics: dict[str, Any]) -> None
     events.tell(session, job, "epoch", metrics)
 
 
-def record_checkpoint(session: Session, held: Claim, blob: Blob, epoch: int, step: int) -> None:
-    """Keep where the run can go on, once its bytes are safely in the blob store; the last two are kept."""
-    job = locked(session, held)
-    for row in checkpoints(session, job.id)[1:]:
-        session.delete(row)
-    session.add(
-        Checkpoint(job_id=job.id, attempt=job.attempt, epoch=epoch, step=step, sha256=blob.sha256, size=blob.size)
-    )
+def record_checkpoint(session: Session, held: Claim, blob: Blob, epoch: int, step: int, best: bool = False) -> None:
+    """Keep where the run can go on, once its bytes are safely in the blob store.
 
-
-def checkpoints(session: Session, job_id: UUID) -> Sequence[Checkpoint]:
-    """The job's checkpoints, newest first."""
-    # By the database's clock first: ids tell the time of the machine that made them, and a job may change machines.
-    newest = Checkpoint.created_at.desc(), Checkpoint.id.desc()
-    return session.scalars(select(Checkpoint).where(Checkpoint.job_id == job_id).order_by(*newest)).all()
+    The last two are kept, and the newest that was the `best` when it was written.
+    """
+    checkpoints.keep(session, locked(session, held), blob, epoch, step, best)
 
 
 def succeed(session: Session, job: Job, result: dict[str, Any]) -> None:
@@ -244,8 +235,7 @@ def end(session: Session, job: Job, state: JobState, report: dict[str, Any] | No
     job.finished_at = DatabaseTime()
     job.eta_seconds = None
     job.epoch += 1
-    for row in checkpoints(session, job.id):
-        session.delete(row)
+    checkpoints.let_go(session, job)
     if job.kind is JobKind.ingest and state is not JobState.succeeded:
         failure = job.failure or {"reason": "cancelled", "detail": "Reading the upload was cancelled.", "hint": None}
         datasets.fail(session, job.dataset_id, failure, report)

@@ -95,6 +95,7 @@ _SHARED_FIELDS = {
     "batch_size",
     "optimizer",
     "learning_rate",
+    "find_rate",
     "schedule",
     "weight_decay",
     "augmentation",
@@ -165,6 +166,14 @@ class TrainRequest(BaseModel):
         description="A name from GET /v1/backbones. `auto`: resnet18 where its weights lie on the server, "
         "else the bundled resnet18-tiny64.",
     )
+    base_model: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=100,
+        pattern=_PLAIN,
+        description="Id or name of a model of yours to start from, in place of published weights: its trunk, input "
+        "size and head layers, and its head's weights where the classes are the same. Of one name, the newest.",
+    )
     train: Train = Field(
         default="head",
         description='What is trained: `"head"` (trunk frozen), `{"last_stages": n}` or `"all"`.',
@@ -176,6 +185,10 @@ class TrainRequest(BaseModel):
     )
     optimizer: Literal["sgd", "adam", "adamw"] = "adamw"
     learning_rate: float | None = Field(default=None, gt=0, le=10)
+    find_rate: bool = Field(
+        default=False,
+        description="Try rates first, and train at the one they suggest; the job's result has the rate and the curve.",
+    )
     schedule: Literal["constant", "step", "cosine", "exponential", "one_cycle", "plateau"] = "cosine"
     weight_decay: float | None = Field(default=None, ge=0, le=100)
     augmentation: Augmentation = Field(

@@ -1,6 +1,7 @@
 """Jobs as callers see them: submit, look up, cancel. Workers use `app.jobs.queue`."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from uuid import UUID
 
 from sqlalchemy import delete, func, select
@@ -13,13 +14,14 @@ from app.core.paging import Page, paginate
 from app.datasets import service as datasets
 from app.datasets.orm import Dataset, DatasetState
 from app.datasets.schemas import SplitOptions
-from app.jobs import events, queue
+from app.jobs import checkpoints, events, queue
+from app.jobs.base_model import Base, pinned_artefacts
 from app.jobs.doorbell import Doorbell, ring_after_commit
 from app.jobs.orm import Checkpoint, EpochMetrics, Job, JobEvent
 from app.jobs.schemas import TrainRequest
 from app.jobs.states import TERMINAL, JobKind, JobState, check_transition
 from app.vision.backbones import default_backbone, get_backbone
-from app.vision.config import TrainConfig
+from app.vision.config import HeadConfig, TrainConfig
 from app.vision.errors import InvalidConfig, UnknownBackbone, WeightsUnavailable
 from app.vision.weights import WeightStore
 
@@ -42,14 +44,17 @@ def submit_ingestion(
     return _enqueue(session, doorbell, dataset, job)
 
 
-def plan_training(request: TrainRequest, weights: WeightStore) -> TrainConfig:
+def plan_training(request: TrainRequest, weights: WeightStore, base: Base | None = None) -> TrainConfig:
     """The request with every default filled in, checked against the backbones and weights there are.
 
-    May ask the weights' server whether it has a file, so it is not to be called inside a transaction.
+    What `base` was trained with takes the place of defaults. May ask the weights' server whether it has a file, so it
+    is not to be called inside a transaction.
     """
-    name = default_backbone(weights) if request.backbone == "auto" else request.backbone
+    name = request.backbone
+    if name == "auto":
+        name = base.backbone if base else default_backbone(weights)
     try:
-        config = request.config(get_backbone(name).name).resolve()
+        config = _started_from(base, request, request.config(get_backbone(name).name)).resolve()
     except UnknownBackbone as error:
         raise _bad_field("backbone", error, code="unknown_backbone") from None
     except InvalidConfig as error:
@@ -59,13 +64,30 @@ def plan_training(request: TrainRequest, weights: WeightStore) -> TrainConfig:
         says = f"{processes}: a batch of {config.batch_size} cannot be shared by so many; use at most that."
         raise _bad_field("resources.processes", InvalidConfig("resources.processes", says))
     backbone = get_backbone(name)
-    if weights.status(backbone) == "missing":
+    if base is None and weights.status(backbone) == "missing":
         raise _bad_field(
             "backbone",
             weights.unavailable(backbone, "it is not on this server and cannot be downloaded"),
             code="weights_unavailable",
         )
     return config
+
+
+def _started_from(base: Base | None, request: TrainRequest, config: TrainConfig) -> TrainConfig:
+    """Raises InvalidConfig."""
+    if base is None:
+        return config
+    if config.backbone != base.backbone:
+        raise InvalidConfig(
+            "backbone", f"{config.backbone!r}, but the base model is a {base.backbone}; leave it out or use that."
+        )
+    asked = request.model_fields_set
+    return replace(
+        config,
+        base_model=base.artefact_sha256,
+        head=config.head if "head" in asked else HeadConfig(**{**base.head, "hidden": tuple(base.head["hidden"])}),
+        input_size=config.input_size if "input_size" in asked else base.input_size,
+    )
 
 
 def submit_training(
@@ -76,10 +98,12 @@ def submit_training(
     config: TrainConfig,
     max_attempts: int,
     max_queued: int | None = None,
+    base: Base | None = None,
 ) -> Job:
     """Queue a training on the dataset's newest version. `max_attempts` is for a request that names none.
 
-    Raises `TooMany` where `max_queued` trainings wait in the workspace.
+    The caller holds the row of the model in `base`, if any. Raises `TooMany` where `max_queued` trainings wait in the
+    workspace.
     """
     _check_queue(session, workspace_id, JobKind.train, max_queued)
     # Locked, so that the dataset cannot be deleted between this look and the commit.
@@ -95,11 +119,14 @@ def submit_training(
         )
         raise Conflict(f"The dataset {dataset.name!r} {why}.", code="dataset_not_ready", retry_after=2)
     version = datasets.latest_versions(session, [dataset.id])[dataset.id]
+    filled = {name: value for name, value in config.to_dict().items() if value is not None}
     spec = {
         "model_name": request.model_name or dataset.name,
         "resources": request.resources.model_dump(),
-        **config.to_dict(),
+        **filled,
     }
+    if base is not None:
+        spec["lineage"] = base.lineage
     job = Job(
         kind=JobKind.train,
         dataset_version_id=version.id,
@@ -185,6 +212,15 @@ def metrics(session: Session, job_id: UUID) -> Sequence[EpochMetrics]:
     return session.scalars(query).all()
 
 
+def kept_checkpoint(session: Session, workspace_id: UUID, job_id: UUID) -> Checkpoint:
+    """The newest checkpoint of a job that has one; of an ended job only one that diverged does."""
+    job = get(session, workspace_id, job_id)
+    found = checkpoints.newest_first(session, job.id)
+    if not found:
+        raise NotFound(f"Job {job_id} is {job.state} and holds no checkpoint.", code="no_checkpoint")
+    return found[0]
+
+
 def ingestion_jobs(session: Session, dataset_ids: Sequence[UUID]) -> dict[UUID, Job]:
     """The ingestion job of each dataset."""
     query = select(Job).where(Job.dataset_id.in_(dataset_ids), Job.kind == JobKind.ingest)
@@ -193,7 +229,7 @@ def ingestion_jobs(session: Session, dataset_ids: Sequence[UUID]) -> dict[UUID, 
 
 def referenced_blobs(session: Session) -> Sequence[str]:
     """The SHA-256 of every blob that a job needs."""
-    return session.scalars(select(Checkpoint.sha256)).all()
+    return [*session.scalars(select(Checkpoint.sha256)), *pinned_artefacts(session)]
 
 
 def forget(session: Session, ended_before: DatabaseTime, limit: int = 200) -> int:

@@ -12,6 +12,19 @@ from app.jobs.states import JobKind, JobState
 WaitingFor = Literal["worker", "storage", "slot", "run_after", "workspace_limit"]
 
 
+class KeptCheckpoint(BaseModel):
+    """Where a run that diverged was still good: `GET /v1/jobs/{id}/checkpoint` gives the file."""
+
+    epoch: int = Field(description="From 1.")
+    step: int = Field(description="Steps of that epoch that were done.")
+    sha256: str
+    size: int = Field(description="Bytes.")
+
+
+class JobFailure(Failure):
+    checkpoint: KeptCheckpoint | None = Field(default=None, description="Of a job that diverged, if one was written.")
+
+
 class JobOut(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
@@ -47,7 +60,7 @@ class JobOut(BaseModel):
     setback: Failure | None = Field(
         description="Why an earlier attempt broke off; the job went on by itself.",
     )
-    failure: Failure | None
+    failure: JobFailure | None
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None = Field(description="Set exactly when the state is terminal.")

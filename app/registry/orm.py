@@ -23,11 +23,17 @@ class Model(Base):
     workspace_id: Mapped[UUID] = mapped_column(ForeignKey(Workspace.id), index=True)
     job_id: Mapped[UUID] = mapped_column(unique=True)  # no foreign key: old jobs are forgotten, and models stay
     dataset_version_id: Mapped[UUID] = mapped_column(ForeignKey(DatasetVersion.id))
+    parent_id: Mapped[UUID | None]  # no foreign key: the parent may be deleted, and its place in `lineage` stays
+    lineage: Mapped[list[dict[str, Any]]] = mapped_column(Json)
     name: Mapped[str] = mapped_column(String(100))
     backbone: Mapped[str] = mapped_column(String(64))
     classes: Mapped[list[str]] = mapped_column(Json)
     preprocessing: Mapped[dict[str, Any]] = mapped_column(Json)
     metrics: Mapped[dict[str, Any]] = mapped_column(Json)
+    # The job's spec, its epochs, and which of them was the best: the job may be forgotten.
+    training: Mapped[dict[str, Any]] = mapped_column(Json)
+    # Pictures and tables: by their file's name, {"sha256", "size"} of the blob.
+    files: Mapped[dict[str, dict[str, Any]]] = mapped_column(Json)
     artefact_sha256: Mapped[str] = mapped_column(String(64))
     artefact_size: Mapped[int] = mapped_column(BigInteger)
     pinned: Mapped[bool] = mapped_column(server_default=false(), default=False)

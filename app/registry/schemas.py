@@ -7,6 +7,16 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 
+class Ancestor(BaseModel):
+    """A model that another was fine-tuned from, as it was then; it may be deleted by now."""
+
+    model_id: UUID
+    name: str
+    job_id: UUID
+    dataset_version_id: UUID
+    artefact_sha256: str
+
+
 class ModelOut(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
@@ -16,6 +26,10 @@ class ModelOut(BaseModel):
     classes: list[str] = Field(description="In the order of the model's outputs.")
     job_id: UUID = Field(description="The training; its row is forgotten some time after its end.")
     dataset_version_id: UUID
+    parent_id: UUID | None = Field(description="The model it was fine-tuned from; null: published weights.")
+    lineage: list[Ancestor] = Field(
+        description="The parent, its parent and so on; the last one was fine-tuned from the published `backbone`."
+    )
     metrics: dict[str, Any] = Field(
         description="By split (`val`, and `test` where there is one): accuracy, log_loss, per-class precision, recall, "
         "f1, support, ROC-AUC and average precision, macro and weighted means, the confusion matrix (rows: true, "
@@ -47,3 +61,20 @@ class AliasOut(BaseModel):
     alias: str
     model_id: UUID
     updated_at: datetime
+
+
+class ReportFile(BaseModel):
+    name: str
+    href: str
+    size: int = Field(description="Bytes.")
+
+
+class ReportOut(BaseModel):
+    """All that is known of how a model was trained and how good it is."""
+
+    model: ModelOut
+    best_epoch: int | None = Field(description="Whose weights the model has; from 1.")
+    spec: dict[str, Any] = Field(description="The training's fields, with every default filled in.")
+    epochs: list[dict[str, Any]] = Field(description="What `GET /v1/jobs/{id}/metrics` lists.")
+    pictures: list[ReportFile] = Field(description="PNG: curves, confusion matrices, reliability diagrams.")
+    evaluations: list[ReportFile] = Field(description="A row for every image of a split; `&format=csv` gives CSV.")

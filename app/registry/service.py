@@ -5,21 +5,30 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import select
+from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import Session
 
 from app.core.errors import FieldError, Invalid, NotFound
 from app.core.ids import parse_id
 from app.core.paging import Page, paginate
+from app.jobs import service as jobs
+from app.jobs.base_model import Base
 from app.jobs.orm import Job
 from app.registry.orm import Model, ModelAlias
 from app.storage import Blob
 
 
 def record(session: Session, job: Job, artefact: Blob, trained: dict[str, Any]) -> Model:
-    """Write down the model that `job` made. `trained` holds classes, preprocessing and metrics."""
+    """Write down the model that `job` made.
+
+    `trained` holds classes, preprocessing and metrics, and as `files` the blobs of its pictures and tables.
+    """
     assert job.dataset_version_id is not None
+    lineage = job.spec.get("lineage", [])
     model = Model(
         workspace_id=job.workspace_id,
+        parent_id=UUID(lineage[0]["model_id"]) if lineage else None,
+        lineage=lineage,
         job_id=job.id,
         dataset_version_id=job.dataset_version_id,
         name=job.spec["model_name"],
@@ -27,12 +36,48 @@ def record(session: Session, job: Job, artefact: Blob, trained: dict[str, Any]) 
         classes=trained["classes"],
         preprocessing=trained["preprocessing"],
         metrics=trained["metrics"],
+        training={
+            "spec": job.spec,
+            "best_epoch": trained.get("best_epoch"),
+            "epochs": [row.metrics for row in jobs.metrics(session, job.id)],
+        },
+        files=trained.get("files", {}),
         artefact_sha256=artefact.sha256,
         artefact_size=artefact.size,
     )
     session.add(model)
     session.flush()
     return model
+
+
+def base_of(session: Session, workspace_id: UUID, reference: str, *, lock: bool = False) -> Base:
+    """The model that a training asks to start from, by id, name or name@alias; raises Invalid if there is none.
+
+    With `lock` it cannot be deleted before the transaction ends, by when the job that needs its bytes says so.
+    """
+    try:
+        model = find(session, workspace_id, reference)
+        if lock:
+            session.refresh(model, with_for_update=True)
+    except (NotFound, InvalidRequestError):
+        detail = f"There is no model {reference!r} here. GET /v1/models lists them."
+        raise Invalid(
+            detail, code="unknown_model", errors=[FieldError("base_model", detail, "unknown_model")]
+        ) from None
+    spec = model.training.get("spec")
+    if spec is None:  # a model from before its training was written down with it
+        job = session.get(Job, model.job_id)
+        spec = job.spec if job else {}
+    head = spec.get("head") or {"hidden": []}
+    here = {
+        "model_id": str(model.id),
+        "name": model.name,
+        "job_id": str(model.job_id),
+        "dataset_version_id": str(model.dataset_version_id),
+        "artefact_sha256": model.artefact_sha256,
+    }
+    size = model.preprocessing["crop"]
+    return Base(model.id, model.artefact_sha256, model.backbone, head, size, [here, *model.lineage])
 
 
 def get(session: Session, workspace_id: UUID, model_id: UUID) -> Model:
@@ -104,8 +149,16 @@ def list_models(
     return paginate(session, query, Model.id, limit=limit, cursor=cursor)
 
 
+def find_file(model: Model, name: str) -> Blob:
+    """The blob of one of the model's pictures or tables; raises NotFound, naming those there are."""
+    if name not in model.files:
+        there = f"It has {', '.join(sorted(model.files))}." if model.files else "It is older than such files."
+        raise NotFound(f"Model {model.id} has no {name!r}. {there}", code="no_such_file")
+    return Blob(**model.files[name])
+
+
 def delete(session: Session, model: Model) -> None:
-    """Forget the model and the aliases that mean it; the garbage collector frees its artefact."""
+    """Forget the model and the aliases that mean it; the garbage collector frees its artefact, pictures and tables."""
     session.delete(model)
     session.flush()
 
@@ -117,5 +170,8 @@ def trained_on(session: Session, workspace_id: UUID, version_ids: Sequence[UUID]
 
 
 def referenced_blobs(session: Session) -> Sequence[str]:
-    """The SHA-256 of every artefact."""
-    return session.scalars(select(Model.artefact_sha256)).all()
+    """The SHA-256 of every artefact, picture and table."""
+    found: list[str] = []
+    for artefact, files in session.execute(select(Model.artefact_sha256, Model.files)):
+        found += [artefact, *(blob["sha256"] for blob in files.values())]
+    return found

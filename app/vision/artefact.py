@@ -13,7 +13,7 @@ from app.vision.config import TrainConfig
 from app.vision.errors import DamagedArtefact, VisionError
 from app.vision.network import Network, build_network
 from app.vision.preprocessing import Preprocessing
-from app.vision.tensorfile import read_tensors, write_tensors
+from app.vision.tensorfile import read_document, read_tensors, write_tensors
 
 KIND = "graftwork.model"
 
@@ -61,4 +61,4 @@ def load_model(path: Path, device: str = "cpu") -> Classifier:
 
 def read_model_document(path: Path) -> dict[str, Any]:
     """What the file says about itself: backbone, head, classes, preprocessing, temperature, config, metrics."""
-    return read_tensors(path, KIND)[1]
+    return read_document(path, KIND)

@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from app.vision.averaging import MovingAverage
-from app.vision.errors import DamagedArtefact
+from app.vision.config import TrainConfig
+from app.vision.errors import DamagedArtefact, VisionError
 from app.vision.network import Network, learned_state
 from app.vision.tensorfile import read_tensors, write_tensors
 
 KIND = "graftwork.checkpoint"
+RETUNABLE = frozenset({"learning_rate", "clip_norm"})
 
 
 @dataclass
@@ -33,6 +35,9 @@ class Position:
     lowest_loss: float = float("inf")
     flat_epochs: int = 0  # since the validation loss was lowest; for the "plateau" schedule
     plateau_factor: float = 1.0
+    running_loss: float = 0.0  # these three are for `app.vision.divergence`
+    running_right: float = -1.0  # below zero until there has been a step
+    lost_steps: int = 0
     batch_size: int = 0  # what "auto" came to
     parts: int = 1  # in which every batch is computed, for want of memory
     notes: list[str] = field(default_factory=list)
@@ -46,7 +51,10 @@ class Position:
 
 @dataclass
 class State:
-    """Everything that a run changes. `best` holds the weights of the best epoch so far, on the CPU."""
+    """Everything that a run changes. `best` holds the weights of the best epoch so far, on the CPU.
+
+    `kept_best` is the epoch whose weights were the best when last a checkpoint was written, `kept` where that was.
+    """
 
     network: Network
     optimizer: torch.optim.Optimizer
@@ -54,6 +62,8 @@ class State:
     scaler: torch.amp.GradScaler | None = None
     position: Position = field(default_factory=Position)
     best: dict[str, Tensor] = field(default_factory=dict)
+    kept_best: int = -1
+    kept: tuple[int, int] | None = None  # epoch and step, as the observer was told
 
 
 def write_checkpoint(path: Path, identity: dict[str, Any], state: State) -> None:
@@ -73,10 +83,11 @@ def write_checkpoint(path: Path, identity: dict[str, Any], state: State) -> None
 def read_checkpoint(path: Path, identity: dict[str, Any], state: State) -> None:
     """Put the state of a run that has not begun back where the checkpoint left it.
 
-    Raises DamagedArtefact for a file that is damaged or comes from a run with another `identity`.
+    Raises DamagedArtefact for a file that is damaged or comes from a run with another `identity`. `RETUNABLE` fields
+    of the configuration may differ: that is the way out of a run that diverged.
     """
     tensors, document = read_tensors(path, KIND)
-    if document.get("identity") != identity:
+    if _comparable(document.get("identity", {})) != _comparable(identity):
         raise DamagedArtefact(f"{path.name} belongs to a run with another configuration or other data.")
     parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "average": {}, "optimizer": {}}
     try:
@@ -97,6 +108,15 @@ def read_checkpoint(path: Path, identity: dict[str, Any], state: State) -> None:
         state.position, state.best = Position(**document["position"]), parts["best"]
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise DamagedArtefact(f"{path.name} does not fit this run: {error}") from error
+
+
+def _comparable(identity: dict[str, Any]) -> dict[str, Any]:
+    """The identity with fields that came with a later version at their defaults, and without those that may differ."""
+    try:
+        config = TrainConfig.from_dict(identity["config"]).resolve().to_dict()
+    except (KeyError, TypeError, AttributeError, VisionError):  # no configuration that this version knows
+        return identity
+    return identity | {"config": {name: value for name, value in config.items() if name not in RETUNABLE}}
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, TypeVar, get_args
 
@@ -87,6 +88,8 @@ class TrainConfig:
     cutmix: float = 0.0  # alpha of the Beta distribution of the area that one image lends another
     precision: Precision = "auto"  # of the trunk while it trains; "auto" is bfloat16 where that is fast
     loader_workers: int = 0  # threads that read and augment batches ahead of their step
+    find_rate: bool = False  # a range test comes first, and its suggestion is the learning rate
+    base_model: str | None = None  # SHA-256 of the model file to start from, in place of the published weights
     compile: bool = False  # the stages that learn, by torch.compile; where that fails they run as ever
     on_out_of_memory: OnOutOfMemory = "fail"  # "shrink" computes batches in parts, whose gradients add up to the same
     views: int = 4  # augmented copies of each training image behind a frozen trunk; never off
@@ -102,7 +105,7 @@ class TrainConfig:
             self,
             epochs=_default(self.epochs, 40 if frozen else 12),
             batch_size=_default(self.batch_size, 32),
-            learning_rate=_default(self.learning_rate, rates[self.optimizer]),
+            learning_rate=None if self.find_rate else _default(self.learning_rate, rates[self.optimizer]),
             weight_decay=_default(self.weight_decay, decays[self.optimizer]),
             augmentation=_default(self.augmentation, "none" if frozen else "light"),
             input_size=_default(self.input_size, backbone.input_size),
@@ -119,6 +122,10 @@ class TrainConfig:
             backbone = get_backbone(self.backbone)
         except UnknownBackbone as error:
             raise InvalidConfig("backbone", str(error)) from error
+        if self.base_model is not None and not re.fullmatch("[0-9a-f]{64}", self.base_model):
+            raise InvalidConfig("base_model", f"{self.base_model!r} is not the SHA-256 of a model file.")
+        if self.find_rate and self.learning_rate is not None:
+            raise InvalidConfig("find_rate", f"and learning_rate {self.learning_rate!r}: leave one of them out.")
         one_of("train", self.train, get_args(Train))
         one_of("optimizer", self.optimizer, get_args(OptimizerName))
         one_of("schedule", self.schedule, get_args(Schedule))
@@ -162,6 +169,8 @@ class TrainConfig:
                 f"{self.cutmix!r} with a frozen trunk, whose features are computed once; use mixup, or let stages"
                 " learn.",
             )
+        if self.find_rate and self.batch_size == "auto":
+            raise InvalidConfig("batch_size", "'auto' with find_rate, which tries rates at one size; name a number.")
         stages, epochs = self.thawed_stages(backbone), settled(self.epochs)
         if self.unfreeze_every and not stages:
             raise InvalidConfig(

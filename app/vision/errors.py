@@ -56,12 +56,19 @@ class InvalidData(VisionError):
 
 
 class Diverged(VisionError):
-    """The loss became infinite or not a number in `epoch` (1-based) at `step` (1-based, within the epoch)."""
+    """The run came apart in `epoch` (1-based) at `step` (1-based, within the epoch).
 
-    def __init__(self, epoch: int, step: int) -> None:
+    `checkpoint` is the epoch and step of the last good checkpoint, as the observer was told; None if there is none.
+    """
+
+    def __init__(self, epoch: int, step: int, what: str, checkpoint: tuple[int, int] | None = None) -> None:
         self.epoch = epoch
         self.step = step
-        super().__init__(f"The loss is not finite in epoch {epoch}, step {step}: lower the learning rate.")
+        self.checkpoint = checkpoint
+        kept = f"epoch {checkpoint[0]}, step {checkpoint[1]}" if checkpoint else "none was written yet"
+        super().__init__(
+            f"{what} in epoch {epoch}, step {step}: lower the learning rate. The last good checkpoint: {kept}."
+        )
 
 
 class OutOfMemory(VisionError):

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from app.vision import ranks
 from app.vision.checkpoint import State
-from app.vision.config import settled
-from app.vision.errors import OutOfMemory
+from app.vision.config import TrainConfig, settled, whole_batch
+from app.vision.errors import InvalidConfig, OutOfMemory
 from app.vision.memory import is_exhaustion, largest_batch
 from app.vision.mixing import Mix, draw_mix, part_of
 from app.vision.network import learned_state, thaw
+from app.vision.sampling import batch_count
 
 if TYPE_CHECKING:
     from app.vision.loop import Run
@@ -122,3 +123,15 @@ def _loss(run: Run, epoch: int, rows: NDArray[np.int64], how: Mix | None) -> tup
     loss = how.share * run.loss(logits, own) + (1 - how.share) * run.loss(logits, other)
     most = own if how.share >= 0.5 else other  # what the mixed sample shows most of
     return loss, int((logits.argmax(dim=1) == most).sum())
+
+
+def check_shares(config: TrainConfig, samples: int) -> None:
+    """Every rank has a part of every batch; raises InvalidConfig where it cannot."""
+    size = ranks.count() if config.batch_size == "auto" else whole_batch(config)
+    smallest = samples // batch_count(samples, size)
+    if smallest < ranks.count():
+        raise InvalidConfig(
+            "batch_size",
+            f"{config.batch_size}: a batch of {smallest} images cannot be shared by {ranks.count()} processes; use a"
+            " larger one, or fewer processes.",
+        )

@@ -18,6 +18,7 @@ from app.vision.averaging import MovingAverage, write_state
 from app.vision.checkpoint import Position, State, read_checkpoint, write_checkpoint
 from app.vision.classifier import to_probabilities
 from app.vision.config import TrainConfig, settled, whole_batch
+from app.vision.divergence import exploded, is_finite, watch_loss
 from app.vision.errors import Diverged, Stopped
 from app.vision.evaluation import evaluate
 from app.vision.feeds import Feed
@@ -59,6 +60,7 @@ def train(run: Run, resume: Path | None) -> Position:
     state = State(run.network, optimizer, average, scaler)
     if (checkpoint := _for_all(resume, run.workdir)) is not None:
         read_checkpoint(checkpoint, run.identity, state)
+        state.kept = state.position.epoch + 1, state.position.step
     if config.batch_size == "auto":
         state.position.batch_size = state.position.batch_size or choose_batch(run)
         run.config = config = replace(config, batch_size=state.position.batch_size)
@@ -68,7 +70,9 @@ def train(run: Run, resume: Path | None) -> Position:
         written_at = _epoch(run, state, written_at)
         _validate(run, state)
         state.position.next_epoch()
-        if time.monotonic() - written_at >= REST_S and not _finished(config, state.position):
+        # While the loss looks lost, the checkpoint before it is not to be pushed out.
+        due = time.monotonic() - written_at >= REST_S and not state.position.lost_steps
+        if due and not _finished(config, state.position):
             _checkpoint(run, state)
             written_at = time.monotonic()
     write_state(run.network, state.best)
@@ -109,14 +113,14 @@ def _epoch(run: Run, state: State, written_at: float) -> float:
         done = position.epoch * per_epoch + step
         set_rate(state.optimizer, rate_of(config, position, done, steps))
         first = step * config.accumulate
-        _step(run, state, order[first : first + config.accumulate], first)
+        take_step(run, state, order[first : first + config.accumulate], first)
         if state.average is not None:
             state.average.update(run.network, done + 1)
         position.step = step + 1
         position.seconds += time.monotonic() - began
         run.progress.report("training", (done + 1) / steps)
         stop = ranks.any_of(run.observer.should_stop())
-        if stop or time.monotonic() - written_at >= LONGEST_S:
+        if stop or (time.monotonic() - written_at >= LONGEST_S and not position.lost_steps):
             _checkpoint(run, state)
             written_at = time.monotonic()
         if stop:
@@ -124,7 +128,7 @@ def _epoch(run: Run, state: State, written_at: float) -> float:
     return written_at
 
 
-def _step(run: Run, state: State, parts: Sequence[NDArray[np.int64]], first: int) -> None:
+def take_step(run: Run, state: State, parts: Sequence[NDArray[np.int64]], first: int) -> None:
     """One step on the mean gradient of several batches; `first` is the number of their first in the epoch."""
     config, position = run.config, state.position
     samples = sum(len(rows) for rows in parts)
@@ -132,10 +136,14 @@ def _step(run: Run, state: State, parts: Sequence[NDArray[np.int64]], first: int
     state.optimizer.zero_grad(set_to_none=True)
     loss_sum, correct = add_gradients(run, state, parts, first)
     if not math.isfinite(loss_sum):
-        raise Diverged(position.epoch + 1, position.step + 1)
+        raise _diverged(state, position.step + 1, "The loss is not finite")
     position.loss_sum += loss_sum
     position.correct += correct
     position.seen += samples
+    classes = int(run.labels["train"].max()) + 1  # there are training images of every class
+    watch_loss(position, loss_sum / samples, correct / samples, classes)
+    if exploded(position):
+        raise _diverged(state, position.step + 1, f"The loss has exploded, to {position.running_loss:.3g},")
     apply_gradients(state.optimizer, state.scaler, clip_norm=config.clip_norm, l1=config.l1)
 
 
@@ -147,8 +155,8 @@ def _validate(run: Run, state: State) -> None:
         classes = [str(label) for label in range(probabilities.shape[1])]
         scores = evaluate(probabilities, run.labels["val"], classes)
         accuracy, loss = ranks.agree((scores["accuracy"], scores["log_loss"]))
-        if not math.isfinite(loss):
-            raise Diverged(position.epoch + 1, position.step)
+        if not math.isfinite(loss) or not is_finite(run.network):
+            raise _diverged(state, position.step, "The weights are not finite")
         if (accuracy, -loss) > (position.best_accuracy, -position.best_loss):
             position.best_epoch, position.best_accuracy, position.best_loss = position.epoch, accuracy, loss
             weights = learned_state(run.network)
@@ -174,9 +182,19 @@ def _validate(run: Run, state: State) -> None:
 
 
 def _checkpoint(run: Run, state: State) -> None:
+    """Write one and hand it over, of weights that are finite: an infinite one may not have reached the loss yet."""
     if not ranks.is_first():
         return
+    position = state.position
+    if not is_finite(run.network):
+        raise _diverged(state, position.step, "The weights are not finite")
     path = run.workdir / "checkpoint.safetensors"
     write_checkpoint(path, run.identity, state)
-    run.observer.checkpoint(path, state.position.epoch + 1, state.position.step)
+    best = position.best_epoch != state.kept_best
+    run.observer.checkpoint(path, position.epoch + 1, position.step, best)
+    state.kept_best, state.kept = position.best_epoch, (position.epoch + 1, position.step)
     path.unlink(missing_ok=True)
+
+
+def _diverged(state: State, step: int, what: str) -> Diverged:
+    return Diverged(state.position.epoch + 1, step, what, state.kept)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,8 @@ from app.vision.run import FitResult
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from app.vision.rate_search import RateSearch
 
 DPI = 130
 TRAIN, VAL, GAP, GRID = "#8a94a6", "#2563a8", "#e07a3f", "#d9dde4"
@@ -28,6 +31,7 @@ def write_reports(
 ) -> list[Path]:
     """Write curves.png, and confusion-SPLIT.png and reliability-SPLIT.png of every split with probabilities.
 
+    And rate-search.png where there was a search.
     `labels` holds int [N] for each split, in the order of the samples. Gives the paths that were written.
     """
     figures = {"curves.png": loss_curves(result.history, result.best_epoch)}
@@ -36,10 +40,19 @@ def write_reports(
         counts = np.asarray(result.metrics[split]["confusion"])
         figures[f"confusion-{split}.png"] = confusion_matrix(counts, classes, title=_split_name(split))
         figures[f"reliability-{split}.png"] = reliability_diagram(probabilities, truth, title=_split_name(split))
+    if result.rate_search is not None:
+        figures["rate-search.png"] = rate_curve(result.rate_search)
+    return write_figures(folder, figures)
+
+
+def write_figures(folder: Path, figures: Mapping[str, Figure]) -> list[Path]:
+    """Write each as a PNG of that name, whole or not at all."""
     paths = []
     for name, figure in figures.items():
         temporary = folder / f".{name}"
-        figure.savefig(temporary, format="png", dpi=DPI)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # then the name shows a box
+            figure.savefig(temporary, format="png", dpi=DPI)
         temporary.replace(folder / name)
         paths.append(folder / name)
     return paths
@@ -76,6 +89,24 @@ def loss_curves(history: Sequence[Mapping[str, Any]], best_epoch: int) -> Figure
             axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         else:
             axes.set_ylim(bottom=0.0)
+    return figure
+
+
+def rate_curve(search: RateSearch) -> Figure:
+    """The smoothed loss at each rate that was tried, and the suggestion."""
+    figure = _figure(6.4, 3.8)
+    axes = figure.subplots()
+    axes.plot(search.rates, search.losses, color=VAL)
+    axes.set_xscale("log")
+    axes.axvline(search.suggestion, color=GAP, linestyle="--", label=f"suggested: {search.suggestion:.2g}")
+    # The last losses are far above the rest, which is what matters.
+    first, lowest = search.losses[0], min(search.losses)
+    room = max(first - lowest, 0.1 * first)
+    axes.set_ylim(max(lowest - 0.3 * room, 0.0), first + room)
+    axes.set_xlabel("Learning rate")
+    axes.set_title("Smoothed training loss (nats)", loc="left")
+    axes.legend(frameon=False, loc="upper left")
+    _plain(axes)
     return figure
 
 
@@ -194,10 +225,9 @@ def _plain(axes: Axes) -> None:
 
 
 def _shortened(name: str) -> str:
-    if len(name) <= LONGEST_NAME:
-        return name
     half = (LONGEST_NAME - 1) // 2
-    return f"{name[:half]}…{name[-half:]}"
+    short = name if len(name) <= LONGEST_NAME else f"{name[:half]}…{name[-half:]}"
+    return short.replace("$", r"\$")  # a pair of them would be taken for mathematics, and may not be any
 
 
 def _split_name(split: str) -> str:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,9 @@ from app.vision.config import TrainConfig
 from app.vision.errors import InvalidData
 from app.vision.folder_names import Split
 from app.vision.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    from app.vision.rate_search import RateSearch
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +40,11 @@ class Observer(Protocol):
         """After each epoch: epoch (from 1), epochs, train_loss, train_accuracy, val_loss, val_accuracy, val_macro_f1,
         learning_rate, images_per_s, duration_s. Losses are in nats."""
 
-    def checkpoint(self, path: Path, epoch: int, step: int) -> None:
-        """A checkpoint lies at `path` until this returns; `step` steps of `epoch` (from 1) are done."""
+    def checkpoint(self, path: Path, epoch: int, step: int, best: bool) -> None:
+        """A checkpoint lies at `path` until this returns; `step` steps of `epoch` (from 1) are done.
+
+        `best`: it is the first with the weights of the best epoch so far, so it is worth keeping beside the last two.
+        """
 
     def should_stop(self) -> bool:
         """Asked after every optimiser step; True ends the run with a checkpoint."""
@@ -59,7 +65,7 @@ class Quiet:
     def epoch(self, metrics: dict[str, Any]) -> None:
         pass
 
-    def checkpoint(self, path: Path, epoch: int, step: int) -> None:
+    def checkpoint(self, path: Path, epoch: int, step: int, best: bool) -> None:
         pass
 
 
@@ -79,6 +85,7 @@ class FitResult:
     config: TrainConfig
     probabilities: dict[str, NDArray[np.float32]]
     temperature: float = 1.0
+    rate_search: RateSearch | None = None  # where the configuration asked for one
     notes: Sequence[str] = ()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,15 @@ from app.vision.allocation import kept_memory
 from app.vision.artefact import save_model
 from app.vision.assessment import assess
 from app.vision.backbones import Backbone, get_backbone
+from app.vision.base_model import BaseModel, graft, read_base_model
 from app.vision.batch_norm import share_batch_norms
 from app.vision.calibration import fit_temperature
 from app.vision.classifier import to_probabilities
-from app.vision.config import TrainConfig, settled, whole_batch
-from app.vision.errors import InvalidConfig, OutOfMemory, Stopped, WeightsUnavailable
+from app.vision.config import TrainConfig, settled
+from app.vision.errors import OutOfMemory, Stopped, WeightsUnavailable
 from app.vision.features import trunk_features
 from app.vision.feeds import FeatureFeed, Feed, ImageFeed, seeds_of
+from app.vision.gradients import check_shares
 from app.vision.imageset import ImageSet
 from app.vision.loop import Run, train
 from app.vision.losses import make_loss
@@ -31,9 +34,9 @@ from app.vision.packing import Fetch, own_path
 from app.vision.precision import trunk_dtype
 from app.vision.preprocessing import Preprocessing
 from app.vision.progress import Progress
+from app.vision.rate_search import RateSearch, search_rate
 from app.vision.rowcache import RowCache
 from app.vision.run import FitResult, Observer, Quiet, Sample, check_samples
-from app.vision.sampling import batch_count
 from app.vision.weights import WeightStore, load_state_dict
 
 # Shares of a run's time on a CPU, measured with default settings on a few hundred photographs.
@@ -59,9 +62,11 @@ def fit(
 
     The same configuration, samples and machine give the same file bit for bit, whether or not the run was stopped and
     resumed on the way. (On CUDA this also needs CUBLAS_WORKSPACE_CONFIG=:4096:8 in the environment of the process.)
-    Decoded images, about 3 · resize² bytes each, and the features of a frozen trunk are kept in `cache` for later runs;
-    without one they lie in `workdir`, which is the caller's to remove. `fetch` gives the file of a sample whose pixels
-    are not in the cache, and is called from several threads; a sample that says its `sha256` needs no file otherwise.
+    With `config.base_model` set, `weights` is the path of that model: the run starts from its trunk and, where classes,
+    layers and pooling are the same, from its head. Decoded images, about 3 · resize² bytes each, and the features of a
+    frozen trunk are kept in `cache` for later runs; without one they lie in `workdir`, which is the caller's to remove.
+    `fetch` gives the file of a sample whose pixels are not in the cache, and is called from several threads; a sample
+    that says its `sha256` needs no file otherwise.
 
     Where several processes have joined (`app.vision.ranks`), all call this with the same arguments, those of one
     machine with the same `workdir`. Each does its share of every batch, and of everything else that is long. The first
@@ -71,28 +76,13 @@ def fit(
     Stopped when the observer asked for it.
     """
     config = config.resolve()
-    check_samples(samples, classes)
-    workdir.mkdir(parents=True, exist_ok=True)
-    if not ranks.is_first():
-        observer = Quiet(observer.should_stop)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    progress = Progress(observer, HEAD_SHARES if config.train == "head" else IMAGE_SHARES)
-    trunk_dtype(config.precision, device)  # says now what it would say after minutes of decoding
     with reproducible(device), memory_errors(config), kept_memory():
-        progress.report("weights", 0.0)
-        network = _pretrained(config, len(classes), weights).to(device)
-        preprocessing = Preprocessing.for_backbone(get_backbone(config.backbone), settled(config.input_size))
-        images = ImageSet(
-            samples, preprocessing, cache or RowCache(workdir / "rows"), fetch=fetch,
-            progress=lambda done: progress.report("decoding", done), should_stop=observer.should_stop,
-        )  # fmt: skip
-        labels = images.labels()
-        _check_shares(config, len(labels["train"]))
-        first_here = ranks.neighbours(workdir)[0] == ranks.number()
-        feed = _feed(network, images, config, device, progress, observer, first_here)
-        network.head.standardise(feed.spread_features(SCALING_SAMPLE))
-        loss = make_loss(config, labels["train"], len(classes), device)
-        run = Run(config, network, feed, labels, loss, workdir, observer, progress, _identity(config, samples, classes))
+        run, preprocessing = _prepare(config, samples, classes, weights, workdir, observer, device, cache, fetch)
+        labels, feed, progress = run.labels, run.feed, run.progress
+        found = ranks.agree(search_rate(run)) if config.find_rate else None
+        if found is not None:
+            run.config = replace(config, learning_rate=found.suggestion)
         position = train(run, resume)
         progress.report("evaluating", 0.0)
         logits = {split: feed.split_logits(split, exact=True) for split in labels if split != "train"}
@@ -111,7 +101,7 @@ def fit(
                for split, scores in metrics.items()}  # fmt: skip
     if ranks.is_first():
         save_model(
-            model_path, network, config=config, classes=classes, preprocessing=preprocessing, metrics=summary,
+            model_path, run.network, config=config, classes=classes, preprocessing=preprocessing, metrics=summary,
             temperature=temperature,
         )  # fmt: skip
     ranks.wait()
@@ -125,18 +115,94 @@ def fit(
         config,
         probabilities,
         temperature,
+        found,
         [*position.notes, *feed.notes],
     )
 
 
-def _pretrained(config: TrainConfig, classes: int, weights: Path | WeightStore) -> Network:
+def find_rate(
+    config: TrainConfig,
+    samples: Sequence[Sample],
+    classes: Sequence[str],
+    *,
+    weights: Path | WeightStore,
+    workdir: Path,
+    observer: Observer,
+) -> RateSearch:
+    """Suggest a learning rate for `fit` with the same arguments, by a range test: see `search_rate`."""
+    config = replace(config, find_rate=True, learning_rate=None).resolve()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with reproducible(device), memory_errors(config), kept_memory():
+        return search_rate(_prepare(config, samples, classes, weights, workdir, observer, device)[0])
+
+
+def _prepare(
+    config: TrainConfig,
+    samples: Sequence[Sample],
+    classes: Sequence[str],
+    weights: Path | WeightStore,
+    workdir: Path,
+    observer: Observer,
+    device: torch.device,
+    cache: RowCache | None = None,
+    fetch: Fetch = own_path,
+) -> tuple[Run, Preprocessing]:
+    """Everything that there is before the first step: the network, decoded images or features, the loss."""
+    check_samples(samples, classes)
+    if not ranks.is_first():
+        observer = Quiet(observer.should_stop)
+    workdir.mkdir(parents=True, exist_ok=True)
+    progress = Progress(observer, HEAD_SHARES if config.train == "head" else IMAGE_SHARES)
+    trunk_dtype(config.precision, device)  # says now what it would say after minutes of decoding
+    progress.report("weights", 0.0)
+    base = _base_model(config, weights)
+    keep_head = base is not None and base.suits_head(classes, config.head)
+    network = _starting_network(config, len(classes), weights, base, keep_head).to(device)
+    preprocessing = _preprocessing(config, base)
+    images = ImageSet(
+        samples, preprocessing, cache or RowCache(workdir / "rows"), fetch=fetch,
+        progress=lambda done: progress.report("decoding", done), should_stop=observer.should_stop,
+    )  # fmt: skip
+    labels = images.labels()
+    check_shares(config, len(labels["train"]))
+    first_here = ranks.neighbours(workdir)[0] == ranks.number()
+    feed = _feed(network, images, config, device, progress, observer, first_here)
+    if not keep_head:
+        network.head.standardise(feed.spread_features(SCALING_SAMPLE))
+    loss = make_loss(config, labels["train"], len(classes), device)
+    identity = _identity(config, samples, classes)
+    return Run(config, network, feed, labels, loss, workdir, observer, progress, identity), preprocessing
+
+
+def _base_model(config: TrainConfig, weights: Path | WeightStore) -> BaseModel | None:
+    if config.base_model is None:
+        return None
+    if isinstance(weights, WeightStore):
+        raise TypeError("with config.base_model set, `weights` is the path of that model")
+    return read_base_model(weights, config)
+
+
+def _preprocessing(config: TrainConfig, base: BaseModel | None) -> Preprocessing:
+    """The base model's own where the input size is its; else the backbone's published one at that size."""
+    size = settled(config.input_size)
+    if base is not None and base.preprocessing.crop == size:
+        return base.preprocessing
+    return Preprocessing.for_backbone(get_backbone(config.backbone), size)
+
+
+def _starting_network(
+    config: TrainConfig, classes: int, weights: Path | WeightStore, base: BaseModel | None, keep_head: bool
+) -> Network:
     backbone = get_backbone(config.backbone)
-    path = _obtain(weights, backbone)
     network = build_network(backbone, classes, config.head, seed=config.seed)
-    try:
-        load_trunk(network, backbone, load_state_dict(path, backbone))
-    except ValueError as error:
-        raise _mismatch(backbone, path, error) from error
+    if base is not None:
+        graft(network, base, head=keep_head)
+    else:
+        path = _obtain(weights, backbone)
+        try:
+            load_trunk(network, backbone, load_state_dict(path, backbone))
+        except ValueError as error:
+            raise _mismatch(backbone, path, error) from error
     set_trainable(network, config)
     if ranks.count() > 1:
         share_batch_norms(network)
@@ -151,18 +217,6 @@ def _obtain(weights: Path | WeightStore, backbone: Backbone) -> Path:
     path = weights.obtain(backbone) if ranks.is_first() else None
     ranks.wait()
     return path or weights.obtain(backbone)
-
-
-def _check_shares(config: TrainConfig, samples: int) -> None:
-    """Every rank has a part of every batch."""
-    size = ranks.count() if config.batch_size == "auto" else whole_batch(config)
-    smallest = samples // batch_count(samples, size)
-    if smallest < ranks.count():
-        raise InvalidConfig(
-            "batch_size",
-            f"{config.batch_size}: a batch of {smallest} images cannot be shared by {ranks.count()} processes; use a"
-            " larger one, or fewer processes.",
-        )
 
 
 def _mismatch(backbone: Backbone, path: Path, error: ValueError) -> WeightsUnavailable:

@@ -1,11 +1,16 @@
 """Trainings over HTTP: submitted, watched, streamed, cancelled; with a real worker where one has to run."""
 
+import hashlib
+import io
 import json
+import math
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from app.auth.schemas import Scope
 from app.jobs import queue
@@ -95,7 +100,7 @@ def test_what_is_asked_for_is_what_is_planned(with_pets: Api) -> None:
         "loader_workers": 1,
     }
     spec = with_pets.write.post("/v1/jobs", json={"dataset": "pets", **asked}).json()["spec"]
-    assert spec == asked | {"train": "last_stages", "last_stages": 2}
+    assert spec == asked | {"train": "last_stages", "last_stages": 2, "find_rate": False}
 
 
 def test_when_and_how_long_it_may_run_is_the_callers_to_say(with_pets: Api) -> None:
@@ -206,6 +211,25 @@ def test_a_job_that_has_not_begun_has_no_metrics(with_pets: Api) -> None:
     assert with_pets.read.get(f"/v1/jobs/{with_pets.job()}/metrics").json() == {"items": [], "next_cursor": None}
 
 
+def test_what_diverged_says_where_its_checkpoint_is_and_hands_it_out(with_pets: Api) -> None:
+    stage, job = with_pets.stage, with_pets.job()
+    refused = with_pets.read.get(f"/v1/jobs/{job}/checkpoint")
+    assert (refused.status_code, refused.json()["code"]) == (404, "no_checkpoint")
+    data = os.urandom(3 << 20)
+    claimed = stage.claim(JobKind.train)
+    assert claimed is not None
+    held = Claim(claimed.id, claimed.epoch)
+    with stage.database.writing() as session:
+        queue.record_checkpoint(session, held, stage.store.put_bytes(data), 4, 7, True)
+        queue.fail(session, held, {"reason": "diverged", "detail": "The loss …", "hint": None})
+    failure = with_pets.read.get(f"/v1/jobs/{job}").json()["failure"]
+    digest = hashlib.sha256(data).hexdigest()
+    assert failure["checkpoint"] == {"epoch": 4, "step": 7, "sha256": digest, "size": len(data)}
+    answer = with_pets.read.get(f"/v1/jobs/{job}/checkpoint")
+    assert answer.content == data
+    assert answer.headers["content-disposition"] == f'attachment; filename="{job}-epoch-4-step-7.safetensors"'
+
+
 def test_a_stream_goes_on_where_it_broke_off(with_pets: Api, trained: FitResult) -> None:
     """A client that comes and goes: it misses nothing and hears nothing twice."""
     job_id = with_pets.job()
@@ -291,6 +315,31 @@ def test_a_worker_trains_and_its_metrics_are_kept(finished: tuple[Api, str, list
         assert epoch["train_loss"] > 0
         assert epoch["val_loss"] > 0
         assert all(0 <= epoch[name] <= 1 for name in ("train_accuracy", "val_accuracy", "val_macro_f1"))
+
+
+def test_a_worker_trains_and_its_report_is_complete(finished: tuple[Api, str, list[dict[str, Any]]]) -> None:
+    api, job_id, _ = finished
+    result = api.read.get(f"/v1/jobs/{job_id}").json()["result"]
+    report = api.read.get(f"/v1/models/{result['model_id']}/report").json()
+    assert report["best_epoch"] == result["best_epoch"]
+    assert report["epochs"] == api.read.get(f"/v1/jobs/{job_id}/metrics").json()["items"]
+    assert [one["name"] for one in report["pictures"]] == ["confusion-val.png", "curves.png", "reliability-val.png"]
+    for one in report["pictures"]:
+        data = api.read.get(one["href"]).content
+        assert len(data) == one["size"]
+        with Image.open(io.BytesIO(data)) as picture:
+            assert picture.format == "PNG"
+            assert min(picture.size) > 400
+    (table,) = report["evaluations"]
+    rows = [json.loads(line) for line in api.read.get(table["href"]).text.splitlines()]
+    scores = report["model"]["metrics"]["val"]
+    assert len(rows) == scores["samples"] == len({row["image"] for row in rows})
+    assert sum(row["true"] == row["predicted"] for row in rows) / len(rows) == pytest.approx(scores["accuracy"])
+    surprise = [-math.log(row["true_probability"]) for row in rows]
+    assert sum(surprise) / len(rows) == pytest.approx(scores["log_loss"], abs=1e-4)
+    for row in rows:
+        assert row["top"][0] == {"class": row["predicted"], "probability": row["probability"]}
+        assert api.stage.store.exists(row["image"])
 
 
 def test_a_worker_trains_and_its_model_answers(finished: tuple[Api, str, list[dict[str, Any]]]) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from app.core.errors import GraftError
 from app.datasets.orm import DatasetVersion
-from app.jobs import queue
+from app.jobs import checkpoints
 from app.jobs.orm import Job, JobEvent
 from app.jobs.states import TERMINAL, TRANSITIONS, JobKind, JobState
 from app.registry.orm import Model
@@ -87,7 +87,7 @@ def _judge_job(
         verdict.fault(f"{who} has the result {job.result}")
     if (job.failure is not None) != (job.state is JobState.failed):
         verdict.fault(f"{who} has the failure {job.failure}")
-    if job.state in TERMINAL and queue.checkpoints(session, job.id):
+    if job.state in TERMINAL and checkpoints.newest_first(session, job.id):
         verdict.fault(f"{who} still has checkpoints")
     if order.kind == "poison" and job.state is JobState.succeeded:
         verdict.fault(f"{who} is poison and succeeded")

@@ -122,6 +122,20 @@ def test_predict_exits_1_where_an_image_could_not_be_read(
     assert "sky" in answer.stdout
 
 
+def test_a_models_report_is_written_into_a_folder(service: Deployment, trained: dict[str, Any], tmp_path: Path) -> None:
+    answer = graft(service, "models", "report", "textures", "--out", str(tmp_path / "report"), "--json")
+    assert answer.returncode == 0, answer.stderr
+    assert json.loads(answer.stdout)["files"] == [
+        "confusion-val.png", "curves.png", "evaluations-val.csv", "evaluations-val.jsonl", "reliability-val.png",
+        "report.json",
+    ]  # fmt: skip
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert report["model"]["id"] == trained["id"]
+    rows = (tmp_path / "report" / "evaluations-val.csv").read_text().splitlines()
+    assert len(rows) == 1 + trained["metrics"]["val"]["samples"]
+    assert (tmp_path / "report" / "curves.png").read_bytes()[:4] == b"\x89PNG"
+
+
 def test_jobs_are_listed_shown_watched_and_cancelled(service: Deployment, trained: dict[str, Any]) -> None:
     (job,) = json.loads(graft(service, "jobs", "list", "--json").stdout)["items"]
     assert job["state"] == "succeeded"

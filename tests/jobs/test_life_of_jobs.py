@@ -12,7 +12,7 @@ from sqlalchemy import select
 from app.core.database import Base, Database
 from app.core.errors import Conflict
 from app.datasets.orm import Dataset, DatasetState
-from app.jobs import events, queue
+from app.jobs import checkpoints, events, queue
 from app.jobs import service as jobs
 from app.jobs.orm import Job
 from app.jobs.queue import Claim, ClaimLost
@@ -230,7 +230,7 @@ class LifeOfJobs(RuleBasedStateMachine):
                 row = rows[job_id]
                 assert (row.state, row.attempt, row.progress) == (job.state, job.attempt, job.progress)
                 assert row.worker == job.worker
-                assert len(queue.checkpoints(session, job_id)) == job.checkpoints
+                assert len(checkpoints.newest_first(session, job_id)) == job.checkpoints
                 assert row.attempt <= row.max_attempts
                 if job.holder is not None:
                     assert queue.is_held(session, Claim(job_id, job.holder))
@@ -246,7 +246,7 @@ class LifeOfJobs(RuleBasedStateMachine):
                 told = events.after(session, job.id, 0)
                 assert [one.seq for one in told] == list(range(1, job.event_seq + 1))
                 assert [one.data["state"] for one in told if one.type == "state"][-1] == job.state
-                assert not (ended and queue.checkpoints(session, job.id))
+                assert not (ended and checkpoints.newest_first(session, job.id))
                 if job.kind is JobKind.ingest:
                     failed = session.get_one(Dataset, job.dataset_id).state is DatasetState.failed
                     assert failed == (job.state in (JobState.failed, JobState.cancelled))

@@ -16,7 +16,7 @@ from app.core.clock import DatabaseTime, utc_now
 from app.core.database import Database
 from app.core.errors import Conflict, Unavailable
 from app.datasets.orm import Dataset, DatasetState
-from app.jobs import events, queue
+from app.jobs import checkpoints, events, queue
 from app.jobs import service as jobs
 from app.jobs.orm import Checkpoint, Job
 from app.jobs.queue import Claim, ClaimLost
@@ -90,7 +90,7 @@ def facts(database: Database, job_id: UUID) -> dict[str, object]:
         row = {column.name: getattr(job, column.key) for column in Job.__table__.columns}
         row["events"] = [(one.seq, one.type, one.data) for one in events.after(session, job_id, 0)]
         row["metrics"] = [one.metrics for one in jobs.metrics(session, job_id)]
-        row["checkpoints"] = [one.sha256 for one in queue.checkpoints(session, job_id)]
+        row["checkpoints"] = [one.sha256 for one in checkpoints.newest_first(session, job_id)]
         return row
 
 
@@ -567,12 +567,34 @@ def test_the_last_two_checkpoints_are_kept(database: Database) -> None:
         with database.writing() as session:
             checkpoint(session, held, name, epoch)
     with database.reading() as session:
-        found = queue.checkpoints(session, held.job_id)
+        found = checkpoints.newest_first(session, held.job_id)
         assert [(one.sha256, one.epoch, one.step, one.size) for one in found] == [
             (sha("d"), 4, 400, 10),
             (sha("c"), 3, 300, 10),
         ]
         assert set(jobs.referenced_blobs(session)) == {sha("c"), sha("d")}
+
+
+def test_the_best_checkpoint_is_kept_beside_the_last_two(database: Database) -> None:
+    held = running(database)
+    for epoch, (name, best) in enumerate([("a", True), ("b", True), ("c", False), ("d", False), ("e", False)], 1):
+        with database.writing() as session:
+            queue.record_checkpoint(session, held, Blob(sha(name), 10), epoch, 0, best)
+    with database.reading() as session:
+        assert [one.sha256 for one in checkpoints.newest_first(session, held.job_id)] == [sha("e"), sha("d"), sha("b")]
+        assert set(jobs.referenced_blobs(session)) == {sha("b"), sha("d"), sha("e")}
+
+
+def test_what_diverged_keeps_its_last_good_checkpoint(database: Database) -> None:
+    held = running(database)
+    for name in "abc":
+        with database.writing() as session:
+            checkpoint(session, held, name)
+    with database.writing() as session:
+        queue.fail(session, held, FAILURE | {"reason": "diverged"})
+    assert facts(database, held.job_id)["checkpoints"] == [sha("c")]
+    kept = {"epoch": 1, "step": 100, "sha256": sha("c"), "size": 10}
+    assert look(database, held.job_id).failure == FAILURE | {"reason": "diverged", "checkpoint": kept}
 
 
 def test_the_newest_checkpoint_is_told_by_the_databases_clock(database: Database) -> None:
@@ -583,14 +605,22 @@ def test_the_newest_checkpoint_is_told_by_the_databases_clock(database: Database
         early = DatabaseTime(-60)
         session.add(
             Checkpoint(
-                id=ahead, job_id=held.job_id, attempt=1, epoch=1, step=1, sha256=sha("a"), size=1, created_at=early
+                id=ahead,
+                job_id=held.job_id,
+                attempt=1,
+                epoch=1,
+                step=1,
+                sha256=sha("a"),
+                size=1,
+                created_at=early,
+                best=False,
             )
         )
     for name in "bc":
         with database.writing() as session:
             checkpoint(session, held, name)
     with database.reading() as session:
-        assert [one.sha256 for one in queue.checkpoints(session, held.job_id)] == [sha("c"), sha("b")]
+        assert [one.sha256 for one in checkpoints.newest_first(session, held.job_id)] == [sha("c"), sha("b")]
 
 
 @pytest.mark.parametrize("again", ["release", "retry"])

@@ -45,7 +45,9 @@ def make_samples(folder: Path, train: int = 8, val: int = 4, test: int = 2) -> l
 
 
 class Recorder:
-    """Remembers every report; stops the run at the `stop_after`-th question, keeping a copy of its checkpoint."""
+    """Remembers every report; stops the run at the `stop_after`-th question, keeping a copy of its checkpoint.
+
+    Where `keep` is a folder, a copy of every checkpoint goes into it."""
 
     def __init__(self, stop_after: int | None = None, keep: Path | None = None) -> None:
         self.stop_after = stop_after
@@ -54,6 +56,7 @@ class Recorder:
         self.phases: list[tuple[str, float, float | None]] = []
         self.epochs: list[dict[str, Any]] = []
         self.checkpoints: list[tuple[int, int]] = []
+        self.best: list[tuple[int, int]] = []
 
     def progress(self, phase: str, fraction: float, eta_s: float | None) -> None:
         self.phases.append((phase, fraction, eta_s))
@@ -61,9 +64,13 @@ class Recorder:
     def epoch(self, metrics: dict[str, Any]) -> None:
         self.epochs.append(metrics)
 
-    def checkpoint(self, path: Path, epoch: int, step: int) -> None:
+    def checkpoint(self, path: Path, epoch: int, step: int, best: bool) -> None:
         self.checkpoints.append((epoch, step))
-        if self.keep is not None:
+        if best:
+            self.best.append((epoch, step))
+        if self.keep is not None and self.keep.is_dir():
+            shutil.copy(path, self.keep / f"{epoch}-{step}.safetensors")
+        elif self.keep is not None:
             shutil.copy(path, self.keep)
 
     def should_stop(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,6 +47,11 @@ def classifier(model: Path) -> Classifier:
     return load_model(model)
 
 
+def unsealed(entry: str) -> dict[str, Any]:
+    """The entry as it was in files that bear no digest, so that what follows is not just refused as damaged."""
+    return {key: value for key, value in json.loads(entry).items() if key != "sha256"} | {"version": 1}
+
+
 def test_the_file_says_what_it_is(model: Path, classifier: Classifier) -> None:
     document = read_model_document(model)
     assert document["backbone"] == TINY.name
@@ -60,7 +66,7 @@ def test_the_file_says_what_it_is(model: Path, classifier: Classifier) -> None:
 
 def test_a_file_from_before_there_were_temperatures_answers_as_ever(model: Path, classifier: Classifier) -> None:
     with safe_open(model, framework="pt") as file:
-        entry = json.loads(file.metadata()["graftwork"])
+        entry = unsealed(file.metadata()["graftwork"])
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     batch = classifier.prepare(draw(0, 0))[None]
     before = classifier.predict(batch)
@@ -118,12 +124,12 @@ def test_foreign_files_are_refused(model: Path, tmp_path: Path) -> None:
         ("config", {"backbone": "nonsense"}),
         ("preprocessing", {}),
         ("temperature", 0.0),
-        ("version", 2),
+        ("version", 3),
     ],
 )
 def test_a_file_that_contradicts_itself_is_refused(model: Path, key: str, value: object) -> None:
     with safe_open(model, framework="pt") as file:
-        entry = json.loads(file.metadata()["graftwork"])
+        entry = unsealed(file.metadata()["graftwork"])
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     (entry if key == "version" else entry["document"])[key] = value
     save_file(tensors, model, {"graftwork": json.dumps(entry)})

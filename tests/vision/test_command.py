@@ -79,7 +79,8 @@ def test_training_leaves_model_metrics_and_pictures_and_nothing_else(trained: tu
     out, _ = trained
     assert {path.name for path in out.iterdir()} == {
         "model.safetensors", "metrics.json", "curves.png", "confusion-val.png", "confusion-test.png",
-        "reliability-val.png", "reliability-test.png",
+        "reliability-val.png", "reliability-test.png", "evaluations-val.jsonl", "evaluations-val.csv",
+        "evaluations-test.jsonl", "evaluations-test.csv",
     }  # fmt: skip
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["images"] == {"train": 18, "val": 6, "test": 6}
@@ -144,13 +145,46 @@ def test_an_interrupted_run_goes_on_where_it_was(folder: Path, tmp_path: Path) -
             process.send_signal(signal.SIGINT)
     assert process.wait(timeout=120) == 130
     assert process.stderr is not None
-    checkpoint = out / "checkpoint.safetensors"
-    assert process.stderr.read() == f"error: interrupted; go on with --resume {checkpoint}.\n"
+    assert process.stderr.read() == f"error: interrupted; go on with --resume {out}.\n"
     process.stdout.close()
     process.stderr.close()
-    assert [path.name for path in out.iterdir()] == ["checkpoint.safetensors"]
-    run(*options, "--out", out, "--resume", checkpoint)
-    assert not checkpoint.exists()
+    assert [path.name for path in out.iterdir()] == ["checkpoints"]
+    again = run(*options, "--out", out, code=1)
+    assert f"{out} holds checkpoints of an unfinished run: go on with --resume {out}" in again.stderr
+    # Beside it an older one, and a newer one that lost a byte: the run goes on from the one before, and says so.
+    (good,) = (out / "checkpoints").iterdir()
+    damaged = good.with_name("epoch-00003-step-000003.safetensors")
+    data = bytearray(good.read_bytes())
+    data[-1] ^= 1
+    damaged.write_bytes(data)
+    resumed = run(*options, "--out", out, "--resume", out)
+    assert f"warning: {damaged.name} is damaged" in resumed.stderr
+    assert f"going on from {good}" in resumed.stdout
+    assert not (out / "checkpoints").exists()
+    assert (out / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
+
+
+def test_a_killed_run_goes_on_from_what_it_kept(folder: Path, tmp_path: Path) -> None:
+    options = ("train", folder, *QUICK, "--train", "1", "--epochs", "3", "--batch-size", "4")
+    run(*options, "--out", tmp_path / "whole")
+    out = tmp_path / "killed"
+    # Checkpoints after every epoch and step, however quick.
+    code = (
+        "import sys; from app.vision import loop, command; loop.REST_S = loop.LONGEST_S = 0.0;"
+        "command.main(sys.argv[1:])"
+    )
+    arguments = [sys.executable, "-c", code, *map(str, options), "--out", str(out)]
+    with subprocess.Popen(arguments, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("epoch 2/3"):
+                process.kill()
+    assert process.returncode == -signal.SIGKILL
+    kept = sorted(path.name for path in (out / "checkpoints").iterdir())
+    assert len(kept) in (2, 3)
+    assert any("-best" in name for name in kept)
+    run(*options, "--out", out, "--resume", out)
+    assert {path.name for path in out.iterdir()} == {path.name for path in (tmp_path / "whole").iterdir()}
     assert (out / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
 
 

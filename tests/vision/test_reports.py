@@ -120,3 +120,13 @@ def test_a_run_leaves_a_picture_of_each_kind(run_fit: Fit, samples: list[Any], t
             assert picture.format == "PNG"
             assert min(picture.size) > 250
             assert len(picture.convert("RGB").getcolors(1 << 24) or []) > 50
+
+
+def test_names_that_no_font_has_or_that_look_like_mathematics_spoil_no_picture(run_fit: Fit, tmp_path: Path) -> None:
+    done = run_fit(epochs=1)
+    labels = {split: done.probabilities[split].argmax(axis=1) for split in done.probabilities}
+    classes = ["$x_{", "between $1$ and $5$", "\u65e5\u672c"]
+    paths = write(tmp_path, done, labels, classes)
+    assert len(paths) == 5
+    figure = confusion_matrix(np.eye(3, dtype=int), classes)
+    assert figure.axes[0].get_yticklabels()[0].get_text() == r"\$x_{"

@@ -9,9 +9,11 @@ import pytest
 from safetensors import safe_open
 
 from app.vision import loop
+from app.vision.checkpoint import KIND
 from app.vision.config import HeadConfig
 from app.vision.errors import DamagedArtefact, Stopped
 from app.vision.presets import Transform
+from app.vision.tensorfile import read_tensors, write_tensors
 from tests.vision.conftest import Fit
 from tests.vision.pictures import Recorder
 
@@ -28,7 +30,7 @@ SHORT = {"epochs": 2, "batch_size": 8}
 RICH: dict[str, Any] = {
     "train": "last_stages", "unfreeze_every": 1, "layer_decay": 0.5, "epochs": 3, "batch_size": 4, "accumulate": 2,
     "mixup": 0.3, "cutmix": 1.0, "label_smoothing": 0.1, "focal_gamma": 1.0, "imbalance": "sampling", "ema": 0.9,
-    "clip_norm": 1.0, "l1": 0.01, "schedule": "one_cycle", "head": HeadConfig((8,), 0.3, "gem"),
+    "clip_norm": 1.0, "l1": 0.01, "schedule": "one_cycle", "patience": 5, "head": HeadConfig((8,), 0.3, "gem"),
     "augmentation": (Transform("crop"), Transform("erase", {"probability": 0.5})),
 }  # fmt: skip
 
@@ -50,17 +52,22 @@ def test_stopped_anywhere_and_resumed_the_end_is_the_same(run_fit: Fit, tmp_path
         assert resumed.best_epoch == unbroken.best_epoch
 
 
-@pytest.mark.parametrize("step", [2, 3, 8])
-def test_so_it_is_with_everything_switched_on(run_fit: Fit, tmp_path: Path, step: int) -> None:
+def test_from_every_step_with_everything_switched_on(
+    run_fit: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpoint is written at every step; what goes on from each of them ends as if there had been none."""
     unbroken = run_fit("unbroken", **RICH)
-    kept = tmp_path / "kept.safetensors"
-    recorder = Recorder(stop_after=step, keep=kept)
-    with pytest.raises(Stopped):
-        run_fit("stopped", recorder, **RICH)
-    assert recorder.checkpoints[-1:] == [((step - 1) // 3 + 1, (step - 1) % 3 + 1)]
-    resumed = run_fit("resumed", resume=kept, **RICH)
-    assert resumed.model_path.read_bytes() == unbroken.model_path.read_bytes()
-    assert strip(resumed.history) == strip(unbroken.history)
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    monkeypatch.setattr(loop, "LONGEST_S", 0.0)
+    watched = Recorder(keep=kept)
+    assert run_fit("watched", watched, **RICH).model_path.read_bytes() == unbroken.model_path.read_bytes()
+    assert watched.checkpoints == [(epoch, step) for epoch in (1, 2, 3) for step in (1, 2, 3)]
+    monkeypatch.setattr(loop, "LONGEST_S", 600.0)
+    for epoch, step in watched.checkpoints:
+        resumed = run_fit("resumed", resume=kept / f"{epoch}-{step}.safetensors", **RICH)
+        assert resumed.model_path.read_bytes() == unbroken.model_path.read_bytes(), (epoch, step)
+        assert strip(resumed.history) == strip(unbroken.history)
 
 
 def test_plateaus_and_patience_are_remembered(run_fit: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,7 +135,7 @@ def test_damaged_and_foreign_checkpoints_are_refused(run_fit: Fit, tmp_path: Pat
     with pytest.raises(DamagedArtefact, match=r"not a graftwork\.checkpoint"):
         run_fit("d", resume=model, **SHORT)
     kept.write_bytes(kept.read_bytes()[:-50])
-    with pytest.raises(DamagedArtefact, match="cannot be read"):
+    with pytest.raises(DamagedArtefact, match="is damaged"):
         run_fit("e", resume=kept, **SHORT)
     with pytest.raises(DamagedArtefact):
         run_fit("f", resume=tmp_path / "absent", **SHORT)
@@ -153,3 +160,36 @@ def test_checkpoints_come_after_epochs_and_within_long_ones(
     recorder = Recorder()
     run_fit("slow", recorder, **fields)
     assert recorder.checkpoints[:4] == [(1, 1), (1, 2), (1, 3), (2, 0)]
+
+
+def test_the_first_checkpoint_with_the_best_weights_is_marked(
+    run_fit: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "REST_S", 0.0)
+    recorder = Recorder(keep=tmp_path / "kept.safetensors")
+    done = run_fit("watched", recorder, **RUNS["head"] | {"epochs": 6, "batch_size": 8})
+    best, improved = (-1.0, 0.0), []
+    for entry in done.history:
+        if (entry["val_accuracy"], -entry["val_loss"]) > best:
+            best = (entry["val_accuracy"], -entry["val_loss"])
+            improved.append((entry["epoch"] + 1, 0))
+    assert recorder.best == [place for place in improved if place in recorder.checkpoints]
+    assert recorder.best
+
+
+def test_a_checkpoint_from_before_a_field_was_added_is_gone_on_with(run_fit: Fit, tmp_path: Path) -> None:
+    fields = RUNS["head"] | SHORT
+    unbroken = run_fit("unbroken", **fields)
+    kept = tmp_path / "kept.safetensors"
+    with pytest.raises(Stopped):
+        run_fit("a", Recorder(stop_after=2, keep=kept), **fields)
+    tensors, document = read_tensors(kept, KIND)
+    del document["identity"]["config"]["focal_gamma"], document["position"]["lost_steps"]
+    write_tensors(kept, KIND, tensors, document)
+    assert run_fit("b", resume=kept, **fields).model_path.read_bytes() == unbroken.model_path.read_bytes()
+    with pytest.raises(DamagedArtefact, match="another configuration"):
+        run_fit("c", resume=kept, **fields | {"focal_gamma": 2.0})
+    document["identity"]["config"]["from_a_later_version"] = 1
+    write_tensors(kept, KIND, tensors, document)
+    with pytest.raises(DamagedArtefact, match="another configuration"):
+        run_fit("d", resume=kept, **fields)

@@ -1,6 +1,7 @@
 """Workers with real children: a job ends well whatever happens to child, worker, claim and database."""
 
 import os
+import re
 import signal
 import sqlite3
 import threading
@@ -16,9 +17,11 @@ from app.jobs import workers
 from app.jobs.orm import Checkpoint, EpochMetrics, Job, JobEvent
 from app.jobs.states import JobState
 from app.jobs.views import WorkerOut
+from app.registry import service as registry
 from app.registry.orm import Model
 from tests.worker.conftest import LONG, Site, artefact, children, group_is_gone, wait_for
 from tests.worker.test_process import inject
+from worker.sweep import free_blobs
 
 
 def only_child() -> int:
@@ -238,6 +241,7 @@ def test_a_training_that_diverges_says_so(site: Site) -> None:
     assert job.failure is not None
     assert job.failure["reason"] == "diverged"
     assert "learning_rate" in job.failure["hint"]
+    assert re.search(r"in epoch \d+, step \d+: lower", job.failure["detail"])
     assert job.attempt == 1
     assert models(site) == 0
 
@@ -262,3 +266,21 @@ def test_the_working_folder_of_a_lost_worker_goes_soon(site: Site) -> None:
     folder = site.stage.settings.scratch / f"job-{site.train(epochs=1)}-0"
     (folder / "images").mkdir(parents=True)
     wait_for(lambda: not folder.exists())
+
+
+def test_a_model_is_fine_tuned_again_though_its_row_is_deleted_meanwhile(site: Site) -> None:
+    worker = site.start()
+    first = site.until(site.train(), JobState.succeeded)
+    site.stop(worker)
+    assert first.result is not None
+    job_id = site.train(base_model=first.result["model_id"], epochs=1)
+    with site.stage.database.writing() as session:
+        registry.delete(session, registry.get(session, site.workspace.id, UUID(first.result["model_id"])))
+    free_blobs(site.stage.database, site.stage.store, 0.0)
+    site.start()
+    job = site.until(job_id, JobState.succeeded)
+    assert job.result is not None
+    assert job.spec["lineage"][0]["model_id"] == first.result["model_id"]
+    (metrics,) = site.rows(EpochMetrics, job_id)
+    begun = min(site.rows(EpochMetrics, first.id), key=lambda row: row.epoch)
+    assert metrics.metrics["val_loss"] < begun.metrics["val_loss"]

@@ -6,11 +6,12 @@ from uuid import UUID
 
 import anyio
 from fastapi import APIRouter, Depends, Header, Query
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 
 from app.api.deps import Cursor, IdempotencyKey, Limit, Reader, ReadSession, ServicesDep, Wait, Writer, WriteSession
+from app.api.downloads import blob_response
 from app.api.idempotency import answer_once, fingerprint
 from app.api.views import ListOut, job_view, job_views, problems
 from app.api.waiting import until
@@ -21,6 +22,7 @@ from app.jobs.orm import JobEvent
 from app.jobs.schemas import TrainRequest
 from app.jobs.states import TERMINAL, JobKind, JobState
 from app.jobs.views import EpochOut, JobOut
+from app.registry import service as registry
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -34,12 +36,18 @@ _LOOK_AGAIN_AFTER = 2.0  # seconds, where the database did not answer
 def create_job(body: TrainRequest, writer: Writer, services: ServicesDep, key: IdempotencyKey = None) -> Any:
     """Only `dataset` is required. `GET /v1/jobs/{id}?wait=60` waits for the end, `/events` streams it; the finished
     job's `result.model_id` is the model."""
-    config = jobs.plan_training(body, services.weights)
+    base = None
+    if body.base_model is not None:
+        with services.database.reading() as session:
+            base = registry.base_of(session, writer.workspace_id, body.base_model)
+    config = jobs.plan_training(body, services.weights, base)
     with services.database.writing() as session:
 
         def create() -> JSONResponse:
+            if base is not None:  # deleted since, it is not there; and from here on it cannot be
+                registry.base_of(session, writer.workspace_id, str(base.model_id), lock=True)
             limits = services.settings.max_attempts, services.settings.max_queued_jobs
-            job = jobs.submit_training(session, services.doorbell, writer.workspace_id, body, config, *limits)
+            job = jobs.submit_training(session, services.doorbell, writer.workspace_id, body, config, *limits, base)
             view = job_view(session, job, services.settings).model_dump(mode="json")
             return JSONResponse(view, status_code=202, headers={"Location": f"/v1/jobs/{job.id}"})
 
@@ -86,6 +94,23 @@ def get_metrics(job_id: UUID, reader: Reader, session: ReadSession) -> ListOut[E
     """Every finished epoch, in order; a page is never cut."""
     jobs.get(session, reader.workspace_id, job_id)
     return ListOut(items=[EpochOut.model_validate(row.metrics) for row in jobs.metrics(session, job_id)])
+
+
+@router.get(
+    "/{job_id}/checkpoint",
+    response_class=Response,
+    responses={
+        200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}},
+        **problems(404, 422),
+    },
+    summary="Download a job's checkpoint",
+)
+def get_checkpoint(job_id: UUID, reader: Reader, services: ServicesDep) -> StreamingResponse:
+    """The newest one, of a job that runs or that diverged: a file for `python -m app.vision train … --resume`."""
+    with services.database.reading() as session:
+        checkpoint = jobs.kept_checkpoint(session, reader.workspace_id, job_id)
+    name = f"{job_id}-epoch-{checkpoint.epoch}-step-{checkpoint.step}.safetensors"
+    return blob_response(services.store, checkpoint.sha256, checkpoint.size, "application/octet-stream", name)
 
 
 def _known_job(job_id: UUID, reader: Reader, session: ReadSession) -> UUID:

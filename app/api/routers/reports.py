@@ -1,0 +1,109 @@
+"""How good a model is and how it came to be: the report, its pictures, and what it says of every image."""
+
+import json
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Path, Query
+from fastapi.responses import Response, StreamingResponse
+
+from app.api.deps import Reader, ReadSession, Services, ServicesDep
+from app.api.downloads import blob_response
+from app.api.views import problems
+from app.registry import service as registry
+from app.registry.orm import Model
+from app.registry.schemas import ModelOut, ReportFile, ReportOut
+from app.storage import Blob
+from app.vision.image_table import csv_lines
+
+router = APIRouter(prefix="/v1/models", tags=["models"])
+
+_PNG: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}}
+}
+_TABLE: dict[int | str, dict[str, Any]] = {
+    200: {
+        "content": {
+            "application/jsonl": {"schema": {"type": "string"}},
+            "text/csv": {"schema": {"type": "string"}},
+        }
+    }
+}
+
+
+@router.get("/{model}/report", responses=problems(404, 422), summary="A model's report")
+def get_report(model: str, reader: Reader, session: ReadSession) -> ReportOut:
+    """The metrics, the epochs behind them, and where pictures and tables are. `model` is an id, a name, or
+    `name@alias`."""
+    found = registry.find(session, reader.workspace_id, model)
+    return ReportOut(
+        model=ModelOut.model_validate(found),
+        best_epoch=found.training.get("best_epoch"),
+        spec=found.training.get("spec", {}),
+        epochs=found.training.get("epochs", []),
+        pictures=_files(found, ".png", f"/v1/models/{found.id}/pictures/{{name}}"),
+        evaluations=_files(found, ".jsonl", f"/v1/models/{found.id}/evaluations?split={{split}}"),
+    )
+
+
+@router.get(
+    "/{model}/pictures/{name}",
+    response_class=Response,
+    responses=_PNG | problems(404, 422),
+    summary="A picture of a model's report",
+)
+def get_picture(
+    model: str,
+    name: Annotated[str, Path(pattern=r"^[a-z-]+\.png$", description="As in the report: curves.png, …")],
+    reader: Reader,
+    services: ServicesDep,
+) -> StreamingResponse:
+    """curves.png, confusion-val.png, reliability-val.png; with a test split those of test as well."""
+    blob = _find(services, reader.workspace_id, model, name)
+    return blob_response(services.store, blob.sha256, blob.size, "image/png", name)
+
+
+@router.get(
+    "/{model}/evaluations",
+    response_class=Response,
+    responses=_TABLE | problems(404, 422),
+    summary="What a model says of every image",
+)
+def get_evaluations(
+    model: str,
+    reader: Reader,
+    services: ServicesDep,
+    split: Literal["val", "test"] = "val",
+    format: Annotated[Literal["jsonl", "csv"], Query(description="JSON lines or CSV.")] = "jsonl",
+) -> StreamingResponse:
+    """A line for each image: its SHA-256 as `image`, the split, the true and the predicted class, the probabilities of
+    both, and (JSON) the `top` five classes. The answer is streamed, however many images there are."""
+    blob = _find(services, reader.workspace_id, model, f"evaluations-{split}.jsonl")
+    name = f"evaluations-{split}.{format}"
+    if format == "jsonl":
+        return blob_response(services.store, blob.sha256, blob.size, "application/jsonl", name)
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return StreamingResponse(_as_csv(services, blob), media_type="text/csv", headers=headers)
+
+
+def _as_csv(services: Services, blob: Blob) -> Iterator[bytes]:
+    with services.store.open(blob.sha256) as file:
+        yield from csv_lines(json.loads(line) for line in file)
+
+
+def _find(services: Services, workspace_id: UUID, reference: str, name: str) -> Blob:
+    with services.database.reading() as session:
+        return registry.find_file(registry.find(session, workspace_id, reference), name)
+
+
+def _files(model: Model, suffix: str, address: str) -> list[ReportFile]:
+    return [
+        ReportFile(
+            name=name,
+            href=address.format(name=name, split=name.partition("-")[2].partition(".")[0]),
+            size=blob["size"],
+        )
+        for name, blob in sorted(model.files.items())
+        if name.endswith(suffix)
+    ]

@@ -1,0 +1,32 @@
+"""The earlier model that a training starts from, as a job remembers it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.jobs.orm import Job
+from app.jobs.states import TERMINAL
+
+BESIDE_CONFIG = frozenset({"model_name", "lineage"})  # what a training's spec holds that is no field of `TrainConfig`
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """`lineage` holds a JSON-able entry for each ancestor, beginning with this model itself."""
+
+    model_id: UUID
+    artefact_sha256: str
+    backbone: str
+    head: dict[str, Any]
+    input_size: int
+    lineage: list[dict[str, Any]]
+
+
+def pinned_artefacts(session: Session) -> Sequence[str]:
+    """The SHA-256 of every model that an unfinished job starts from: it must not go although its row may."""
+    specs = session.scalars(select(Job.spec).where(Job.state.not_in(TERMINAL)))
+    return [spec["base_model"] for spec in specs if spec.get("base_model")]

@@ -1,0 +1,36 @@
+"""The command `predict MODEL IMAGE...`: classify images with a trained model."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from app.vision.errors import InvalidData
+from app.vision.terminal import FAILED, fail, say
+
+
+def model_file(path: Path) -> Path:
+    """The file, where the folder it lies in is given."""
+    return path / "model.safetensors" if path.is_dir() else path
+
+
+def predict(options: argparse.Namespace) -> int:
+    from app.vision.artefact import load_model
+
+    model = load_model(model_file(options.model))
+    failures = 0
+    for image in options.images:
+        try:
+            probabilities = model.predict(model.prepare(image)[None])[0]
+        except InvalidData as error:
+            failures += 1
+            fail(str(error), FAILED)
+            continue
+        best = probabilities.argsort()[::-1][: max(1, options.top_k)]
+        answers = [{"class": model.classes[label], "probability": float(probabilities[label])} for label in best]
+        if options.json:
+            say(json.dumps({"image": str(image), "predictions": answers}))
+        else:
+            say(f"{image}  " + ", ".join(f"{answer['class']} {answer['probability']:.4f}" for answer in answers))
+    return FAILED if failures else 0
