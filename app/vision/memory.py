@@ -18,7 +18,15 @@ def is_exhaustion(error: BaseException) -> bool:
     """Whether an error says that memory has run out, in one of the ways in which torch and its libraries do."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    said = ("can't allocate memory", "could not create a memory", "std::bad_alloc", "CUBLAS_STATUS_ALLOC_FAILED")
+    said = (
+        "can't allocate memory",
+        "could not create a memory",
+        # oneDNN's words where it cannot map memory for the code or the workspace of a convolution
+        "could not create a primitive",
+        "could not execute a primitive",
+        "std::bad_alloc",
+        "CUBLAS_STATUS_ALLOC_FAILED",
+    )
     return isinstance(error, RuntimeError) and any(text in str(error) for text in said)
 
 

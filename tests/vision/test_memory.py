@@ -88,6 +88,21 @@ def test_the_choice_leaves_the_network_as_it_was(run_fit: Fit) -> None:
     assert chosen.model_path.read_bytes() == given.model_path.read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("error", "is_one"),
+    [
+        (MemoryError(), True),
+        (torch.OutOfMemoryError("CUDA out of memory."), True),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"), True),
+        (RuntimeError("could not create a primitive"), True),  # what a convolution says under RLIMIT_DATA
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ValueError("can't allocate memory"), False),
+    ],
+)
+def test_the_ways_in_which_memory_runs_out(error: Exception, is_one: bool) -> None:
+    assert memory.is_exhaustion(error) is is_one
+
+
 def test_what_is_free_heeds_the_limits_of_a_control_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root, own = tmp_path / "cgroup", tmp_path / "cgroup" / "a" / "b"
     own.mkdir(parents=True)
