@@ -11,7 +11,8 @@ from sqlalchemy.orm import Session
 from app.jobs.orm import Job
 from app.jobs.states import TERMINAL
 
-BESIDE_CONFIG = frozenset({"model_name", "lineage"})  # what a training's spec holds that is no field of `TrainConfig`
+# What a training's spec holds that is no field of `TrainConfig`.
+BESIDE_CONFIG = frozenset({"model_name", "lineage", "resources"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ def write_results(
         "rate_search": result.rate_search.to_dict() if result.rate_search else None,
         "metrics": result.metrics,
         "history": result.history,
+        "notes": list(result.notes),
         "duration_s": seconds,
     }
     temporary = out / f".metrics.json.{os.getpid()}"
@@ -37,6 +38,8 @@ def write_results(
     tables = _write_tables(out, result, samples, classes)
     for split, scores in result.metrics.items():
         _print_scores(split, scores)
+    for note in result.notes:
+        say(f"\nnote: {note}")
     say(f"\nbest epoch {result.best_epoch}; done in {seconds:.0f} s")
     names = ["model.safetensors", "metrics.json", *(path.name for path in [*pictures, *tables])]
     say(f"wrote {', '.join(names)} to {out}")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from app.vision.checkpoint_folder import CheckpointFolder
+from app.vision.launch import speaks
 from app.vision.stopping import StopSignals
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
@@ -15,12 +16,14 @@ NOTE_EVERY_S = 10.0  # a phase that takes long says how far it is
 
 
 def fail(message: str, code: int) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    if speaks():
+        print(f"error: {' '.join(message.split())}", file=sys.stderr)
     return code
 
 
 def say(line: str) -> None:
-    print(line, flush=True)
+    if speaks():
+        print(line, flush=True)
 
 
 class Terminal:

@@ -196,12 +196,11 @@ def test_torchrun_is_interrupted_once_for_all_and_one_process_goes_on(folder: Pa
     reader.join()
     process.stdout.close()
     process.stderr.close()
-    checkpoint = out / "checkpoint.safetensors"
     assert [line for line in errors if line.startswith("error: ")] == [
-        f"error: interrupted; go on with --resume {checkpoint}.\n"
+        f"error: interrupted; go on with --resume {out}.\n"
     ], "".join(errors)
     assert len([line for line in printed if line.startswith("epoch 1/3")]) == 1
-    assert [path.name for path in out.iterdir()] == ["checkpoint.safetensors"]
-    run(*options, "--out", out, "--resume", checkpoint)
+    assert [path.name for path in out.iterdir()] == ["checkpoints"]
+    run(*options, "--out", out, "--resume", out)
     assert (out / "model.safetensors").exists()
     assert PLAIN["optimizer"] == "sgd"
