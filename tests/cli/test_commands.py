@@ -101,7 +101,13 @@ def test_predict_by_name_and_by_id(service: Deployment, folder: Path, trained: d
     assert by_name.returncode == 0, by_name.stderr
     items = json.loads(by_name.stdout)["items"]
     assert [item["predictions"][0]["label"] for item in items] == ["brick", "sky"]
-    assert json.loads(graft(service, "predict", trained["id"], *files, "--json").stdout)["items"] == items
+    by_id = json.loads(graft(service, "predict", trained["id"], *files, "--json").stdout)["items"]
+    for first, second in zip(items, by_id, strict=True):
+        # The two calls need not fall into batches alike, and an engine of reduced precision may have taken over.
+        assert [one["label"] for one in second["predictions"]] == [one["label"] for one in first["predictions"]]
+        assert [one["probability"] for one in second["predictions"]] == pytest.approx(
+            [one["probability"] for one in first["predictions"]], abs=0.02
+        )
     assert "brick" in graft(service, "predict", "textures", *files).stdout
 
     assert graft(service, "models", "alias", "textures", "production", trained["id"]).returncode == 0
