@@ -114,7 +114,7 @@ class Stage:
         config = jobs.plan_training(request, configured_weights(self.settings), base)
         with self.database.writing() as session:
             job = jobs.submit_training(
-                session, SilentDoorbell(), workspace.id, request, config, self.settings.max_attempts, base
+                session, SilentDoorbell(), workspace.id, request, config, self.settings.max_attempts, base=base
             )
             return job.id
 

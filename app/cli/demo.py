@@ -80,6 +80,7 @@ def own_service(home: Path) -> Iterator[Client]:
     home.mkdir()
     kept = ("GRAFT_WEIGHTS_DIR", "GRAFT_WEIGHTS_MIRROR", "GRAFT_WEIGHTS_DOWNLOAD")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GRAFT_") or name in kept}
+    environment["MPLCONFIGDIR"] = str(home / "matplotlib")  # its font cache would outlive the demo
     log = home / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(

@@ -248,7 +248,7 @@ def test_a_dataset_of_bad_images_alone_fails_with_the_reason(working: Api) -> No
     assert dataset["version"] is None
     assert [one["code"] for one in dataset["report"]["rejected"]] == ["not_an_image"] * 6
     job = working.read.get(f"/v1/jobs/{made['job_id']}").json()
-    assert (job["state"], job["failure"]) == ("failed", dataset["failure"])
+    assert (job["state"], job["failure"]) == ("failed", {**dataset["failure"], "checkpoint": None})
     assert job["result"] is None
 
     refused = working.write.post("/v1/jobs", json={"dataset": "bad"})

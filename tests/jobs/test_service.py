@@ -57,6 +57,7 @@ def test_a_training_waits_with_everything_filled_in(database: Database) -> None:
     assert view.dataset_id == dataset.id
     spec = dict(view.spec)
     assert spec.pop("model_name") == "m"
+    assert spec.pop("resources") == {"processes": 1, "machines": 1}
     assert TrainConfig.from_dict(spec) == TrainConfig("resnet18-tiny64", epochs=3).resolve()
     with database.reading() as session:
         assert view.dataset_version_id == datasets.latest_versions(session, [dataset.id])[dataset.id].id

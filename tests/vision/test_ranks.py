@@ -160,11 +160,12 @@ def test_a_part_of_a_batch_is_mixed_as_in_the_whole() -> None:
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(run_fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
-    from app.vision import ranks, training
+    from app.vision import ranks
+    from app.vision.gradients import check_shares
 
     monkeypatch.setattr(ranks, "count", lambda: 16)
     with pytest.raises(InvalidConfig, match="8: a batch of 8 images cannot be shared by 16 processes"):
-        training._check_shares(TrainConfig("resnet18", batch_size=8).resolve(), 24)
+        check_shares(TrainConfig("resnet18", batch_size=8).resolve(), 24)
 
 
 def test_torchrun_is_interrupted_once_for_all_and_one_process_goes_on(folder: Path, tmp_path: Path) -> None:
