@@ -18,8 +18,7 @@ from app.vision.training import find_rate
 from tests.vision.conftest import WEIGHTS, Fit
 from tests.vision.pictures import CLASSES, Recorder
 
-# What has been tried by hand: rates between these train such a network with this optimiser; beyond, it learns next to
-# nothing, or comes apart.
+# Wide bounds: beyond these such a network learns next to nothing, or comes apart.
 SANE = {
     ("head", "sgd"): (1e-3, 10.0),
     ("head", "adamw"): (1e-4, 1.0),
