@@ -109,7 +109,11 @@ class ImageFeed:
         self._network.eval()
         with torch.inference_mode():
             chunks = _chunks(_spread(len(self._packs["train"]), count))
-            return torch.cat(ranks.in_shares(chunks, lambda rows: self._plain_features("train", rows)))
+            return torch.cat(ranks.in_shares(chunks, self._first_features))
+
+    def _first_features(self, rows: NDArray[np.int64]) -> Tensor:
+        """Of training images as the first epoch shows them: a head on stored features is standardised by the same."""
+        return self._trunk(self._preprocessing.normalize(self._augmented(self._prepared(0, rows), rows, 0))).float()
 
     def _plain_features(self, split: str, rows: NDArray[np.int64]) -> Tensor:
         return self._trunk(self._preprocessing.normalize(self._cropped(split, rows))).float()

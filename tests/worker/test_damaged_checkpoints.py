@@ -31,8 +31,8 @@ class Told(Parent):
         super().__init__(self._lines)
         self._last = last
 
-    def checkpoint(self, blob: Blob, epoch: int, step: int) -> None:
-        super().checkpoint(blob, epoch, step)
+    def checkpoint(self, blob: Blob, epoch: int, step: int, best: bool) -> None:
+        super().checkpoint(blob, epoch, step, best)
         if len(self.checkpoints) == self._last:
             self.request_stop()
 
