@@ -16,7 +16,7 @@ from app.vision.config import HeadConfig, Pooling, TrainConfig
 class Head(nn.Module):
     """Class scores from pooled features [N, F]: standardise, then linear layers with ReLU between them.
 
-    `mean` and `scale` are those of the training features (see `standardise`), so that one learning rate suits
+    Behind a frozen trunk `mean` and `scale` are those of its features (see `standardise`), so that one rate suits
     backbones whose features differ tenfold in size. The last layer starts at zero: all classes equally likely.
     """
 

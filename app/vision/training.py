@@ -167,7 +167,8 @@ def _prepare(
     check_shares(config, len(labels["train"]))
     first_here = ranks.neighbours(workdir)[0] == ranks.number()
     feed = _feed(network, images, config, device, progress, observer, first_here)
-    if not keep_head:
+    if not keep_head and config.train == "head":
+        # Not where the trunk learns: dividing by small spreads would magnify its gradients, and SGD would come apart.
         network.head.standardise(feed.spread_features(SCALING_SAMPLE))
     loss = make_loss(config, labels["train"], len(classes), device)
     identity = _identity(config, samples, classes)

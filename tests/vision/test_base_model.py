@@ -36,7 +36,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Every stage of it has learnt, on other pictures of the same kinds."""
     folder = tmp_path_factory.mktemp("base")
     samples = make_samples(folder, train=10, val=3, test=0)
-    return train(folder / "run", samples, WEIGHTS, train="all", epochs=4, seed=9).model_path
+    return train(folder / "run", samples, WEIGHTS, train="all", epochs=10, seed=9).model_path
 
 
 def tensors(path: Path, part: str) -> dict[str, torch.Tensor]:

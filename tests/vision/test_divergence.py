@@ -43,7 +43,7 @@ def test_an_exploding_loss_ends_the_run_and_a_noisy_one_does_not(classes: int) -
 
 
 @pytest.mark.parametrize(
-    "fields", [{"train": "all", "optimizer": "sgd", "learning_rate": 0.1}, {"train": "all", "learning_rate": 1.0}]
+    "fields", [{"train": "all", "optimizer": "sgd", "learning_rate": 5.0}, {"train": "all", "learning_rate": 1.0}]
 )
 def test_a_rate_far_too_high_is_noticed(run_fit: Fit, monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any]) -> None:
     monkeypatch.setattr(loop, "REST_S", 1e9)  # no checkpoint, however slow the machine is

@@ -34,8 +34,7 @@ def search(samples: list[Sample], folder: Path, observer: Recorder | None = None
 
 @pytest.mark.parametrize(("train", "optimizer"), SANE)
 def test_the_suggestion_is_sane_and_trains_well(run_fit: Fit, train: str, optimizer: str) -> None:
-    epochs = 8 if train == "head" else 4
-    done = run_fit(train=train, optimizer=optimizer, batch_size=8, epochs=epochs, find_rate=True)
+    done = run_fit(train=train, optimizer=optimizer, batch_size=8, epochs=8, find_rate=True)
     found = done.rate_search
     assert found is not None
     lowest, highest = SANE[train, optimizer]

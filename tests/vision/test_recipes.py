@@ -112,6 +112,13 @@ def test_stages_thaw_one_after_the_other_with_their_statistics(run_fit: Fit, tmp
     assert moved == [set(), set(), {"layer4"}, {"layer4"}, {"layer4", "layer3"}, {"layer4", "layer3"}]
 
 
+@pytest.mark.parametrize(("train", "scaled"), [("head", True), ("last_stages", False), ("all", False)])
+def test_features_are_standardised_only_behind_a_frozen_trunk(run_fit: Fit, train: str, scaled: bool) -> None:
+    """Dividing by small spreads magnifies the gradient into a trunk that learns: SGD at an ordinary rate came apart."""
+    scale = weights(run_fit(train=train, epochs=1))["head.scale"]
+    assert bool((scale != 1).any()) is scaled
+
+
 @pytest.fixture
 def features_of(run_fit: Fit, monkeypatch: pytest.MonkeyPatch) -> Callable[..., NDArray[np.float32]]:
     """What the head of a run was trained on: [views, images, features]."""
