@@ -20,7 +20,6 @@ from app.datasets.limits import archive_limits, intake_limits
 from app.datasets.schemas import SplitOptions
 from app.jobs import queue
 from app.jobs import service as jobs
-from app.jobs.doorbell import SilentDoorbell
 from app.jobs.orm import Job
 from app.jobs.queue import Claim
 from app.jobs.schemas import TrainRequest
@@ -29,6 +28,7 @@ from app.jobs.weights import configured_weights
 from app.registry import service as registry
 from app.storage import BlobStore
 from app.vision.run import FitResult
+from tests.factories import SilentDoorbell
 from tests.images import folder_zip, photo, png
 from worker.results import record_result
 

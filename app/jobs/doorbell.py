@@ -29,13 +29,6 @@ class Doorbell(Protocol):
         """Tell workers that a job of this kind waits. Returns at once and never raises."""
 
 
-class SilentDoorbell:
-    """For workers that look by themselves."""
-
-    def ring(self, kind: JobKind) -> None:
-        pass
-
-
 class FifoDoorbell:
     """For the embedded service: a named pipe, on which the worker beside it listens."""
 

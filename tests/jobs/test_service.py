@@ -14,7 +14,6 @@ from app.datasets.orm import Dataset, DatasetState
 from app.datasets.schemas import SplitOptions
 from app.jobs import queue
 from app.jobs import service as jobs
-from app.jobs.doorbell import SilentDoorbell
 from app.jobs.orm import Job
 from app.jobs.queue import ClaimLost
 from app.jobs.schemas import TrainRequest
@@ -24,6 +23,7 @@ from app.vision.config import TrainConfig
 from app.vision.weights import WeightStore
 from tests.factories import (
     FAILURE,
+    SilentDoorbell,
     claimed,
     ingested,
     ingestion,

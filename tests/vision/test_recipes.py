@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
 
-from app.vision import training
+from app.vision import preparation
 from app.vision.config import TrainConfig
 from app.vision.errors import Stopped
 from app.vision.feeds import FeatureFeed
@@ -131,7 +131,7 @@ def features_of(run_fit: Fit, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
             return FeatureFeed(head, features, device)
 
         with monkeypatch.context() as patch:
-            patch.setattr(training, "FeatureFeed", feed)
+            patch.setattr(preparation, "FeatureFeed", feed)
             run_fit(folder, epochs=1, **fields)
         return np.stack(tables)
 

@@ -119,7 +119,7 @@ def test_features_train_the_head_that_the_frozen_trunk_would(
         seeds = {split: features.seeds_of(keys) for split, keys in images.keys.items()}
         return ImageFeed(network, images.packs(), seeds, images.preprocessing, config, device)
 
-    monkeypatch.setattr("app.vision.training._feed", through_the_trunk)
+    monkeypatch.setattr("app.vision.preparation.make_feed", through_the_trunk)
     direct = run_fit("direct", **fields)
     np.testing.assert_allclose(cached.probabilities["val"], direct.probabilities["val"], atol=0.01)
     for name in ("train_loss", "val_loss"):
