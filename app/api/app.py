@@ -16,6 +16,7 @@ from app.api.routers import (
     dataset_versions,
     datasets,
     health,
+    inference,
     jobs,
     keys,
     models,
@@ -44,7 +45,8 @@ _DESCRIPTION = """Fine-tune and serve image classifiers.
 2. `POST /v1/jobs`: fine-tune a pretrained backbone on them.
 3. `POST /v1/models/{id}/predict`: classify images with the model that comes out.
 
-Every call under `/v1` needs `Authorization: Bearer gw_…`. Errors are RFC 9457 problem documents with a stable `code`.
+Every call under `/v1`, and under `/v2` (the Open Inference Protocol) but for its health, needs
+`Authorization: Bearer gw_…`. Errors are RFC 9457 problem documents with a stable `code`.
 """
 
 
@@ -83,6 +85,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(jobs.router)
     app.include_router(models.router)
     app.include_router(predict.router)
+    app.include_router(inference.router)
     app.include_router(reports.router)
     app.include_router(backbones.router)
     app.include_router(keys.router)
@@ -96,6 +99,7 @@ def _limits(settings: Settings) -> dict[str, Limit]:
         # A form is a little larger than the file in it, which is counted by itself.
         "/v1/datasets": Limit(settings.max_upload_bytes + 2**20, "GRAFT_MAX_UPLOAD_BYTES"),
         "/v1/models": Limit(settings.max_predict_bytes, "GRAFT_MAX_PREDICT_BYTES"),
+        "/v2/models": Limit(settings.max_predict_bytes, "GRAFT_MAX_PREDICT_BYTES"),
         "": Limit(settings.max_json_bytes, "GRAFT_MAX_JSON_BYTES"),
     }
 

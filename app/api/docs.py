@@ -14,6 +14,7 @@ from pydantic.json_schema import models_json_schema
 
 from app.api import problems
 from app.predictions.schemas import PredictRequest
+from app.predictions.tensors import InferRequest
 
 # Only documents how to authenticate; `app.api.deps.authenticate` does it, with errors that help.
 BEARER = HTTPBearer(auto_error=False, description="A key from `graft keys create`: `gw_…`.")
@@ -44,7 +45,7 @@ def install(app: FastAPI, open_routes: Iterable[str]) -> None:
         problems.document(schema)
         # Bodies that a route reads by itself, because it takes other kinds too.
         _, read_by_hand = models_json_schema(
-            [(PredictRequest, "validation")], ref_template="#/components/schemas/{model}"
+            [(PredictRequest, "validation"), (InferRequest, "validation")], ref_template="#/components/schemas/{model}"
         )
         schema["components"]["schemas"] |= read_by_hand["$defs"]
         # FastAPI describes streams with a word of OpenAPI 3.2 in a document of 3.1, which no validator takes.

@@ -31,6 +31,7 @@ class Problem(BaseModel):
     detail: str
     instance: str
     errors: list[FieldProblem] = []
+    error: str | None = Field(default=None, description="`detail` again, under `/v2`: its protocol has it there.")
 
 
 def problem(request: Request, error: GraftError) -> JSONResponse:
@@ -48,8 +49,11 @@ def problem(request: Request, error: GraftError) -> JSONResponse:
         detail=error.detail,
         instance=request.url.path,
         errors=[FieldProblem(**one.as_dict()) for one in error.errors],
+        error=error.detail if request.url.path.startswith("/v2") else None,
     )
-    return JSONResponse(body.model_dump(), status_code=error.status, media_type=MEDIA_TYPE, headers=headers)
+    return JSONResponse(
+        body.model_dump(exclude_none=True), status_code=error.status, media_type=MEDIA_TYPE, headers=headers
+    )
 
 
 def install(app: FastAPI) -> None:

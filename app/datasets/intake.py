@@ -133,7 +133,7 @@ def read_image(data: bytes, limits: IntakeLimits, read: Callable[[Image.Image], 
     if not data:
         raise RejectedImage("empty_file", "The file is empty.", "Send it again, or leave it out.")
     with _pillow_quiet(), _open(data) as image:
-        _check_size(image.size, limits)
+        check_size(image.size, limits)
         try:
             return read(image)
         except Exception as error:
@@ -153,7 +153,8 @@ def _open(data: bytes) -> Image.Image:
         _reject(error)
 
 
-def _check_size(size: tuple[int, int], limits: IntakeLimits) -> None:
+def check_size(size: tuple[int, int], limits: IntakeLimits) -> None:
+    """Raises `RejectedImage` for a (width, height) in px that is over the limits or too small to show anything."""
     width, height = size
     if max(size) > limits.max_side or width * height > limits.max_pixels:
         most = f"{limits.max_pixels} pixels or {limits.max_side} px a side"

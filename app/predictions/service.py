@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from app.core.errors import FieldError, GraftError, Invalid, Unavailable
@@ -10,6 +11,7 @@ from app.datasets.intake import IntakeLimits, RejectedImage, read_image
 from app.predictions.batcher import Batcher
 from app.predictions.cache import ModelCache
 from app.predictions.decoding import Decoder
+from app.predictions.inference import Prepare
 from app.predictions.references import ModelReference
 from app.predictions.schemas import ClassProbability, Prediction, PredictionError, PredictOptions, PredictOut
 from app.predictions.timing import Times
@@ -18,6 +20,8 @@ from app.vision.engine_names import EngineName, missing_libraries
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from app.vision.classifier import Classifier
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,44 +58,66 @@ class Predictor:
         if options.engine is not None:
             _check_engine(options.engine)
             model = replace(model, engine=options.engine)
+        prepares = [partial(self._read, image) for image in images]
+        classifier, outcomes = await self.classify(
+            model,
+            prepares,
+            timeout=timeout,
+            times=times,
+            check=lambda one: _check_classes(options.classes, one.classes),
+        )
+        return PredictOut(
+            model_id=model.model_id,
+            engine=classifier.engine.name,
+            items=[
+                _item(outcome, classifier.classes, image, options, alone=len(images) == 1)
+                for image, outcome in zip(images, outcomes, strict=True)
+            ],
+        )
+
+    async def classify(
+        self,
+        model: ModelReference,
+        prepares: Sequence[Prepare],
+        *,
+        timeout: float,
+        times: list[Times],
+        check: "Callable[[Classifier], None]" = lambda _: None,
+    ) -> "tuple[Classifier, list[NDArray[np.float32] | BaseException]]":
+        """The loaded model, and for each image its row of probabilities or the error that it met; see `predict`.
+
+        `check` may refuse a call once the model is known.
+        """
         try:
             async with asyncio.timeout(timeout):
-                arrived = [Times() for _ in images]
+                arrived = [Times() for _ in prepares]
                 times.extend(arrived)
                 with self.models.lease(model) as loading:
                     batcher = await asyncio.wrap_future(loading)
-                    _check_classes(options.classes, batcher.classifier.classes)
-                    outcomes = await self._classify(batcher, images, arrived)
+                    check(batcher.classifier)
+                    return batcher.classifier, await self._classify(batcher, prepares, arrived)
         except TimeoutError:
             raise Unavailable(
                 f"There was no answer within {timeout:g} s; send fewer images, a longer timeout, or try again.",
                 code="deadline_exceeded",
                 retry_after=1,
             ) from None
-        return PredictOut(
-            model_id=model.model_id,
-            engine=batcher.classifier.engine.name,
-            items=[
-                _item(outcome, batcher.classifier.classes, image, options, alone=len(images) == 1)
-                for image, outcome in zip(images, outcomes, strict=True)
-            ],
-        )
 
     def close(self) -> None:
         self.decoder.close()
         self.models.close()
 
     async def _classify(
-        self, batcher: Batcher, images: Sequence[SentImage], times: Sequence[Times]
+        self, batcher: Batcher, prepares: Sequence[Prepare], times: Sequence[Times]
     ) -> "list[NDArray[np.float32] | BaseException]":
-        futures = batcher.admit(len(images))
-        for image, future, one in zip(images, futures, times, strict=True):
-            self.decoder.put(lambda image=image: self._read(image, batcher), batcher, future, one)  # type: ignore[misc]
+        futures = batcher.admit(len(prepares))
+        for prepare, future, one in zip(prepares, futures, times, strict=True):
+            self.decoder.put(partial(prepare, batcher.classifier), batcher, future, one)
         # Cancelled at the deadline, this cancels every future that nobody works on yet.
         return await asyncio.gather(*map(asyncio.wrap_future, futures), return_exceptions=True)
 
-    def _read(self, image: SentImage, batcher: Batcher) -> "NDArray[np.uint8]":
-        return read_image(image.read(), self.limits, batcher.classifier.prepare)
+    def _read(self, image: SentImage, classifier: "Classifier") -> "NDArray[np.uint8]":
+        return read_image(image.read(), self.limits, classifier.prepare)
 
 
 def _check_engine(name: EngineName) -> None:
@@ -107,6 +133,15 @@ def _check_classes(asked: Sequence[str], known: Sequence[str]) -> None:
         raise Invalid(detail, code="unknown_class", errors=[FieldError("classes", detail, "unknown_class")])
 
 
+def image_error(outcome: BaseException) -> tuple[str, str]:
+    """Code and detail of an error that is one image's own; any other is raised: the whole call failed."""
+    if isinstance(outcome, RejectedImage):
+        return outcome.code, f"{outcome.reason} {outcome.remedy}"
+    if isinstance(outcome, GraftError) and not isinstance(outcome, Unavailable):
+        return outcome.code, outcome.detail
+    raise outcome
+
+
 def _item(
     outcome: "NDArray[np.float32] | BaseException",
     classes: Sequence[str],
@@ -117,12 +152,7 @@ def _item(
 ) -> Prediction:
     if not isinstance(outcome, BaseException):
         return name_classes(outcome, classes, image.name, options)
-    if isinstance(outcome, RejectedImage):
-        code, detail = outcome.code, f"{outcome.reason} {outcome.remedy}"
-    elif isinstance(outcome, GraftError) and not isinstance(outcome, Unavailable):
-        code, detail = outcome.code, outcome.detail
-    else:
-        raise outcome  # no fault of this image: the whole call failed
+    code, detail = image_error(outcome)
     if alone:
         raise Invalid(detail, code=code, errors=[FieldError(image.name or "body", detail, code)]) from None
     return Prediction(file=image.name, status="error", error=PredictionError(code=code, detail=detail))

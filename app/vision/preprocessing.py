@@ -104,6 +104,21 @@ class Preprocessing:
         lines = batch.flatten(2).float().mul_(scale.repeat(width)).add_(shift.repeat(width))
         return lines.view(batch.shape).permute(0, 3, 1, 2)
 
+    def denormalize(self, pixels: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """uint8 [H, W, 3] from what `normalize` makes of it, float32 [3, H, W], rounded to whole pixel values.
+
+        Raises InvalidData where a value is none that `normalize` gives: pixels scaled or normalised otherwise.
+        """
+        mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
+        values = 255 * (pixels.transpose(1, 2, 0) * std + mean)
+        if not ((values > -1) & (values < 256)).all():  # also what is no number
+            raise InvalidData(
+                f"values that no pixel has: normalise as (pixel / 255 - mean) / std with mean {list(self.mean)} "
+                f"and std {list(self.std)}, channels in the order red, green, blue"
+            )
+        rounded: NDArray[np.uint8] = values.round().clip(0, 255).astype(np.uint8)
+        return rounded
+
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able dictionary that `from_dict` reads back."""
         return asdict(self) | {"mean": list(self.mean), "std": list(self.std)}

@@ -1,0 +1,214 @@
+"""The Open Inference Protocol v2 (KServe, Triton): the same models, queues and deadlines as predict calls have."""
+
+import json
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Header, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from pydantic import BaseModel, ValidationError
+from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
+
+from app import __version__
+from app.api.deps import Predictor, Reader, ReadSession, Services, ServicesDep
+from app.api.routers.health import checks
+from app.api.views import problems
+from app.core.errors import NotFound, Unavailable
+from app.core.ids import parse_id
+from app.core.paging import MAX_LIMIT
+from app.predictions.inference import (
+    ModelMetadata,
+    Prepare,
+    check_outputs,
+    metadata,
+    read_images,
+    read_request,
+    write_answer,
+)
+from app.predictions.references import ModelReference, reference
+from app.predictions.service import image_error
+from app.predictions.tensors import InferRequest, refuse
+from app.predictions.timing import Times
+from app.registry import service as registry
+from app.registry.orm import Model
+
+router = APIRouter(prefix="/v2", tags=["inference protocol"])
+
+_HEADER = "Inference-Header-Content-Length"
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "description": f"JSON; with {_HEADER}, JSON of so many bytes and binary tensors behind it.",
+        "content": {
+            "application/json": {"schema": {"$ref": "#/components/schemas/InferRequest"}},
+            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+        },
+    }
+}
+
+
+class ServerMetadata(BaseModel):
+    name: Literal["graftwork"] = "graftwork"
+    version: str = __version__
+    extensions: list[str] = ["binary_tensor_data", "classification"]
+
+
+class Live(BaseModel):
+    live: bool
+
+
+class Ready(BaseModel):
+    ready: bool
+
+
+class ModelReady(Ready):
+    name: str
+
+
+class Answer(BaseModel):
+    """What a model says of the images, as tensors."""
+
+    model_name: str
+    model_version: str
+    id: str | None = None
+    outputs: list[dict[str, Any]]
+
+
+@router.get("", responses=problems(), summary="What this server is")
+def server_metadata(reader: Reader) -> ServerMetadata:
+    return ServerMetadata()
+
+
+@router.get("/health/live", summary="Is the process alive? (v2)")
+def live() -> Live:
+    return Live(live=True)
+
+
+@router.get("/health/ready", summary="Can it take work? (v2)")
+def ready(services: ServicesDep) -> Ready:
+    if bad := [f"{name}: {found}" for name, found in checks(services).items() if found != "ok"]:
+        raise Unavailable(f"This service cannot take work now ({', '.join(bad)}).", code="not_ready", retry_after=1)
+    return Ready(ready=True)
+
+
+@router.get("/models/{model}", responses=problems(404, 422), summary="A model's inputs and outputs")
+def model_metadata(model: str, reader: Reader, session: ReadSession) -> ModelMetadata:
+    """`model` is an id, a name (its newest model), or `name@alias`; a version is the id of one of the name's models."""
+    found = registry.find(session, reader.workspace_id, model)
+    versions = [str(found.id)]
+    if model == found.name:
+        page = registry.list_models(session, reader.workspace_id, name=model, limit=MAX_LIMIT, cursor=None)
+        versions = [str(one.id) for one in reversed(page.items)]
+    return metadata(model, versions, int(found.preprocessing["crop"]), len(found.classes))
+
+
+@router.get("/models/{model}/versions/{version}", responses=problems(404, 422), summary="One version's")
+def version_metadata(model: str, version: str, reader: Reader, session: ReadSession) -> ModelMetadata:
+    found = _find(session, reader.workspace_id, model, version)
+    return metadata(model, [str(found.id)], int(found.preprocessing["crop"]), len(found.classes))
+
+
+@router.get("/models/{model}/ready", responses=problems(404, 422), summary="Will a model answer?")
+def model_ready(model: str, reader: Reader, services: ServicesDep, session: ReadSession) -> ModelReady:
+    """A model that is not loaded yet will be, by the first call."""
+    return _ready(services, _find(session, reader.workspace_id, model, None), model)
+
+
+@router.get("/models/{model}/versions/{version}/ready", responses=problems(404, 422), summary="Will a version answer?")
+def version_ready(model: str, version: str, reader: Reader, services: ServicesDep, session: ReadSession) -> ModelReady:
+    return _ready(services, _find(session, reader.workspace_id, model, version), model)
+
+
+def _ready(services: Services, found: Model, name: str) -> ModelReady:
+    serving = services.predictions.models.serving(reference(found))
+    if serving.state == "unhealthy":
+        raise Unavailable(serving.detail or "The model is unhealthy.", code="model_unhealthy", retry_after=1)
+    return ModelReady(ready=True, name=name)
+
+
+Length = Annotated[int | None, Header(alias=_HEADER, ge=0, description="Bytes of JSON before the binary tensors.")]
+
+
+@router.post(
+    "/models/{model}/infer", response_model=Answer, responses=problems(404, 413, 422), openapi_extra=_BODY,
+    summary="Classify images given as tensors",
+)  # fmt: skip
+async def infer(
+    model: str, request: Request, predictor: Predictor, services: ServicesDep, length: Length = None
+) -> Any:
+    """One input, of any number of images: `encoded` (BYTES: files; base64 in JSON), `pixels` (UINT8, RGB of any size,
+    prepared here) or `normalized` (FP32, prepared and normalised as the model's metadata in `/v1/models/{model}` says;
+    rounded to whole pixel values). The outputs are `probabilities` and `labels`.
+    """
+    return await _infer(request, services, predictor.workspace_id, model, None, length)
+
+
+@router.post(
+    "/models/{model}/versions/{version}/infer", response_model=Answer, responses=problems(404, 413, 422),
+    openapi_extra=_BODY, summary="Classify with one version",
+)  # fmt: skip
+async def infer_version(
+    model: str, version: str, request: Request, predictor: Predictor, services: ServicesDep, length: Length = None
+) -> Any:
+    return await _infer(request, services, predictor.workspace_id, model, version, length)
+
+
+async def _infer(
+    request: Request, services: Services, workspace_id: UUID, model: str, version: str | None, length: int | None
+) -> Response:
+    times: list[Times] = []
+    request.state.times = times
+    declared = request.headers.get("content-length", "")
+    size = int(declared) if declared.isdecimal() else services.settings.max_predict_bytes
+    with services.admission.enter(min(size, services.settings.max_predict_bytes)):
+        found, asked, images = await run_in_threadpool(
+            _read, services, workspace_id, model, version, await request.body(), length
+        )
+        timeout = (asked.parameters.timeout or 0) / 1e6 or services.settings.predict_seconds
+        classifier, outcomes = await services.predictions.classify(found, images, timeout=timeout, times=times)
+        rows = []
+        for number, outcome in enumerate(outcomes):
+            if isinstance(outcome, BaseException):
+                code, detail = image_error(outcome)
+                raise refuse(f"{asked.inputs[0].name}[{number}]", detail, code)
+            rows.append(outcome)
+    about = {
+        "model_name": model,
+        "model_version": str(found.model_id),
+        "parameters": {"engine": classifier.engine.name},
+    }
+    answer, behind = write_answer(asked, about, rows, classifier.classes)
+    head = json.dumps(answer).encode()
+    if not behind:
+        return Response(head, media_type="application/json")
+    return Response(head + behind, media_type="application/octet-stream", headers={_HEADER: str(len(head))})
+
+
+def _read(
+    services: Services, workspace_id: UUID, model: str, version: str | None, body: bytes, length: int | None
+) -> tuple[ModelReference, InferRequest, list[Prepare]]:
+    with services.database.reading() as session:
+        row = _find(session, workspace_id, model, version)
+        found, side = reference(row), int(row.preprocessing["crop"])
+    try:
+        asked, binary = read_request(body, length)
+    except ValidationError as error:
+        raise RequestValidationError(
+            [one | {"loc": ("body", *one["loc"])} for one in error.errors(include_url=False)]
+        ) from None
+    check_outputs(asked)
+    settings = services.settings
+    return found, asked, read_images(asked, binary, side, services.predictions.limits, settings.max_predict_files)
+
+
+def _find(session: Session, workspace_id: UUID, model: str, version: str | None) -> Model:
+    found = registry.find(session, workspace_id, model)
+    if version is None or version == str(found.id):
+        return found
+    if (other := parse_id(version)) is not None and model == found.name:
+        found = registry.get(session, workspace_id, other)
+        if found.name == model:
+            return found
+    raise NotFound(f"{model!r} has no version {version!r}; GET /v2/models/{model} lists them.", code="unknown_version")
