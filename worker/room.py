@@ -1,6 +1,5 @@
 """Whether a job has somewhere to write: room on this machine's disks, and a blob store that takes blobs."""
 
-import shutil
 import threading
 import time
 from pathlib import Path
@@ -11,7 +10,7 @@ from app.core.logging import log
 from app.core.settings import Settings
 from app.jobs.states import FailureReason
 from app.storage import BlobStore, FilesystemStore
-from app.storage.disk import disk_errors_explained, staged_file
+from app.storage.disk import check_free, disk_errors_explained, staged_file
 
 _LOOK_EVERY = 2.0  # seconds between looks while something is wrong
 
@@ -47,7 +46,7 @@ class Room:
             self._check_folder(self._settings.scratch)
             self._store.check()
             if isinstance(self._store, FilesystemStore):
-                self._check_free(self._store.root)
+                check_free(self._store.root, self._settings.min_free_bytes)
         except Unavailable as error:
             return storage_failure(error)
         return None
@@ -55,17 +54,7 @@ class Room:
     def _check_folder(self, folder: Path) -> None:
         with disk_errors_explained(folder), staged_file(folder):
             pass
-        self._check_free(folder)
-
-    def _check_free(self, folder: Path) -> None:
-        with disk_errors_explained(folder):
-            free = shutil.disk_usage(folder).free
-        floor = self._settings.min_free_bytes
-        if free < floor:
-            raise StorageFull(
-                f"The folder {folder} has {free // 2**20} MiB free, below the floor of {floor // 2**20} MiB "
-                "(GRAFT_MIN_FREE_BYTES)."
-            )
+        check_free(folder, self._settings.min_free_bytes)
 
 
 def storage_failure(error: Unavailable) -> dict[str, Any]:

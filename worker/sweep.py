@@ -14,6 +14,7 @@ from app.core.ids import parse_id
 from app.core.logging import log
 from app.core.settings import Settings
 from app.datasets import service as datasets
+from app.datasets import uploads
 from app.jobs import queue, workers
 from app.jobs import service as jobs
 from app.jobs.queue import Claim
@@ -101,7 +102,7 @@ def forget_jobs(database: Database, days: float) -> int:
 
 def collect_garbage(database: Database, store: BlobStore, settings: Settings) -> None:
     blobs = free_blobs(database, store, settings.blob_grace_seconds)
-    files = free_scratch(database, settings)
+    files = free_scratch(database, settings) + uploads.sweep(database, settings.uploads)
     forget_answers(database)
     with database.writing() as session:
         workers.forget_lost(session)

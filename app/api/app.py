@@ -9,6 +9,7 @@ from app import __version__
 from app.api import docs, problems
 from app.api.body_limit import BodyLimit, Limit
 from app.api.deps import OPEN_ROUTES, Services, authenticate
+from app.api.pieces import Hashes
 from app.api.request_id import RequestId
 from app.api.routers import (
     backbones,
@@ -22,8 +23,10 @@ from app.api.routers import (
     models,
     predict,
     reports,
+    uploads,
     workers,
 )
+from app.api.tus import TusHeaders
 from app.core.database import Database
 from app.core.logging import configure_logging
 from app.core.settings import Settings
@@ -77,11 +80,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     problems.install(app)
     app.add_middleware(BodyLimit, limits=_limits(settings))
+    app.add_middleware(TusHeaders)
     app.add_middleware(RequestId)  # added last, so it is the outermost
     docs.install(app, OPEN_ROUTES)
     app.include_router(datasets.router)
     app.include_router(dataset_images.router)
     app.include_router(dataset_versions.router)
+    app.include_router(uploads.router)
     app.include_router(jobs.router)
     app.include_router(models.router)
     app.include_router(predict.router)
@@ -98,6 +103,7 @@ def _limits(settings: Settings) -> dict[str, Limit]:
     return {
         # A form is a little larger than the file in it, which is counted by itself.
         "/v1/datasets": Limit(settings.max_upload_bytes + 2**20, "GRAFT_MAX_UPLOAD_BYTES"),
+        "/v1/uploads": Limit(settings.max_upload_bytes, "GRAFT_MAX_UPLOAD_BYTES"),
         "/v1/models": Limit(settings.max_predict_bytes, "GRAFT_MAX_PREDICT_BYTES"),
         "/v2/models": Limit(settings.max_predict_bytes, "GRAFT_MAX_PREDICT_BYTES"),
         "": Limit(settings.max_json_bytes, "GRAFT_MAX_JSON_BYTES"),
@@ -121,6 +127,7 @@ def _open_services(settings: Settings) -> Services:
             intake_limits(settings),
         ),
         admission=Admission(max_requests=settings.predict_requests, max_bytes=settings.predict_bytes),
+        hashes=Hashes(),
     )
 
 

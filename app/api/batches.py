@@ -106,7 +106,7 @@ def add_batch(services: Services, workspace_id: UUID, dataset_id: str, files: li
     with services.database.writing() as session:
         dataset = content.check_ready(datasets.get(session, workspace_id, dataset_id, lock=True))
         size = sum(len(stored.data) for stored in checked if isinstance(stored, StoredImage))
-        datasets.check_quota(session, workspace_id, size, services.settings.max_workspace_bytes)
+        datasets.quota(session, workspace_id, services.settings.max_workspace_bytes).check(size)
         items = []
         for file, stored in zip(files, checked, strict=True):
             if isinstance(stored, ItemError):

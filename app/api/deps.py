@@ -8,6 +8,7 @@ from fastapi import Depends, Header, Query, Request, Security
 from sqlalchemy.orm import Session
 
 from app.api.docs import BEARER
+from app.api.pieces import Hashes
 from app.auth import service as auth
 from app.auth.schemas import Scope
 from app.auth.service import Principal
@@ -32,6 +33,7 @@ class Services:
     doorbell: Doorbell
     predictions: PredictionService
     admission: Admission
+    hashes: Hashes
 
 
 # `async`, though they wait for nothing: FastAPI would run each of them in a thread of its own.

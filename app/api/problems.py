@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from app.core.errors import FieldError, GraftError, Malformed, NotFound, TooLarge
+from app.core.errors import ChecksumMismatch, FieldError, GraftError, Malformed, NotFound, TooLarge
 from app.core.logging import log
 
 MEDIA_TYPE = "application/problem+json"
@@ -137,6 +137,10 @@ def _from_http(request: Request, error: HTTPException) -> GraftError:
     return known
 
 
+def _phrase(status: int) -> str:
+    return ChecksumMismatch.title if status == ChecksumMismatch.status else HTTPStatus(status).phrase
+
+
 def document(schema: dict[str, Any]) -> None:
     """Say in the OpenAPI `schema` that every error is a problem document, those that FastAPI adds by itself too."""
     reference = {"$ref": f"#/components/schemas/{Problem.__name__}"}
@@ -147,6 +151,6 @@ def document(schema: dict[str, Any]) -> None:
                 described = [kind.get("schema", {}).get("$ref", "") for kind in content.values()]
                 if status >= "400" and any(one.endswith(("/Problem", "/HTTPValidationError")) for one in described):
                     response["content"] = {MEDIA_TYPE: {"schema": reference}}
-                    response["description"] = HTTPStatus(int(status)).phrase
+                    response["description"] = _phrase(int(status))
     for unused in ("HTTPValidationError", "ValidationError"):
         schema["components"]["schemas"].pop(unused, None)

@@ -13,9 +13,11 @@ from streaming_form_data.parser import ParseFailedException, StreamingFormDataPa
 from streaming_form_data.targets import BaseTarget
 
 from app.core.errors import FieldError, Invalid, Malformed, TooLarge
-from app.storage.disk import disk_errors_explained, explained
+from app.datasets.service import Quota
+from app.storage.disk import check_free, disk_errors_explained, explained
 
 PART = "file"
+_LOOK_EVERY = 16 << 20  # bytes between looks at how much of the disk is free
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,33 +30,56 @@ class ReceivedFile:
     filename: str | None
 
 
-class _Sink:
-    def __init__(self, file: IO[bytes], folder: Path, max_bytes: int) -> None:
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What an upload may take: bytes by itself, of its workspace, and of the disk down to a floor of free bytes."""
+
+    max_bytes: int
+    quota: Quota
+    min_free: int
+
+
+class Sink:
+    """Where an upload's bytes go: counted against `limits`, hashed, and written to an unbuffered `file` in `folder`.
+
+    `size` and `digest` are of what is in the file already, if anything.
+    """
+
+    def __init__(
+        self, file: IO[bytes], folder: Path, limits: Limits, size: int = 0, digest: "hashlib._Hash | None" = None
+    ) -> None:
         self._file = file
         self._folder = folder
-        self._max_bytes = max_bytes
-        self._hash = hashlib.sha256()
-        self.size = 0
+        self._limits = limits
+        self._look_at = size
+        self.digest = digest or hashlib.sha256()
+        self.size = size
 
     def write(self, chunk: bytes) -> None:
-        self.size += len(chunk)
-        if self.size > self._max_bytes:
-            detail = (
-                f"The file is larger than {self._max_bytes} bytes. Send a smaller one, or raise GRAFT_MAX_UPLOAD_BYTES."
-            )
-            raise TooLarge(detail, errors=[FieldError(PART, detail, "too_large")])
-        self._hash.update(chunk)
+        size = self.size + len(chunk)
+        if size > self._limits.max_bytes:
+            raise too_large(self._limits.max_bytes)
+        self._limits.quota.check(size)
+        if self.size >= self._look_at:
+            self._look_at = self.size + _LOOK_EVERY
+            check_free(self._folder, self._limits.min_free)
         try:
-            self._file.write(chunk)
+            left = memoryview(chunk)
+            while left:
+                left = left[self._file.write(left) :]
         except OSError as error:
             raise explained(self._folder, error) from error
+        self.digest.update(chunk)
+        self.size = size
 
-    def sha256(self) -> str:
-        return self._hash.hexdigest()
+
+def too_large(max_bytes: int) -> TooLarge:
+    detail = f"The file is larger than {max_bytes} bytes. Send a smaller one, or raise GRAFT_MAX_UPLOAD_BYTES."
+    return TooLarge(detail, errors=[FieldError(PART, detail, "too_large")])
 
 
 class _PartTarget(BaseTarget):  # type: ignore[misc]
-    def __init__(self, sink: _Sink) -> None:
+    def __init__(self, sink: Sink) -> None:
         super().__init__()
         self._sink = sink
         self.parts = 0
@@ -72,13 +97,18 @@ class _PartTarget(BaseTarget):  # type: ignore[misc]
 
 
 @asynccontextmanager
-async def receive_file(request: Request, folder: Path, max_bytes: int) -> AsyncIterator[ReceivedFile]:
+async def receive_file(request: Request, folder: Path, limits: Limits) -> AsyncIterator[ReceivedFile]:
     """The request's body, or its multipart part `file`, as a file that is gone when the context is left.
 
-    Raises `TooLarge`, `Invalid` for an empty body or an unknown part, `Malformed` for a broken multipart body.
+    Raises `TooLarge`, `StorageFull`, `Invalid` for an empty body or an unknown part, `Malformed` for a broken
+    multipart body.
     """
     with _upload_file(folder) as file:
-        sink = _Sink(file, folder, max_bytes)
+        declared = request.headers.get("content-length", "")
+        if declared.isdecimal() and int(declared) <= limits.max_bytes:
+            limits.quota.check(int(declared))
+            check_free(folder, limits.min_free, int(declared))
+        sink = Sink(file, folder, limits)
         if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
             filename = await _receive_part(request, sink)
         else:
@@ -91,18 +121,16 @@ async def receive_file(request: Request, folder: Path, max_bytes: int) -> AsyncI
                 "curl -F file=@images.zip, or curl -T images.zip URL/v1/datasets/."
             )
             raise Invalid(detail, code="empty_upload", errors=[FieldError(PART, detail, "empty_upload")])
-        with disk_errors_explained(folder):
-            file.flush()
-        yield ReceivedFile(Path(file.name), sink.sha256(), sink.size, filename)
+        yield ReceivedFile(Path(file.name), sink.digest.hexdigest(), sink.size, filename)
 
 
 def _upload_file(folder: Path) -> IO[bytes]:
     with disk_errors_explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        return tempfile.NamedTemporaryFile(dir=folder, prefix="upload-")
+        return tempfile.NamedTemporaryFile(dir=folder, prefix="upload-", buffering=0)
 
 
-async def _receive_part(request: Request, sink: _Sink) -> str | None:
+async def _receive_part(request: Request, sink: Sink) -> str | None:
     target = _PartTarget(sink)
     try:
         parser = StreamingFormDataParser(dict(request.headers), strict=True)

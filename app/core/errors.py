@@ -83,6 +83,12 @@ class Conflict(GraftError):
     status, title, code = 409, "Conflict", "conflict"
 
 
+class PreconditionFailed(GraftError):
+    """412: the request speaks another version of its protocol."""
+
+    status, title, code = 412, "Precondition failed", "precondition_failed"
+
+
 class TooLarge(GraftError):
     """413: more bytes than the limit."""
 
@@ -93,6 +99,18 @@ class UnsupportedMedia(GraftError):
     """415: a body of a kind that this route does not read."""
 
     status, title, code = 415, "Unsupported media type", "unsupported_media_type"
+
+
+class Locked(GraftError):
+    """423: somebody else is writing to it at this moment."""
+
+    status, title, code = 423, "Locked", "locked"
+
+
+class ChecksumMismatch(GraftError):
+    """460: the bytes that came do not have the hash they were sent with (tus 1.0, checksum extension)."""
+
+    status, title, code = 460, "Checksum mismatch", "checksum_mismatch"
 
 
 class TooMany(GraftError):

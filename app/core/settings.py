@@ -41,6 +41,9 @@ class Settings(BaseSettings):
     # Limits on what a caller may send.
     max_upload_bytes: int = Field(default=8 * 2**30, gt=0)
     max_workspace_bytes: int = Field(default=512 * 2**30, gt=0)
+    upload_expiry_seconds: float = Field(
+        default=86_400.0, gt=0, description="A resumable upload that gets no bytes for so long is removed."
+    )
     max_json_bytes: int = Field(default=2**20, gt=0)
     max_predict_bytes: int = Field(default=128 * 2**20, gt=0)
     max_predict_files: int = Field(default=64, gt=0)
@@ -61,7 +64,9 @@ class Settings(BaseSettings):
     sweep_seconds: float = Field(default=2.0, gt=0)
     stop_grace_seconds: float = Field(default=10.0, gt=0)
     max_attempts: int = Field(default=3, gt=0)
-    min_free_bytes: int = Field(default=512 * 2**20, ge=0, description="A worker with less free disk takes no job.")
+    min_free_bytes: int = Field(
+        default=512 * 2**20, ge=0, description="With less free disk no upload is received, and a worker takes no job."
+    )
     max_queued_jobs: int = Field(default=1000, gt=0, description="Waiting jobs of a kind in one workspace.")
     max_running_jobs: int = Field(default=64, gt=0, description="Running jobs of a kind in one workspace.")
     job_retention_days: float = Field(default=90.0, ge=0, description="Ended jobs are forgotten then; 0: never.")
@@ -101,6 +106,11 @@ class Settings(BaseSettings):
     def scratch(self) -> Path:
         """Where uploads are staged and jobs keep their working files; nothing here outlives its user."""
         return self.home.absolute() / "scratch"
+
+    @cached_property
+    def uploads(self) -> Path:
+        """Where resumable uploads lie until their last byte has come."""
+        return self.home.absolute() / "uploads"
 
     @cached_property
     def doorbell(self) -> Path:

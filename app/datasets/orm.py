@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ForeignKey, Index, String, Text, UniqueConstraint, text
+from sqlalchemy import BigInteger, ForeignKey, Index, String, Text, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.auth.orm import Workspace
@@ -51,6 +51,24 @@ class Dataset(Base):
     archive_sha256: Mapped[str | None] = mapped_column(String(64))
     failure: Mapped[dict[str, Any] | None] = mapped_column(Json)
     report: Mapped[dict[str, Any] | None] = mapped_column(Json)
+
+
+class ResumableUpload(Base):
+    """An archive that comes in pieces. Its bytes lie in a file that is called by its id, until the last has come."""
+
+    __tablename__ = "resumable_uploads"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    workspace_id: Mapped[UUID] = mapped_column(ForeignKey(Workspace.id), index=True)
+    length: Mapped[int] = mapped_column(BigInteger)
+    # Bytes that are safely on disk. It is `length` exactly when the dataset exists.
+    received: Mapped[int] = mapped_column(BigInteger, default=0)
+    filename: Mapped[str | None] = mapped_column(Text)
+    options: Mapped[dict[str, Any]] = mapped_column(Json)
+    sha256: Mapped[str | None] = mapped_column(String(64))  # that the whole has to have
+    dataset_id: Mapped[UUID | None] = mapped_column(ForeignKey(Dataset.id))
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=DatabaseTime())
+    expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
 class DatasetImage(Base):

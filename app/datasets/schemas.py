@@ -29,6 +29,33 @@ class SplitOptions(BaseModel):
         return value
 
 
+class UploadOptions(SplitOptions):
+    """What to call the dataset, and how to divide it where the upload brings no `val` split."""
+
+    name: str | None = Field(
+        default=None,
+        max_length=100,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$",
+        description="Unique in the workspace; the file's name, or a part of its hash, if left out.",
+    )
+
+
+class UploadOut(BaseModel):
+    """A resumable upload."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: UUID
+    length: int = Field(description="Bytes of the whole file.")
+    received: int = Field(description="Bytes that have come and are kept: the offset to go on from.")
+    filename: str | None
+    options: UploadOptions
+    sha256: str | None = Field(description="That the whole file has to have, if one was named.")
+    dataset_id: UUID | None = Field(description="Set once all bytes have come.")
+    created_at: datetime
+    expires_at: datetime = Field(description="Removed then, unless more bytes come before.")
+
+
 class FileFinding(BaseModel):
     """One file of the upload that was left out, or kept with a remark."""
 

@@ -15,7 +15,7 @@ from app.core.errors import Conflict, FieldError, NotFound, TooLarge
 from app.core.ids import new_id, parse_id
 from app.core.paging import Page, paginate
 from app.datasets.ingestion import Ingested
-from app.datasets.orm import Dataset, DatasetImage, DatasetState, DatasetVersion, VersionImage
+from app.datasets.orm import Dataset, DatasetImage, DatasetState, DatasetVersion, ResumableUpload, VersionImage
 from app.storage import Blob
 
 _ROWS_AT_ONCE = 1000
@@ -86,15 +86,34 @@ def stored_bytes(session: Session, workspace_id: UUID) -> int:
     return int(session.scalar(query.where(Dataset.workspace_id == workspace_id)) or 0)
 
 
-def check_quota(session: Session, workspace_id: UUID, more: int, limit: int) -> None:
-    """Raise `TooLarge` (`workspace_full`) if `more` bytes would bring the workspace over `limit`."""
-    stored = stored_bytes(session, workspace_id)
-    if stored + more > limit:
-        raise TooLarge(
-            f"The images of this workspace have {stored} bytes, and {more} more would be over its {limit}. Delete "
-            "datasets that are no longer needed, or raise GRAFT_MAX_WORKSPACE_BYTES.",
-            code="workspace_full",
-        )
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """How many bytes a workspace holds, and how many it may."""
+
+    held: int
+    limit: int
+
+    def check(self, more: int) -> None:
+        """Raise `TooLarge` (`workspace_full`) if `more` bytes would bring the workspace over its limit."""
+        if self.held + more > self.limit:
+            raise TooLarge(
+                f"The images and unfinished uploads of this workspace have {self.held} bytes, and {more} more would "
+                f"be over its {self.limit}. Delete datasets that are no longer needed, or raise "
+                "GRAFT_MAX_WORKSPACE_BYTES.",
+                code="workspace_full",
+            )
+
+
+def quota(session: Session, workspace_id: UUID, limit: int, besides: UUID | None = None) -> Quota:
+    """What there is now; resumable uploads that are under way count whole, that with the id `besides` excepted."""
+    unfinished = select(func.sum(ResumableUpload.length)).where(
+        ResumableUpload.workspace_id == workspace_id,
+        ResumableUpload.dataset_id.is_(None),
+        ResumableUpload.expires_at > DatabaseTime(),
+    )
+    if besides is not None:
+        unfinished = unfinished.where(ResumableUpload.id != besides)
+    return Quota(stored_bytes(session, workspace_id) + int(session.scalar(unfinished) or 0), limit)
 
 
 def list_datasets(

@@ -46,6 +46,19 @@ def disk_errors_explained(folder: Path) -> Iterator[None]:
         raise explained(folder, error) from error
 
 
+def check_free(folder: Path, floor: int, more: int = 0) -> None:
+    """Raise StorageFull if `more` bytes would leave less than `floor` free on the disk of `folder`, which exists."""
+    with disk_errors_explained(folder):
+        free = shutil.disk_usage(folder).free
+    if free - more < floor:
+        what = f"{free // 2**20} MiB free, too few for {more} bytes and" if more else f"{free // 2**20} MiB free, below"
+        raise StorageFull(
+            f"The folder {folder} has {what} the floor of {floor // 2**20} MiB (GRAFT_MIN_FREE_BYTES). "
+            "Free some space, then try again.",
+            retry_after=30,
+        )
+
+
 def is_disk_error(error: OSError) -> bool:
     """Whether it is the disk's fault, rather than that of whoever named the file."""
     return error.errno in {*_NO_ROOM, *_NO_PERMISSION, errno.EIO, errno.ESTALE}

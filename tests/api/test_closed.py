@@ -13,6 +13,7 @@ from app.auth.schemas import Scope
 from app.core.ids import new_id
 from app.vision.run import FitResult
 from tests.api.calls import Api, Caller, problem
+from tests.api.test_uploads import TUS, begin
 
 OPEN = {
     ("GET", "/healthz"),
@@ -43,6 +44,11 @@ SCOPES = {
     ("GET", "/v1/datasets/{dataset_id}/versions/{number}"): Scope.read,
     ("GET", "/v1/datasets/{dataset_id}/versions/{number}/archive"): Scope.read,
     ("GET", "/v1/images/{sha256}/lineage"): Scope.read,
+    ("OPTIONS", "/v1/uploads"): Scope.write,
+    ("POST", "/v1/uploads"): Scope.write,
+    ("GET", "/v1/uploads/{upload_id}"): Scope.read,
+    ("PATCH", "/v1/uploads/{upload_id}"): Scope.write,
+    ("DELETE", "/v1/uploads/{upload_id}"): Scope.write,
     ("POST", "/v1/jobs"): Scope.write,
     ("GET", "/v1/jobs"): Scope.read,
     ("GET", "/v1/jobs/{job_id}"): Scope.read,
@@ -176,6 +182,7 @@ def test_what_another_workspace_has_is_not_there(api: Api, trained: FitResult, m
         "model_id": model,
         "model": model,
         "key_id": key,
+        "upload_id": begin(api.write).json()["id"],
         "sha256": image,
         "number": "1",
         "version": model,
@@ -186,6 +193,9 @@ def test_what_another_workspace_has_is_not_there(api: Api, trained: FitResult, m
     body: dict[str, Any] = {}
     if path.endswith("/predict"):
         body = {"content": b"\xff", "headers": {"Content-Type": "image/jpeg"}}
+    elif path.startswith("/v1/uploads"):
+        piece = {"Upload-Offset": "0", "Content-Type": "application/offset+octet-stream"}
+        body = {"headers": TUS | (piece if method == "PATCH" else {})}
     elif method == "PATCH":
         body = {"json": {"label": "bees"}}
     elif path.endswith("/images"):

@@ -11,6 +11,8 @@ import pytest
 from app.core.settings import Settings
 from tests.api.calls import Api, problem
 from tests.api.conftest import open_api
+from tests.api.test_uploads import ARCHIVE as PIECES
+from tests.api.test_uploads import begin, offset, send
 from tests.images import folder_zip
 from tests.worker.test_room import MIB, mount
 
@@ -25,7 +27,7 @@ def full(tmp_path: Path, sqlite_url: str) -> Iterator[tuple[Api, Path]]:
     mount("-o", "size=8m", "none", str(home))
     try:
         (home / "graftwork.db").write_bytes((tmp_path / "graftwork.db").read_bytes())
-        with open_api(Settings(home=home, weights_download=False, _env_file=None)) as api:  # type: ignore[call-arg]
+        with open_api(Settings(home=home, weights_download=False, min_free_bytes=0, _env_file=None)) as api:  # type: ignore[call-arg]
             yield api, home / "ballast"
     finally:
         subprocess.run(["umount", "-l", str(home)], check=True)
@@ -42,7 +44,7 @@ def test_an_upload_is_refused_with_507_and_taken_when_there_is_room(full: tuple[
     archive = folder_zip({"ants": 4, "bees": 4})
     fill(ballast)
     refused = problem(api.write.post("/v1/datasets?name=pets", content=archive), 507, "storage_full", remedy="Free")
-    assert "No space left" in refused["detail"]
+    assert "0 MiB free" in refused["detail"]
     assert api.staged() == []
     assert api.read.get("/v1/datasets").json()["items"] == []  # reading goes on
     assert api.nobody.get("/readyz").status_code == 503
@@ -61,3 +63,17 @@ def test_a_row_that_does_not_fit_is_refused_whole(full: tuple[Api, Path]) -> Non
     assert api.read.get("/v1/jobs").json()["items"] == []
     ballast.unlink()
     assert api.write.post("/v1/jobs", json={"dataset": "pets"}).status_code == 202
+
+
+def test_a_resumable_upload_waits_for_room_and_goes_on(full: tuple[Api, Path]) -> None:
+    api, ballast = full
+    address = begin(api.write, name="pets").headers["location"]
+    fill(ballast)
+    answer = send(api.write, address, 0, PIECES)
+    problem(answer, answer.status_code, answer.json()["code"])
+    assert answer.status_code in (503, 507), answer.text
+    ballast.unlink()
+    there = offset(api.read, address)
+    assert send(api.write, address, there, PIECES[there:]).status_code == 204
+    api.stage.read_uploads()
+    assert api.read.get("/v1/datasets/pets").json()["state"] == "ready"

@@ -1,11 +1,16 @@
 """What only a real server and a real connection can show: bodies without a length, and callers who hang up."""
 
+import hashlib
 import json
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from http.client import HTTPConnection
+from pathlib import Path
 
 import pytest
 import uvicorn
@@ -84,6 +89,34 @@ def test_an_upload_that_breaks_off_leaves_nothing(server: Server) -> None:
     await_true(lambda: server.staged() == [])
     status, _, _ = server.send(pieces(folder_zip({"ants": 4, "bees": 4})))
     assert status == 202  # the name is free, and the service at work
+
+
+# In a process of its own, for it leaves its sockets to the garbage collector.
+TUSPY = """
+import sys
+from tusclient.client import TusClient
+url, path, authorization, sha256 = sys.argv[1:]
+client = TusClient(url, headers={"Authorization": authorization})
+said = {"filename": "pets.zip", "sha256": sha256, "filetype": "application/zip"}
+first = client.uploader(path, chunk_size=10_000, metadata=said, upload_checksum=True)
+first.upload_chunk()
+again = client.uploader(path, chunk_size=20_000, url=first.url, upload_checksum=True)
+assert again.offset == 10_000
+again.upload()
+"""
+
+
+def test_a_client_that_is_not_ours_uploads_in_pieces(server: Server, tmp_path: Path) -> None:
+    archive = folder_zip({"ants": 4, "bees": 4})
+    sha256 = hashlib.sha256(archive).hexdigest()
+    path = tmp_path / "pets.zip"
+    path.write_bytes(archive)
+    arguments = f"http://127.0.0.1:{server.port}/v1/uploads", str(path), server.authorization["Authorization"], sha256
+    done = subprocess.run([sys.executable, "-c", TUSPY, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    with closing(HTTPConnection("127.0.0.1", server.port, timeout=60)) as connection:
+        connection.request("GET", "/v1/datasets/pets", headers=server.authorization)
+        assert json.loads(connection.getresponse().read())["upload"]["sha256"] == sha256
 
 
 def await_true(look: Callable[[], bool]) -> None:

@@ -1,15 +1,13 @@
 """Datasets: upload labelled images, watch them being read, list, delete."""
 
-import re
-from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi import Path as PathParameter
 from fastapi.responses import JSONResponse, Response
-from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
+from app.api.accepting import create_dataset_of, keep_archive, refuse_taken_name
 from app.api.deps import (
     Cursor,
     IdempotencyKey,
@@ -23,19 +21,15 @@ from app.api.deps import (
     WriteSession,
 )
 from app.api.idempotency import answer_once, fingerprint
-from app.api.uploads import ReceivedFile, receive_file
+from app.api.uploads import Limits, ReceivedFile, receive_file
 from app.api.views import ListOut, dataset_views, problems
 from app.api.waiting import until
 from app.auth.service import Principal
 from app.datasets import content
 from app.datasets import service as datasets
-from app.datasets.archive import detect_format, names
-from app.datasets.described import may_describe
-from app.datasets.layout import check_layout, read_layout
-from app.datasets.limits import archive_limits
 from app.datasets.orm import DatasetState
 from app.datasets.report import report_on
-from app.datasets.schemas import DatasetOut, DatasetReport, SplitOptions
+from app.datasets.schemas import DatasetOut, DatasetReport, SplitOptions, UploadOptions
 from app.jobs import service as jobs
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
@@ -64,17 +58,6 @@ _UPLOAD_BODY = {
 }
 
 
-class UploadOptions(SplitOptions):
-    """What to call the dataset, and how to divide it where the upload brings no `val` split."""
-
-    name: str | None = Field(
-        default=None,
-        max_length=100,
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$",
-        description="Unique in the workspace; the file's name, or a part of its hash, if left out.",
-    )
-
-
 @router.post(
     "",
     status_code=202,
@@ -95,9 +78,12 @@ async def create_dataset(
     The layout is checked before this call answers; the images are then verified one by one, which
     `GET /v1/datasets/{id}?wait=60` waits for.
     """
-    if options.name and key is None:
-        await run_in_threadpool(_refuse_taken_name, services, writer, options.name)
-    async with receive_file(request, services.settings.scratch, services.settings.max_upload_bytes) as received:
+    settings = services.settings
+    quota = datasets.Quota(0, settings.max_workspace_bytes)
+    if key is None:  # under a key what is there already may be this call's own
+        quota = await run_in_threadpool(_before_it_arrives, services, writer, options.name)
+    limits = Limits(settings.max_upload_bytes, quota, settings.min_free_bytes)
+    async with receive_file(request, settings.scratch, limits) as received:
         return await run_in_threadpool(_accept, services, writer, options, key, received)
 
 
@@ -125,44 +111,30 @@ async def put_dataset(
     return await create_dataset(request, services, writer, options)
 
 
-def _refuse_taken_name(services: Services, writer: Principal, name: str) -> None:
+def _before_it_arrives(services: Services, writer: Principal, name: str | None) -> datasets.Quota:
     """Before gigabytes arrive; the transaction that creates the dataset checks for good."""
     with services.database.reading() as session:
-        if datasets.is_name_taken(session, writer.workspace_id, name):
-            raise datasets.name_taken(name)
+        if name is not None:
+            refuse_taken_name(session, writer.workspace_id, name)
+        return datasets.quota(session, writer.workspace_id, services.settings.max_workspace_bytes)
 
 
 def _accept(
     services: Services, writer: Principal, options: UploadOptions, key: str | None, received: ReceivedFile
 ) -> JSONResponse:
-    archive_format = detect_format(received.path)
-    found = [entry.name for entry in names(received.path, archive_limits(services.settings))]
-    if not any(map(may_describe, found)):  # a file of labels is read where the images are, in a bounded process
-        check_layout(read_layout(found))
-    name = options.name or _default_name(received)
-    # Before the transaction: were it to fail, the garbage collector finds a blob that nothing refers to.
-    upload = datasets.Upload(services.store.put_file(received.path), archive_format, received.filename)
+    upload = keep_archive(services, received)
 
     with services.database.writing() as session:
 
         def create() -> JSONResponse:
-            datasets.check_quota(session, writer.workspace_id, received.size, services.settings.max_workspace_bytes)
-            dataset = datasets.create(session, writer.workspace_id, name, upload)
-            split = SplitOptions.model_validate(options.model_dump(exclude={"name"}))
-            limits = services.settings.max_attempts, services.settings.max_queued_jobs
-            jobs.submit_ingestion(session, services.doorbell, dataset, split, *limits)
+            datasets.quota(session, writer.workspace_id, services.settings.max_workspace_bytes).check(received.size)
+            dataset = create_dataset_of(session, services, writer.workspace_id, options, upload)
             (view,) = dataset_views(session, [dataset])
             location = {"Location": f"/v1/datasets/{dataset.id}"}
             return JSONResponse(view.model_dump(mode="json"), status_code=202, headers=location)
 
         request_sha256 = fingerprint("POST /v1/datasets", options.model_dump(), received.sha256)
         return answer_once(session, writer.workspace_id, key, request_sha256, create)
-
-
-def _default_name(received: ReceivedFile) -> str:
-    stem = Path(received.filename or "").name.split(".")[0]
-    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")[:100]
-    return plain or f"dataset-{received.sha256[:8]}"
 
 
 @router.get("", responses=problems(422), summary="List datasets")
