@@ -15,7 +15,7 @@ from app.predictions.inference import Prepare
 from app.predictions.references import ModelReference
 from app.predictions.schemas import ClassProbability, Prediction, PredictionError, PredictOptions, PredictOut
 from app.predictions.timing import Times
-from app.vision.engine_names import EngineName, missing_libraries
+from app.vision.engine_names import EngineName, obstacle
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,7 +56,7 @@ class Predictor:
         then is not computed. `times` is filled for each image.
         """
         if options.engine is not None:
-            _check_engine(options.engine)
+            await asyncio.to_thread(_check_engine, options.engine)  # may have to import torch
             model = replace(model, engine=options.engine)
         prepares = [partial(self._read, image) for image in images]
         classifier, outcomes = await self.classify(
@@ -121,8 +121,7 @@ class Predictor:
 
 
 def _check_engine(name: EngineName) -> None:
-    if missing := missing_libraries(name):
-        detail = f"The engine {name} needs {', '.join(missing)} on the server: pip install 'graftwork[openvino]'."
+    if detail := obstacle(name):
         raise Invalid(detail, code="engine_unavailable", errors=[FieldError("engine", detail, "engine_unavailable")])
 
 

@@ -23,7 +23,7 @@ from app.predictions.engine_files import EngineFiles
 from app.predictions.orm import ModelEngine
 from app.registry.orm import Model
 from app.storage import BlobDamaged, BlobMissing, BlobStore
-from app.vision.engine_names import ENGINES, REFERENCE, EngineName, missing_libraries
+from app.vision.engine_names import ENGINES, REFERENCE, EngineName, missing_libraries, obstacle
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,12 +63,19 @@ class Tuner:
 
     def make(self, name: EngineName, model_id: UUID, artefact_sha256: str, classifier: "Classifier") -> "Engine":
         """The engine of that name for a loaded model; exports and quantises if its file is not here."""
-        from app.vision.engines import TorchBfloat16
+        import torch
+
+        from app.vision.engines import TorchBfloat16, TorchCompiled, TorchHalf
 
         if name == "torch":
             return classifier.reference
         if name == "torch-bf16":
             return TorchBfloat16(classifier.network, classifier.preprocessing)
+        if name == "torch-compile":
+            return TorchCompiled(classifier.network, classifier.preprocessing)
+        if name in ("cuda-fp16", "cuda-bf16"):
+            dtype = torch.float16 if name == "cuda-fp16" else torch.bfloat16
+            return TorchHalf(name, classifier.network, classifier.preprocessing, dtype, torch.device("cuda"))
         from app.vision.onnx_engines import OnnxRuntime, OpenVino, export_onnx, quantize_onnx
 
         threads = len(os.sched_getaffinity(0))
@@ -104,6 +111,9 @@ class Tuner:
         engines: dict[str, Engine] = {REFERENCE: classifier.reference}
         measured = [measure(classifier.reference, reference, images, labels, turn)]
         for name in self._candidates:
+            if reason := obstacle(name):
+                measured.append(Measured(name, False, detail=reason))
+                continue
             try:
                 engines[name] = self.make(name, model_id, artefact_sha256, classifier)
                 measured.append(measure(engines[name], reference, images, labels, turn))

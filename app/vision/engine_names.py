@@ -1,9 +1,13 @@
 """The engines that there are, by name, without importing any of them."""
 
 import importlib.util
+import shutil
 from typing import Literal, get_args
 
-EngineName = Literal["torch", "torch-bf16", "onnxruntime", "openvino", "openvino-bf16", "openvino-int8"]
+EngineName = Literal[
+    "torch", "torch-bf16", "torch-compile", "cuda-fp16", "cuda-bf16",
+    "onnxruntime", "openvino", "openvino-bf16", "openvino-int8",
+]  # fmt: skip
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 REFERENCE: EngineName = "torch"
 
@@ -19,6 +23,22 @@ _NEEDS: dict[EngineName, tuple[str, ...]] = {
 def missing_libraries(name: EngineName) -> list[str]:
     """What has to be installed before that engine can be used."""
     return [library for library in _NEEDS.get(name, ()) if importlib.util.find_spec(library) is None]
+
+
+def obstacle(name: EngineName) -> str | None:
+    """Why an engine cannot be used on this machine, and the remedy; None if it can. Imports torch for some."""
+    if missing := missing_libraries(name):
+        return f"The engine {name} needs {', '.join(missing)} on the server: pip install 'graftwork[openvino]'."
+    if name == "torch-compile" and not any(map(shutil.which, ("g++", "clang++", "c++"))):
+        return f"The engine {name} needs a C++ compiler on the server: install g++."
+    if name in ("cuda-fp16", "cuda-bf16"):
+        import torch
+
+        if not torch.cuda.is_available():
+            return f"The engine {name} needs an NVIDIA GPU on the server, and a torch that was built for it."
+        if name == "cuda-bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
+            return f"The engine {name} needs a GPU that computes in bfloat16; cuda-fp16 does without."
+    return None
 
 
 def named_engines(names: str) -> list[EngineName]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -98,6 +99,8 @@ class OpenVino:
     """OpenVINO on the CPU. `precision` is that of its floating-point layers; an INT8 file keeps its own."""
 
     def __init__(self, name: str, path: Path, threads: int, *, precision: str = "f32") -> None:
+        # Its telemetry is never loaded, and OpenVINO then does without: a service on one's own machine tells nobody.
+        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
         import openvino
 
         self.name = name

@@ -1,5 +1,7 @@
 """Engines answer as the reference does; one that does not is never chosen, however fast it is."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +12,12 @@ from numpy.typing import NDArray
 from app.vision.backbones import get_backbone
 from app.vision.config import HeadConfig
 from app.vision.engine_choice import Measured, choose, measure
-from app.vision.engine_names import ENGINES, named_engines
-from app.vision.engines import Engine, TorchBfloat16, TorchEager, fold_batch_norms
+from app.vision.engine_names import ENGINES, EngineName, named_engines, obstacle
+from app.vision.engines import Engine, TorchBfloat16, TorchCompiled, TorchEager, TorchHalf, fold_batch_norms
 from app.vision.network import Network, build_network, load_trunk
 from app.vision.preprocessing import Preprocessing
 from app.vision.weights import BUNDLED, load_state_dict
-from tests.images import photo
+from tests.images import REPOSITORY, photo
 
 TINY = get_backbone("resnet18-tiny64")
 PREPROCESSING = Preprocessing.for_backbone(TINY, 32)
@@ -192,3 +194,62 @@ def test_engines_are_named_in_a_list() -> None:
     assert named_engines("openvino-int8, torch-bf16") == ["torch-bf16", "openvino-int8"]
     with pytest.raises(ValueError, match="no engine 'cuda'"):
         named_engines("torch,cuda")
+
+
+def test_a_compiled_network_labels_as_the_reference_does(network: Network, reference: TorchEager) -> None:
+    if (reason := obstacle("torch-compile")) is not None:
+        pytest.skip(reason)
+    engine = TorchCompiled(network, PREPROCESSING)
+    compiled = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    same, apart = agreement(engine, reference)
+    assert same == 1
+    assert 0 < apart <= 1e-3  # it was not the reference that answered
+    engine.logits(pictures(range(5))[0])
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == compiled  # no caller waits for a compiler
+
+
+def test_without_a_compiler_a_compiled_engine_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.vision.engine_names.shutil.which", lambda _: None)
+    assert "C++ compiler" in str(obstacle("torch-compile"))
+    assert obstacle("torch") is None
+
+
+def test_batches_of_fixed_sizes_are_filled_up(network: Network, reference: TorchEager) -> None:
+    """What an accelerator computes, on the CPU: the same numbers, in none but the sizes that were prepared."""
+    engine = TorchHalf("cuda-bf16", network, PREPROCESSING, torch.bfloat16, torch.device("cpu"))
+    seen: list[int] = []
+    engine.network.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    same, _ = agreement(engine, reference)
+    assert same >= 0.98
+    assert len(engine.logits(pictures(range(5))[0])) == 5
+    assert seen == [32, 32, 1, 8]  # 60 images, one, five
+
+
+@pytest.mark.parametrize("name", ["cuda-fp16", "cuda-bf16"])
+def test_a_gpu_labels_as_the_reference_does(name: EngineName, network: Network, reference: TorchEager) -> None:
+    if (reason := obstacle(name)) is not None:
+        pytest.skip(reason)
+    dtype = torch.float16 if name == "cuda-fp16" else torch.bfloat16
+    same, apart = agreement(TorchHalf(name, network, PREPROCESSING, dtype, torch.device("cuda")), reference)
+    assert same >= 0.98
+    assert 1e-5 < apart < 0.2
+
+
+def test_openvino_tells_nobody(onnx_file: Path) -> None:
+    """Its telemetry is not even loaded, and no connection is opened or name looked up."""
+    pytest.importorskip("openvino")
+    program = f"""
+import sys
+calls = []
+outward = ("socket.connect", "socket.getaddrinfo")
+sys.addaudithook(lambda event, _: calls.append(event) if event in outward else None)
+import numpy
+from pathlib import Path
+from app.vision.onnx_engines import OpenVino
+engine = OpenVino("openvino", Path({str(onnx_file)!r}), 1)
+assert engine.logits(numpy.zeros((1, 32, 32, 3), numpy.uint8)).shape == (1, 3)
+from openvino.tools.ovc import telemetry_utils
+print(calls, telemetry_utils.tm.__name__, [name for name in sys.modules if name.startswith("openvino_telemetry.")])
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["[]", "openvino.tools.ovc.telemetry_stub", "[]"]
