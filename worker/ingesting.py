@@ -1,16 +1,17 @@
-"""A child's work on an ingestion job: read the archive, verify every image, freeze the result."""
+"""A child's work on an ingestion job: read the archive or what is named instead, verify every image, freeze."""
 
 import os
 import resource
 from pathlib import Path
 from typing import Any
 
-from app.core.errors import GraftError
+from app.core.errors import GraftError, Invalid
 from app.core.settings import Settings
-from app.datasets.ingestion import UnusableUpload
-from app.datasets.ingestion import ingest as ingest_archive
+from app.datasets.ingestion import UnusableUpload, ingest_from
 from app.datasets.intake_pool import IntakePool
 from app.datasets.limits import archive_limits, intake_limits
+from app.datasets.references import FORMATS, open_source
+from app.datasets.sources import ArchiveSource, Budget, Source
 from app.jobs.states import FailureReason
 from app.storage.configured import configured_store
 from worker.messages import Work
@@ -19,6 +20,7 @@ from worker.parent import JobFailure, Parent, StopRequested
 _MEMORY_BYTES = (
     8 * 2**30
 )  # of address space, for labels and the archive's directory; images are read in processes of their own
+_AT_ONCE = 8  # files that are fetched from elsewhere: waiting for them takes no processor
 _NAMED = 5  # problems that a failure spells out; every class of a large upload may have one
 
 
@@ -27,7 +29,7 @@ def ingest(work: Work, parent: Parent, settings: Settings) -> dict[str, Any]:
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
     store = configured_store(settings)
     spec = work["spec"]
-    archive = store.fetch(spec["archive_sha256"], Path(work["scratch"]))
+    source = _source(spec, store.fetch(spec["archive_sha256"], Path(work["scratch"])), settings)
 
     def progress(fraction: float) -> None:
         if parent.should_stop():
@@ -37,15 +39,14 @@ def ingest(work: Work, parent: Parent, settings: Settings) -> dict[str, Any]:
     processes = len(os.sched_getaffinity(0))
     try:
         with IntakePool(intake_limits(settings), processes) as pool:
-            return ingest_archive(
-                archive,
+            return ingest_from(
+                source,
                 store,
                 val_fraction=spec["val_fraction"],
                 test_fraction=spec["test_fraction"],
                 seed=spec["seed"],
-                archive_limits=archive_limits(settings),
                 take_in=pool.take_in,
-                threads=processes,
+                threads=max(processes, _AT_ONCE) if source.apart else processes,
                 progress=progress,
             ).to_dict()
     except UnusableUpload as unusable:
@@ -60,4 +61,16 @@ def ingest(work: Work, parent: Parent, settings: Settings) -> dict[str, Any]:
     except GraftError as error:
         if error.status >= 500:
             raise
-        raise JobFailure(FailureReason.invalid_data, error.detail, "Mend the archive and upload it again.") from None
+        raise JobFailure(FailureReason.invalid_data, error.detail, "Mend that and send it again.") from None
+
+
+def _source(spec: dict[str, Any], sent: Path, settings: Settings) -> Source:
+    if (kind := spec.get("format")) not in FORMATS:
+        return ArchiveSource(sent, archive_limits(settings))
+    try:
+        return open_source(
+            kind, sent.read_bytes(), settings, Budget(min(spec["max_bytes"], settings.max_expanded_bytes))
+        )
+    except Invalid as error:  # the operator allows it no longer, or this worker was never told
+        hint = "Ask the operator to allow it for every worker."
+        raise JobFailure(FailureReason.invalid_data, error.detail, hint) from None

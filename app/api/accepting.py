@@ -37,13 +37,19 @@ def keep_archive(services: Services, received: ReceivedFile, *, move: bool = Fal
 
 
 def create_dataset_of(
-    session: Session, services: Services, workspace_id: UUID, options: UploadOptions, upload: datasets.Upload
+    session: Session,
+    services: Services,
+    workspace_id: UUID,
+    options: UploadOptions,
+    upload: datasets.Upload,
+    max_bytes: int | None = None,
 ) -> Dataset:
-    """A dataset in state `processing`, and the job that reads its upload."""
+    """A dataset in state `processing`, and the job that reads its upload. `max_bytes` is set for one that only names
+    where its files are."""
     dataset = datasets.create(session, workspace_id, options.name or _default_name(upload), upload)
-    split = SplitOptions.model_validate(options.model_dump(exclude={"name"}))
+    split = SplitOptions.model_validate(options.model_dump(include=set(SplitOptions.model_fields)))
     limits = services.settings.max_attempts, services.settings.max_queued_jobs
-    jobs.submit_ingestion(session, services.doorbell, dataset, split, *limits)
+    jobs.submit_ingestion(session, services.doorbell, dataset, split, *limits, max_bytes)
     return dataset
 
 

@@ -17,6 +17,7 @@ from app.api.routers import (
     dataset_versions,
     datasets,
     health,
+    imports,
     inference,
     jobs,
     keys,
@@ -84,6 +85,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(RequestId)  # added last, so it is the outermost
     docs.install(app, OPEN_ROUTES)
     app.include_router(datasets.router)
+    app.include_router(imports.router)
     app.include_router(dataset_images.router)
     app.include_router(dataset_versions.router)
     app.include_router(uploads.router)
@@ -102,6 +104,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 def _limits(settings: Settings) -> dict[str, Limit]:
     return {
         # A form is a little larger than the file in it, which is counted by itself.
+        "/v1/datasets:import": Limit(settings.max_import_bytes, "GRAFT_MAX_IMPORT_BYTES"),
         "/v1/datasets": Limit(settings.max_upload_bytes + 2**20, "GRAFT_MAX_UPLOAD_BYTES"),
         "/v1/uploads": Limit(settings.max_upload_bytes, "GRAFT_MAX_UPLOAD_BYTES"),
         "/v1/models": Limit(settings.max_predict_bytes, "GRAFT_MAX_PREDICT_BYTES"),

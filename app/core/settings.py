@@ -55,6 +55,19 @@ class Settings(BaseSettings):
     max_expanded_bytes: int = Field(default=64 * 2**30, gt=0)
     max_expansion_ratio: int = Field(default=200, gt=0)
 
+    # What may be imported from elsewhere. Lists have commas.
+    import_hosts: str = Field(
+        default="", description="Host names, addresses and networks that may be fetched from beside public addresses."
+    )
+    import_folders: str = Field(default="", description="Folders of the workers' machines that may be read.")
+    import_buckets: str = Field(default="", description="bucket or bucket/prefix that may be read, with these keys:")
+    import_s3_endpoint: str | None = None
+    import_s3_region: str = "us-east-1"
+    import_s3_access_key: SecretStr | None = None
+    import_s3_secret_key: SecretStr | None = None
+    max_import_urls: int = Field(default=50_000, gt=0)
+    max_import_bytes: int = Field(default=16 * 2**20, gt=0, description="Of the body that lists them.")
+
     # Jobs.
     train_slots: int = Field(default=1, gt=0, description="Trainings at once on this machine; one a GPU.")
     lease_seconds: float = Field(default=12.0, gt=0)

@@ -1,13 +1,14 @@
 """Places the images of an archive: by a file of labels inside it, else by COCO or VOC annotations, else by folders."""
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from app.core.errors import FieldError, Invalid, TooLarge
-from app.datasets.archive import ArchiveLimits, members
+from app.datasets.archive import ArchiveLimits, Member, members
 from app.datasets.coco import is_coco, read_coco
-from app.datasets.labelled import Labelled, place, split_of_path
+from app.datasets.intake import RejectedImage
+from app.datasets.labelled import Labelled, malformed, place, split_of_path
 from app.datasets.labels_file import NAMES, read_labels
 from app.datasets.layout import Layout, Placement, Skipped, is_litter, read_layout
 from app.datasets.voc import FOLDER, is_split_list, read_split_list, read_voc
@@ -25,12 +26,17 @@ def may_describe(name: str) -> bool:
 
 
 def read_placements(archive: Path, limits: ArchiveLimits) -> Layout:
-    """Where each file of the archive belongs, whichever way the archive says so.
+    """Where each file of the archive belongs. Raises as `archive.members` does, and as `place_files`."""
+    return place_files(members(archive, limits))
 
-    Raises as `archive.members` does, and `Invalid` (`malformed_labels`, `labels_too_large`).
+
+def place_files(files: Iterable[Member]) -> Layout:
+    """Where each of the files belongs, whichever way they say so themselves.
+
+    Raises `Invalid` (`malformed_labels`, `labels_too_large`).
     """
     names, described, size = [], {}, 0
-    for entry, read in members(archive, limits):
+    for entry, read in files:
         names.append(entry.name)
         if may_describe(entry.name):
             size += entry.size
@@ -40,6 +46,8 @@ def read_placements(archive: Path, limits: ArchiveLimits) -> Layout:
                 described[entry.name] = read()
             except TooLarge:
                 raise _too_large(entry.name) from None
+            except RejectedImage as error:  # of a file that lies elsewhere
+                raise malformed(entry.name, f"{error.reason} {error.remedy}") from None
     by_folders = read_layout(names)
     found = _described(described, by_folders)
     return by_folders if found is None else _by_labels(found, by_folders, names)

@@ -1,4 +1,4 @@
-"""Turn an uploaded archive into verified image blobs and a frozen manifest. Knows no database."""
+"""Turn an archive, or files of elsewhere, into verified image blobs and a frozen manifest. Knows no database."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from app.core.errors import GraftError, TooLarge
-from app.datasets.archive import ArchiveLimits, members
+from app.core.errors import GraftError
+from app.datasets.archive import ArchiveLimits
 from app.datasets.counts import by_split, count_labels
-from app.datasets.described import read_placements
 from app.datasets.intake import Note, RejectedImage, StoredImage
 from app.datasets.layout import Layout, Placement, check_counts
 from app.datasets.manifest import ManifestItem, write_manifest
+from app.datasets.sources import ArchiveSource, ReadFile, Source
 from app.datasets.split import draw_split, fill_split
 from app.storage import BlobStore
 from app.vision.folder_names import Split
@@ -95,17 +95,41 @@ def ingest(
     threads: int = 2,
     progress: Callable[[float], None],
 ) -> Ingested:
-    """Read `archive` member by member, keep what is an image, split it, and freeze the result.
+    """`ingest_from` an archive on local disk, read member by member."""
+    return ingest_from(
+        ArchiveSource(archive, archive_limits),
+        store,
+        val_fraction=val_fraction,
+        test_fraction=test_fraction,
+        seed=seed,
+        take_in=take_in,
+        threads=threads,
+        progress=progress,
+    )
+
+
+def ingest_from(
+    source: Source,
+    store: BlobStore,
+    *,
+    val_fraction: float,
+    test_fraction: float,
+    seed: int,
+    take_in: TakeIn,
+    threads: int = 2,
+    progress: Callable[[float], None],
+) -> Ingested:
+    """Read the files of `source`, keep what is an image, split it, and freeze the result.
 
     `take_in` is called from so many `threads` at once. `progress` gets fractions from 0 to 1. Raises
     `UnusableUpload` when what is left cannot be trained on.
     """
-    layout = read_placements(archive, archive_limits)
+    layout = source.layout()
     report = Report(files=len(layout.placements) + len(layout.skipped))
     for skipped in layout.skipped:
         report.reject(skipped.name, skipped.code, skipped.reason, skipped.remedy)
 
-    kept = _take_in_all(archive, store, layout, archive_limits, take_in, threads, report, progress)
+    kept = _take_in_all(source, store, layout, take_in, threads, report, progress)
     kept = _without_duplicates(kept, report)
     report.accepted = len(kept)
 
@@ -139,54 +163,58 @@ def ingest(
 
 
 def _take_in_all(
-    archive: Path,
+    source: Source,
     store: BlobStore,
     layout: Layout,
-    archive_limits: ArchiveLimits,
     take_in: TakeIn,
     threads: int,
     report: Report,
     progress: Callable[[float], None],
 ) -> list[_Kept]:
-    """Verify and store every placed file, in the archive's order whichever thread is faster."""
+    """Verify and store every placed file, in the source's order whichever thread is faster."""
 
-    def intake(name: str, data: bytes) -> tuple[_Kept, tuple[Note, ...]]:
-        image = take_in(data, name)
+    def intake(name: str, read: ReadFile) -> tuple[_Kept, tuple[Note, ...]]:
+        image = take_in(read(), name)
         blob = store.put_bytes(image.data)
         kept = _Kept(name, layout.placements[name], blob.sha256, image.width, image.height, blob.size, image.phash)
         return kept, image.notes
 
     def results(pool: ThreadPoolExecutor) -> Iterator[tuple[str, Future[tuple[_Kept, tuple[Note, ...]]]]]:
         waiting: deque[tuple[str, Future[tuple[_Kept, tuple[Note, ...]]]]] = deque()
-        for entry, read in members(archive, archive_limits):
-            if entry.name not in layout.placements:
-                continue
+        for name, read in source.files(layout):
             try:
-                data = read()
-            except TooLarge as error:
+                ready = read if source.apart else _already(read())
+            except RejectedImage as error:
                 refused: Future[tuple[_Kept, tuple[Note, ...]]] = Future()
-                remedy = "Send a smaller file, or raise GRAFT_MAX_FILE_BYTES."
-                refused.set_exception(RejectedImage("file_too_large", error.detail, remedy))
-                waiting.append((entry.name, refused))
+                refused.set_exception(error)
+                waiting.append((name, refused))
             else:
-                waiting.append((entry.name, pool.submit(intake, entry.name, data)))
+                waiting.append((name, pool.submit(intake, name, ready)))
             if len(waiting) >= _AHEAD * threads:
                 yield waiting.popleft()
         yield from waiting
 
     kept: list[_Kept] = []
     with ThreadPoolExecutor(threads, thread_name_prefix="intake") as pool:
-        for done, (name, result) in enumerate(results(pool), start=1):
-            try:
-                item, notes = result.result()
-            except RejectedImage as rejected:
-                report.reject(name, rejected.code, rejected.reason, rejected.remedy)
-            else:
-                kept.append(item)
-                for note in notes:
-                    report.note(name, note.code, note.message)
-            progress(done / len(layout.placements))
+        try:
+            for done, (name, result) in enumerate(results(pool), start=1):
+                try:
+                    item, notes = result.result()
+                except RejectedImage as rejected:
+                    report.reject(name, rejected.code, rejected.reason, rejected.remedy)
+                else:
+                    kept.append(item)
+                    for note in notes:
+                        report.note(name, note.code, note.message)
+                progress(done / len(layout.placements))
+        except BaseException:  # what was to be fetched next is not
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     return kept
+
+
+def _already(data: bytes) -> ReadFile:
+    return lambda: data
 
 
 def _without_duplicates(kept: list[_Kept], report: Report) -> list[_Kept]:

@@ -35,11 +35,17 @@ def submit_ingestion(
     options: SplitOptions,
     max_attempts: int,
     max_queued: int | None = None,
+    max_bytes: int | None = None,
 ) -> Job:
-    """Queue the reading of a dataset's upload. Raises `TooMany` where `max_queued` uploads wait in the workspace."""
+    """Queue the reading of a dataset's upload, or of what it names: of that at most `max_bytes`.
+
+    Raises `TooMany` where `max_queued` uploads wait in the workspace.
+    """
     assert dataset.archive_sha256 is not None
     _check_queue(session, dataset.workspace_id, JobKind.ingest, max_queued)
     spec = {"archive_sha256": dataset.archive_sha256, **options.model_dump()}
+    if max_bytes is not None:
+        spec |= {"format": dataset.upload["format"], "max_bytes": max_bytes}
     job = Job(kind=JobKind.ingest, dataset_version_id=None, spec=spec, max_attempts=max_attempts)
     return _enqueue(session, doorbell, dataset, job)
 

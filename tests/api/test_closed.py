@@ -27,6 +27,7 @@ OPEN = {
 SCOPES = {
     ("GET", "/v1/backbones"): Scope.read,
     ("POST", "/v1/datasets"): Scope.write,
+    ("POST", "/v1/datasets:import"): Scope.write,
     ("GET", "/v1/datasets"): Scope.read,
     ("GET", "/v1/datasets/{dataset_id}"): Scope.read,
     ("DELETE", "/v1/datasets/{dataset_id}"): Scope.write,
