@@ -72,12 +72,12 @@ class Client:
             with self._http.stream("GET", path) as answer, partial.open("wb") as file:
                 if answer.is_error:
                     answer.read()
-                    raise _refusal(answer)
+                    raise refusal(answer)
                 for chunk in answer.iter_bytes():
                     file.write(chunk)
             partial.replace(target)
         except httpx2.TransportError as error:
-            raise self._no_service(error) from None
+            raise self.no_service(error) from None
         except OSError as error:
             raise CommandError(f"{target} cannot be written: {error.strerror}.") from None
         finally:
@@ -92,7 +92,7 @@ class Client:
                 with self._http.stream("GET", f"/v1/jobs/{job_id}/events", headers=headers) as answer:
                     if answer.is_error:
                         answer.read()
-                        raise _refusal(answer)
+                        raise refusal(answer)
                     failures, event = 0, "message"
                     for line in answer.iter_lines():
                         name, _, value = line.partition(": ")
@@ -106,24 +106,31 @@ class Client:
             except httpx2.TransportError as error:
                 failures += 1
                 if failures > 5:
-                    raise self._no_service(error) from None
+                    raise self.no_service(error) from None
+
+    def close(self) -> None:
+        self._http.close()
+
+    def request(self, method: str, path: str, **kwargs: Any) -> httpx2.Response:
+        """The bare answer, whatever it says; a broken connection raises `httpx2.TransportError`."""
+        return self._http.request(method, path, **kwargs)
 
     def _call(self, method: str, path: str, **kwargs: Any) -> Any:
         try:
             answer = self._http.request(method, path, **kwargs)
         except httpx2.TransportError as error:
-            raise self._no_service(error) from None
+            raise self.no_service(error) from None
         if answer.is_error:
-            raise _refusal(answer)
+            raise refusal(answer)
         return answer.json() if answer.content else None
 
-    def _no_service(self, error: Exception) -> CommandError:
+    def no_service(self, error: Exception) -> CommandError:
         return CommandError(
             f"No Graftwork service answers at {self.url} ({error}). Start one with 'graft up', or set GRAFT_URL.", 3
         )
 
 
-def _refusal(answer: httpx2.Response) -> CommandError:
+def refusal(answer: httpx2.Response) -> CommandError:
     exit_code = 4 if answer.status_code in (401, 403) else 1
     try:
         problem = answer.json()

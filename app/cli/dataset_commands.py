@@ -1,11 +1,14 @@
 """`graft datasets`: push, list, show, delete."""
 
+import hashlib
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from app.cli.options import Json, client, print_json
+
+_IN_PIECES = 64 << 20  # bytes from which it pays to be able to go on after a broken connection
 
 datasets = typer.Typer(help="Labelled images.", no_args_is_help=True)
 
@@ -20,7 +23,7 @@ def datasets_push(
     as_json: Json = False,
 ) -> None:
     """Upload labelled images and wait until every one has been checked."""
-    from app.cli import show
+    from app.cli import resumable, show
     from app.cli.pack import as_archive
 
     api = client()
@@ -33,9 +36,17 @@ def datasets_push(
             "seed": seed,
         }
         with show.upload_bar(archive, size) as file:
-            created = api.upload("/v1/datasets", file, size, options)
+            if size > _IN_PIECES:
+                created = resumable.send(api, file, size, _sha256(archive), options)
+            else:
+                created = api.upload("/v1/datasets", file, size, options)
     dataset = show.watch_dataset(api, created["id"])
     print_json(dataset) if as_json else show.show_dataset(dataset)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @datasets.command("sample")

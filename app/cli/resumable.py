@@ -1,0 +1,61 @@
+"""Send a large file in pieces (tus 1.0): a connection that breaks costs what was under way, not the whole."""
+
+import base64
+import time
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+import httpx2
+
+from app.cli.client import Client, refusal
+
+_TUS = {"Tus-Resumable": "1.0.0"}
+_ANOTHER = (409, 423)  # the service has not noticed yet that the connection before is gone
+_PATIENCE = 10  # failures in a row
+_CHUNK = 1 << 20
+
+
+def send(api: Client, file: BinaryIO, size: int, sha256: str, options: dict[str, Any], pause: float = 1.0) -> Any:
+    """The dataset that `file` became. `pause` is in seconds, and grows with each failure in a row."""
+    said = {name: str(value) for name, value in {**options, "sha256": sha256}.items() if value is not None}
+    header = ",".join(f"{name} {base64.b64encode(value.encode()).decode()}" for name, value in said.items())
+    begun = api.request("POST", "/v1/uploads", headers={**_TUS, "Upload-Length": str(size), "Upload-Metadata": header})
+    upload = _checked(begun).headers["location"]
+
+    offset, failures = 0, 0
+    while True:
+        try:
+            answer = _send_from(api, file, upload, offset)
+            if not answer.is_error:
+                return api.get(answer.headers["location"])
+            if answer.status_code not in _ANOTHER:
+                raise refusal(answer)
+        except httpx2.TransportError as error:
+            if failures >= _PATIENCE:
+                raise api.no_service(error) from None
+        failures += 1
+        time.sleep(pause * min(failures, 10))
+        try:
+            known = _checked(api.request("HEAD", upload, headers=_TUS))
+        except httpx2.TransportError:
+            continue
+        if "location" in known.headers:  # all of it came, and the answer was lost
+            return api.get(known.headers["location"])
+        if int(known.headers["upload-offset"]) > offset:
+            offset, failures = int(known.headers["upload-offset"]), 0
+
+
+def _send_from(api: Client, file: BinaryIO, upload: str, offset: int) -> httpx2.Response:
+    def chunks() -> Iterator[bytes]:
+        file.seek(offset)
+        while chunk := file.read(_CHUNK):
+            yield chunk
+
+    headers = {**_TUS, "Upload-Offset": str(offset), "Content-Type": "application/offset+octet-stream"}
+    return api.request("PATCH", upload, content=chunks(), headers=headers)
+
+
+def _checked(answer: httpx2.Response) -> httpx2.Response:
+    if answer.is_error:
+        raise refusal(answer)
+    return answer
