@@ -33,6 +33,7 @@ def train(
     run_after: Annotated[str | None, typer.Option(help="Not before this time: 2030-01-31T22:00:00Z.")] = None,
     max_attempts: Annotated[int | None, typer.Option(help="Runs until a job that loses its worker fails.")] = None,
     max_seconds: Annotated[float | None, typer.Option(help="Running time after which the job is ended.")] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Say what would be done, and queue nothing.")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Submit the job and do not wait for it.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -63,8 +64,12 @@ def train(
         "max_attempts": max_attempts,
         "max_seconds": max_seconds,
     }
+    body = {field: value for field, value in body.items() if value is not None}
     api = client()
-    job = api.post("/v1/jobs", {field: value for field, value in body.items() if value is not None})
+    if plan:
+        planned = api.post("/v1/jobs:plan", body)
+        return print_json(planned) if as_json else show.show_plan(planned)
+    job = api.post("/v1/jobs", body)
     if detach:
         return print_json(job) if as_json else print(job["id"])
     show.progress_console.print(f"Job {job['id']}: Ctrl-C stops watching, 'graft jobs cancel' stops the job.")

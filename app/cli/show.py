@@ -151,3 +151,31 @@ def waiting(job: dict[str, Any]) -> str:
         return job["waiting_for"] or ""
     estimate = "" if job["wait_seconds"] is None else f", {job['wait_seconds']:.0f} s"
     return f"#{job['queue_position']}{estimate}"
+
+
+def show_plan(plan: dict[str, Any]) -> None:
+    """What would be trained, on what, with what faults and at what expense."""
+    network, images, counts = plan["network"], plan["images"], plan["images"]["counts"]
+    rows = [[label, *(counts[split].get(label, 0) for split in counts)] for label in network["classes"]]
+    title = f"Version {images['version']} would train {network['backbone']} at {network['input_size']} px"
+    table(["class", *counts], rows, title)
+    console.print(
+        f"{network['trainable_parameters']:,} of {network['parameters']:,} parameters learn: "
+        f"{', '.join(network['trained'])}"
+    )
+    for name in ("memory", "disk", "seconds"):
+        estimate = plan[name]
+        shown = _amount(estimate["value"], estimate["unit"])
+        console.print(f"{name}: {shown}. {estimate['basis']}")
+    ahead = plan["waiting_for"] if plan["jobs_ahead"] is None else f"{plan['jobs_ahead']} ahead"
+    console.print(f"waits for: {ahead}")
+    for finding in plan["findings"]:
+        console.print(f"{finding['severity']}: {finding['message']} {finding['remedy']}", style="yellow")
+    if plan["refusal"] is not None:
+        console.print(f"It would be refused: {plan['refusal']['detail']}", style="red")
+
+
+def _amount(value: float | None, unit: str) -> str:
+    if value is None:
+        return "unknown"
+    return f"{value / 2**20:,.0f} MiB" if unit == "bytes" else f"{value:,.0f} s"

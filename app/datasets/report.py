@@ -19,8 +19,13 @@ _SMALL = 64  # px; below half of what the smallest backbone looks at
 _LONG = 4.0  # width by height, or the other way round
 
 
-def report_on(images: Sequence[DatasetImage], upload: Mapping[str, Any]) -> DatasetReport:
-    """The report on these images, and on what their upload left out (`IngestionReport` as a dict)."""
+def report_on(
+    images: Sequence[DatasetImage], upload: Mapping[str, Any], opinions: Iterable[Finding] = ()
+) -> DatasetReport:
+    """The report on these images, and on what their upload left out (`IngestionReport` as a dict).
+
+    `opinions` are findings of models, which take their place among the others.
+    """
     counts = count_labels((image.label, image.split) for image in images)  # type: ignore[misc]
     findings = [
         *_near_duplicates(images),
@@ -28,6 +33,7 @@ def report_on(images: Sequence[DatasetImage], upload: Mapping[str, Any]) -> Data
         *_small_classes(counts, images),
         *_imbalance(counts),
         *_odd_shapes(images),
+        *opinions,
     ]
     order = list(Severity)
     return DatasetReport(

@@ -153,6 +153,7 @@ class Finding(BaseModel):
     remedy: str
     count: int = Field(description="How many images, pairs, classes or files; of files left out 1,000 are known.")
     images: list[str] = Field(description="SHA-256 of images it is about, at most 200; pairs stand together.")
+    model_id: UUID | None = Field(default=None, description="Of the model whose opinion it is, where it is one.")
 
 
 class Spread(BaseModel):

@@ -31,8 +31,26 @@ class Outlook:
     seconds: float | None = None
 
 
-def outlooks(session: Session, kind: JobKind, max_running: int) -> dict[UUID, Outlook]:
-    """The outlook of every queued job of that kind. `max_running` is how many a workspace may run at once."""
+@dataclass(frozen=True, slots=True)
+class Prospect:
+    """A training that nobody has asked for yet, as far as its turn and its duration depend on it."""
+
+    workspace_id: UUID
+    dataset_id: UUID
+    backbone: str
+    train: str
+    priority: int
+    due: bool
+    id: None = None
+
+
+def outlooks(
+    session: Session, kind: JobKind, max_running: int, prospect: Prospect | None = None
+) -> dict[UUID | None, Outlook]:
+    """The outlook of every queued job of that kind. `max_running` is how many a workspace may run at once.
+
+    That of a `prospect`, if it were queued now, stands under None.
+    """
     running = session.execute(select(Job.workspace_id, Job.eta_seconds).where(Job.kind == kind, Job.state.in_(HELD)))
     etas: list[float | None] = []
     room: Counter[UUID] = Counter()
@@ -42,9 +60,12 @@ def outlooks(session: Session, kind: JobKind, max_running: int) -> dict[UUID, Ou
     slots, blocked = workers.free_for_work(session, kind)
     without_slots: WaitingFor = "storage" if blocked else "worker"
 
-    found: dict[UUID, Outlook] = {}
+    queued = list(_queued(session, kind))
+    if prospect is not None:
+        queued.insert(sum(job.priority >= prospect.priority for job in queued), prospect)
+    found: dict[UUID | None, Outlook] = {}
     line: list[Any] = []
-    for job in _queued(session, kind):
+    for job in queued:
         if not job.due:
             found[job.id] = Outlook("run_after")
         elif room[job.workspace_id] + max_running <= 0:
@@ -60,7 +81,9 @@ def outlooks(session: Session, kind: JobKind, max_running: int) -> dict[UUID, Ou
 
 def _queued(session: Session, kind: JobKind) -> Iterable[Any]:
     due = or_(Job.run_after.is_(None), Job.run_after <= DatabaseTime()).label("due")
-    query = select(Job.id, Job.workspace_id, due, *_LIKENESS).where(Job.kind == kind, Job.state == JobState.queued)
+    query = select(Job.id, Job.workspace_id, Job.priority, due, *_LIKENESS).where(
+        Job.kind == kind, Job.state == JobState.queued
+    )
     return session.execute(query.order_by(*TURN))
 
 

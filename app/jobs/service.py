@@ -2,19 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from app.auth.orm import Workspace
 from app.core.clock import DatabaseTime
-from app.core.errors import Conflict, FieldError, GraftError, Invalid, NotFound, TooMany
+from app.core.errors import Conflict, FieldError, GraftError, Invalid, NotFound
 from app.core.paging import Page, paginate
 from app.datasets import service as datasets
-from app.datasets.orm import Dataset, DatasetState
+from app.datasets.orm import Dataset
 from app.datasets.schemas import SplitOptions
 from app.jobs import checkpoints, events, queue
+from app.jobs.admission import check_queue, target
 from app.jobs.base_model import Base, pinned_artefacts
 from app.jobs.doorbell import Doorbell, ring_after_commit
 from app.jobs.orm import Checkpoint, EpochMetrics, Job, JobEvent
@@ -24,8 +25,6 @@ from app.vision.backbones import default_backbone, get_backbone
 from app.vision.config import HeadConfig, TrainConfig
 from app.vision.errors import InvalidConfig, UnknownBackbone, WeightsUnavailable
 from app.vision.weights import WeightStore
-
-_QUEUE_FULL_RETRY = 30  # seconds
 
 
 def submit_ingestion(
@@ -42,7 +41,7 @@ def submit_ingestion(
     Raises `TooMany` where `max_queued` uploads wait in the workspace.
     """
     assert dataset.archive_sha256 is not None
-    _check_queue(session, dataset.workspace_id, JobKind.ingest, max_queued)
+    check_queue(session, dataset.workspace_id, JobKind.ingest, max_queued)
     spec = {"archive_sha256": dataset.archive_sha256, **options.model_dump()}
     if max_bytes is not None:
         spec |= {"format": dataset.upload["format"], "max_bytes": max_bytes}
@@ -111,28 +110,10 @@ def submit_training(
     The caller holds the row of the model in `base`, if any. Raises `TooMany` where `max_queued` trainings wait in the
     workspace.
     """
-    _check_queue(session, workspace_id, JobKind.train, max_queued)
+    check_queue(session, workspace_id, JobKind.train, max_queued)
     # Locked, so that the dataset cannot be deleted between this look and the commit.
-    try:
-        dataset = datasets.get(session, workspace_id, request.dataset, lock=True)
-    except NotFound as error:
-        raise Invalid(error.detail, code="unknown_dataset", errors=[FieldError("dataset", error.detail)]) from None
-    if dataset.state is not DatasetState.ready:
-        why = (
-            "is still being read; wait for its state to be ready"
-            if dataset.state is DatasetState.processing
-            else (f"could not be read: {(dataset.failure or {}).get('detail', '')} Upload it again")
-        )
-        raise Conflict(f"The dataset {dataset.name!r} {why}.", code="dataset_not_ready", retry_after=2)
-    version = datasets.latest_versions(session, [dataset.id])[dataset.id]
-    filled = {name: value for name, value in config.to_dict().items() if value is not None}
-    spec = {
-        "model_name": request.model_name or dataset.name,
-        "resources": request.resources.model_dump(),
-        **filled,
-    }
-    if base is not None:
-        spec["lineage"] = base.lineage
+    dataset, version = target(session, workspace_id, request.dataset, lock=True)
+    spec = spec_of(request, config, dataset, base)
     job = Job(
         kind=JobKind.train,
         dataset_version_id=version.id,
@@ -143,6 +124,19 @@ def submit_training(
         max_seconds=request.max_seconds,
     )
     return _enqueue(session, doorbell, dataset, job)
+
+
+def spec_of(request: TrainRequest, config: TrainConfig, dataset: Dataset, base: Base | None) -> dict[str, Any]:
+    """What the job's row says of a training: the request with every default filled in."""
+    filled = {name: value for name, value in config.to_dict().items() if value is not None}
+    spec = {
+        "model_name": request.model_name or dataset.name,
+        "resources": request.resources.model_dump(),
+        **filled,
+    }
+    if base is not None:
+        spec["lineage"] = base.lineage
+    return spec
 
 
 def get(session: Session, workspace_id: UUID, job_id: UUID, *, lock: bool = False) -> Job:
@@ -248,23 +242,6 @@ def forget(session: Session, ended_before: DatabaseTime, limit: int = 200) -> in
         session.execute(delete(table).where(table.job_id.in_(old)))
     session.execute(delete(Job).where(Job.id.in_(old)))
     return len(old)
-
-
-def _check_queue(session: Session, workspace_id: UUID, kind: JobKind, max_queued: int | None) -> None:
-    """Refuse one job more than may wait. The workspace's row is held, so that two at once do not both fit."""
-    if max_queued is None:
-        return
-    session.execute(select(Workspace.id).where(Workspace.id == workspace_id).with_for_update(key_share=True))
-    mine = Job.workspace_id == workspace_id, Job.kind == kind, Job.state == JobState.queued
-    waiting = session.execute(select(func.count()).select_from(Job).where(*mine)).scalar_one()
-    if waiting >= max_queued:
-        what = "trainings" if kind is JobKind.train else "uploads"
-        raise TooMany(
-            f"{waiting} {what} of this workspace wait already, and {max_queued} may. "
-            "Wait for some to start or cancel some; GET /v1/jobs?state=queued lists them.",
-            code="queue_full",
-            retry_after=_QUEUE_FULL_RETRY,
-        )
 
 
 def _enqueue(session: Session, doorbell: Doorbell, dataset: Dataset, job: Job) -> Job:

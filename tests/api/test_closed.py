@@ -51,6 +51,7 @@ SCOPES = {
     ("PATCH", "/v1/uploads/{upload_id}"): Scope.write,
     ("DELETE", "/v1/uploads/{upload_id}"): Scope.write,
     ("POST", "/v1/jobs"): Scope.write,
+    ("POST", "/v1/jobs:plan"): Scope.read,
     ("GET", "/v1/jobs"): Scope.read,
     ("GET", "/v1/jobs/{job_id}"): Scope.read,
     ("POST", "/v1/jobs/{job_id}:cancel"): Scope.write,

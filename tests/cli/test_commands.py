@@ -95,6 +95,20 @@ def test_push_and_train_show_a_person_what_came_out(service: Deployment, folder:
     assert trained["id"] in graft(service, "models", "list", "--json").stdout
 
 
+def test_a_plan_is_shown_and_nothing_is_queued(service: Deployment, trained: dict[str, Any]) -> None:
+    before = json.loads(graft(service, "jobs", "list", "--json").stdout)
+    planned = json.loads(graft(service, "train", "textures", "--epochs", "5", "--plan", "--json").stdout)
+    assert planned["seconds"]["value"] > 0  # the worker that trained the like of it is alive
+    assert planned["network"]["classes"] == ["brick", "moss", "sky"]
+    shown = graft(service, "train", "textures", "--plan", COLUMNS="300")
+    assert shown.returncode == 0, shown.stderr
+    assert "brick" in shown.stdout
+    assert "parameters learn: head" in shown.stdout
+    assert f"{planned['memory']['value'] / 2**20:,.0f} MiB" in shown.stdout
+    assert "warning" in shown.stdout
+    assert json.loads(graft(service, "jobs", "list", "--json").stdout) == before
+
+
 def test_predict_by_name_and_by_id(service: Deployment, folder: Path, trained: dict[str, Any]) -> None:
     files = [str(folder / "brick" / "0.jpg"), str(folder / "sky" / "1.jpg")]
     by_name = graft(service, "predict", "textures", *files, "--json")

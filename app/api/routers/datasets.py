@@ -31,6 +31,7 @@ from app.datasets.orm import DatasetState
 from app.datasets.report import report_on
 from app.datasets.schemas import DatasetOut, DatasetReport, SplitOptions, UploadOptions
 from app.jobs import service as jobs
+from app.registry.mislabels import likely_mislabels
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 
@@ -158,11 +159,13 @@ async def get_dataset(dataset_id: str, reader: Reader, services: ServicesDep, wa
 
 
 @router.get("/{dataset_id}/report", responses=problems(404, 409), summary="Report on a dataset")
-def get_report(dataset_id: str, reader: Reader, session: ReadSession) -> DatasetReport:
+def get_report(dataset_id: str, reader: Reader, services: ServicesDep, session: ReadSession) -> DatasetReport:
     """Of the dataset as it is now: its shape, and what would spoil a training, each finding with the images it is
-    about, a severity and a remedy."""
+    about, a severity and a remedy. The newest model that was trained on it names likely mislabels."""
     dataset = content.check_ready(datasets.get(session, reader.workspace_id, dataset_id))
-    return report_on(content.all_images(session, dataset), dataset.report or {})
+    images = content.all_images(session, dataset)
+    opinions = likely_mislabels(session, services.store, reader.workspace_id, dataset, images)
+    return report_on(images, dataset.report or {}, opinions)
 
 
 @router.delete("/{dataset_id}", status_code=204, responses=problems(404, 409), summary="Delete a dataset")

@@ -1,6 +1,7 @@
 """Training jobs: submit, watch, cancel."""
 
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -10,7 +11,18 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 
-from app.api.deps import Cursor, IdempotencyKey, Limit, Reader, ReadSession, ServicesDep, Wait, Writer, WriteSession
+from app.api.deps import (
+    Cursor,
+    IdempotencyKey,
+    Limit,
+    Reader,
+    ReadSession,
+    Services,
+    ServicesDep,
+    Wait,
+    Writer,
+    WriteSession,
+)
 from app.api.downloads import blob_response
 from app.api.idempotency import answer_once, fingerprint
 from app.api.views import ListOut, job_view, job_views, problems
@@ -18,11 +30,16 @@ from app.api.waiting import until
 from app.core.errors import Unavailable
 from app.jobs import events
 from app.jobs import service as jobs
+from app.jobs.base_model import Base
 from app.jobs.orm import JobEvent
+from app.jobs.plan import plan
+from app.jobs.plan_views import PlanOut
 from app.jobs.schemas import TrainRequest
 from app.jobs.states import TERMINAL, JobKind, JobState
 from app.jobs.views import EpochOut, JobOut
 from app.registry import service as registry
+from app.registry.mislabels import likely_mislabels
+from app.vision.config import TrainConfig
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -36,11 +53,7 @@ _LOOK_AGAIN_AFTER = 2.0  # seconds, where the database did not answer
 def create_job(body: TrainRequest, writer: Writer, services: ServicesDep, key: IdempotencyKey = None) -> Any:
     """Only `dataset` is required. `GET /v1/jobs/{id}?wait=60` waits for the end, `/events` streams it; the finished
     job's `result.model_id` is the model."""
-    base = None
-    if body.base_model is not None:
-        with services.database.reading() as session:
-            base = registry.base_of(session, writer.workspace_id, body.base_model)
-    config = jobs.plan_training(body, services.weights, base)
+    base, config = _resolved(body, services, writer.workspace_id)
     with services.database.writing() as session:
 
         def create() -> JSONResponse:
@@ -53,6 +66,24 @@ def create_job(body: TrainRequest, writer: Writer, services: ServicesDep, key: I
 
         request_sha256 = fingerprint("POST /v1/jobs", body.model_dump())
         return answer_once(session, writer.workspace_id, key, request_sha256, create)
+
+
+def _resolved(body: TrainRequest, services: Services, workspace_id: UUID) -> tuple[Base | None, TrainConfig]:
+    base = None
+    if body.base_model is not None:
+        with services.database.reading() as session:
+            base = registry.base_of(session, workspace_id, body.base_model)
+    return base, jobs.plan_training(body, services.weights, base)
+
+
+@router.post(":plan", responses=problems(400, 409, 422), summary="Say what a training would do")
+def plan_job(body: TrainRequest, reader: Reader, services: ServicesDep) -> PlanOut:
+    """Takes what `POST /v1/jobs` takes, answers what would be trained, on what, with what faults in the data, at what
+    expense, and whether and when it would start. Nothing is queued or written."""
+    base, config = _resolved(body, services, reader.workspace_id)
+    with services.database.reading() as session:
+        opinions = partial(likely_mislabels, session, services.store, reader.workspace_id)
+        return plan(session, services.store, reader.workspace_id, body, config, services.settings, base, opinions)
 
 
 @router.get("", responses=problems(422), summary="List jobs")
