@@ -10,17 +10,19 @@ from typing import Any
 from app.core.errors import GraftError
 from app.datasets.archive import ArchiveLimits
 from app.datasets.counts import by_split, count_labels
-from app.datasets.intake import Note, RejectedImage, StoredImage
+from app.datasets.intake import RejectedImage, StoredImage
 from app.datasets.layout import Layout, Placement, check_counts
 from app.datasets.manifest import ManifestItem, write_manifest
 from app.datasets.sources import ArchiveSource, ReadFile, Source
 from app.datasets.split import draw_split, fill_split
-from app.storage import BlobStore
+from app.storage import Blob, BlobStore
 from app.vision.folder_names import Split
 
 _LISTED = 1000  # findings kept a list; the counts are complete
+_WRITERS = 16  # images that are stored at once: each waits for the disk, which takes many waits together
 _AHEAD = 4  # files a thread that are read before the oldest is done: bounds the memory
 
+_Taken = tuple[StoredImage, Future[Blob]]
 TakeIn = Callable[[bytes, str], StoredImage]  # `intake.take_in` with its limits, or that of a pool of processes
 
 
@@ -173,38 +175,37 @@ def _take_in_all(
 ) -> list[_Kept]:
     """Verify and store every placed file, in the source's order whichever thread is faster."""
 
-    def intake(name: str, read: ReadFile) -> tuple[_Kept, tuple[Note, ...]]:
+    def intake(name: str, read: ReadFile) -> _Taken:
         image = take_in(read(), name)
-        blob = store.put_bytes(image.data)
-        kept = _Kept(name, layout.placements[name], blob.sha256, image.width, image.height, blob.size, image.phash)
-        return kept, image.notes
+        return image, writers.submit(store.put_bytes, image.data)
 
-    def results(pool: ThreadPoolExecutor) -> Iterator[tuple[str, Future[tuple[_Kept, tuple[Note, ...]]]]]:
-        waiting: deque[tuple[str, Future[tuple[_Kept, tuple[Note, ...]]]]] = deque()
+    def results() -> Iterator[tuple[str, Future[_Taken]]]:
+        waiting: deque[tuple[str, Future[_Taken]]] = deque()
         for name, read in source.files(layout):
             try:
                 ready = read if source.apart else _already(read())
             except RejectedImage as error:
-                refused: Future[tuple[_Kept, tuple[Note, ...]]] = Future()
+                refused: Future[_Taken] = Future()
                 refused.set_exception(error)
                 waiting.append((name, refused))
             else:
                 waiting.append((name, pool.submit(intake, name, ready)))
-            if len(waiting) >= _AHEAD * threads:
+            if len(waiting) >= _AHEAD * threads + _WRITERS:
                 yield waiting.popleft()
         yield from waiting
 
     kept: list[_Kept] = []
-    with ThreadPoolExecutor(threads, thread_name_prefix="intake") as pool:
+    with ThreadPoolExecutor(_WRITERS, "write") as writers, ThreadPoolExecutor(threads, "intake") as pool:
         try:
-            for done, (name, result) in enumerate(results(pool), start=1):
+            for done, (name, result) in enumerate(results(), start=1):
                 try:
-                    item, notes = result.result()
+                    image, written = result.result()
                 except RejectedImage as rejected:
                     report.reject(name, rejected.code, rejected.reason, rejected.remedy)
                 else:
-                    kept.append(item)
-                    for note in notes:
+                    blob, placed = written.result(), layout.placements[name]
+                    kept.append(_Kept(name, placed, blob.sha256, image.width, image.height, blob.size, image.phash))
+                    for note in image.notes:
                         report.note(name, note.code, note.message)
                 progress(done / len(layout.placements))
         except BaseException:  # what was to be fetched next is not

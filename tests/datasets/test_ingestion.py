@@ -2,6 +2,7 @@
 
 import io
 import tarfile
+import threading
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -15,7 +16,7 @@ from app.datasets.archive import ArchiveLimits
 from app.datasets.ingestion import Ingested, UnusableUpload, ingest
 from app.datasets.intake import IntakeLimits, take_in
 from app.datasets.manifest import read_manifest
-from app.storage import FilesystemStore
+from app.storage import Blob, FilesystemStore
 from tests.images import folder, folder_tar, folder_zip, gif, jpeg, photo, png
 
 PETS = {"ants": 10, "bees": 10}
@@ -278,6 +279,21 @@ def test_a_store_that_fails_is_not_an_images_fault(intake: Intake) -> None:
     (intake.folder / "blobs").write_bytes(b"in the way")
     with pytest.raises(Unavailable):
         intake(folder_zip(PETS))
+
+
+def test_images_wait_for_the_disk_together(intake: Intake) -> None:
+    together = threading.Barrier(8)
+
+    class Slow(FilesystemStore):
+        def put_bytes(self, data: bytes) -> Blob:
+            if not data.startswith(b"{"):  # an image; the manifest is written when all of them are
+                together.wait(60)
+            return super().put_bytes(data)
+
+    intake.store = Slow(intake.folder / "blobs")
+    found = intake(folder_zip({"ants": 8, "bees": 8}))
+    assert [image["name"] for image in found.images] == sorted(image["name"] for image in found.images)
+    assert all(intake.store.exists(image["sha256"]) for image in found.images)
 
 
 def test_hostile_names_do_not_leave_the_archive(intake: Intake) -> None:
