@@ -29,6 +29,9 @@ class Client:
             timeout=httpx2.Timeout(120.0, connect=5.0),
         )
 
+    def close(self) -> None:
+        self._http.close()
+
     def get(self, path: str, **params: Any) -> Any:
         return self._call("GET", path, params=_given(params))
 

@@ -93,7 +93,8 @@ def own_service(home: Path) -> Iterator[Client]:
             start_new_session=True,  # Ctrl-C reaches the demo, which then stops the service in order
         )
     try:
-        yield _wait_until_ready(process, home, log)
+        with contextlib.closing(_wait_until_ready(process, home, log)) as client:
+            yield client
     finally:
         process.send_signal(signal.SIGTERM)
         try:

@@ -1,0 +1,134 @@
+"""A service of a benchmark's own, with a model whose engine has been chosen, and the same model in this process."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.cli.client import Client
+from app.cli.demo import own_service
+from app.cli.pack import as_archive
+from app.cli.show import watch_dataset, watch_job
+from app.vision.artefact import load_model
+from app.vision.classifier import Classifier
+from app.vision.engines import TorchBfloat16, TorchCompiled
+from app.vision.imagefolder import read_image_folder
+from app.vision.onnx_engines import OnnxRuntime, OpenVino
+from bench.inputs import image_folder
+from bench.load import Target, closed_loop
+from bench.rounds import note
+
+
+@dataclass(frozen=True)
+class Served:
+    """A running service, its model as `GET /v1/models/{id}` says it, and the held-out JPEGs that are sent."""
+
+    client: Client
+    home: Path
+    model: dict[str, Any]
+    images: list[bytes]
+    classifier: Classifier  # with the engine that the service chose
+
+    @property
+    def engine(self) -> str:
+        return str(self.model["serving"]["engine"])
+
+    def target(self, **query: Any) -> Target:
+        asked = "&".join(f"{name}={value}" for name, value in {"top_k": 1, **query}.items())
+        headers = {"Authorization": f"Bearer {self.client.key}"}
+        return Target(f"{self.client.url}/v1/models/{self.model['id']}/predict?{asked}", headers)
+
+
+@contextmanager
+def served(given: Any) -> Iterator[Served]:
+    """For the arguments `--data --backbone --size --epochs --warm` (seconds of load before the engine is chosen)."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = image_folder(given.data, Path(scratch))
+        samples, _ = read_image_folder(folder)
+        images = [sample.path.read_bytes() for sample in samples if sample.split == "val"]
+        home = Path(scratch) / "home"
+        with own_service(home) as client:
+            model = _trained(client, folder, given, images)
+            sha256 = model["artefact_sha256"]
+            note(f"the service chose {model['serving']['engine']}")
+            classifier = load_model(home / "blobs" / sha256[:2] / sha256[2:4] / sha256)
+            use_engine(classifier, model["serving"]["engine"], home / "engines" / sha256)
+            yield Served(client, home, model, images, classifier)
+
+
+def _trained(client: Client, folder: Path, given: Any, images: list[bytes]) -> dict[str, Any]:
+    with as_archive(folder) as archive, archive.open("rb") as file:
+        created = client.upload("/v1/datasets", file, archive.stat().st_size, {"name": "bench"})
+    watch_dataset(client, created["id"])
+    asked = {"dataset": "bench", "backbone": given.backbone, "input_size": given.size, "epochs": given.epochs}
+    job = client.post("/v1/jobs", asked)
+    model = str(watch_job(client, job["id"])["result"]["model_id"])
+    client.post(f"/v1/models/{model}:pin")
+    target = Target(f"{client.url}/v1/models/{model}/predict?top_k=1", {"Authorization": f"Bearer {client.key}"})
+    while not (found := client.get(f"/v1/models/{model}"))["engines"]:
+        closed_loop(target, images, given.warm, 8)  # until it has answered enough to be worth measuring
+        time.sleep(1)
+    time.sleep(2)
+    known: dict[str, Any] = client.get(f"/v1/models/{found['id']}")
+    return known
+
+
+def use_engine(classifier: Classifier, name: str, files: Path) -> None:
+    """Let `classifier` use the engine that the service chose, from the service's own file."""
+    threads = len(os.sched_getaffinity(0))
+    if name == "torch-bf16":
+        classifier.engine = TorchBfloat16(classifier.network, classifier.preprocessing)
+    elif name == "torch-compile":
+        classifier.engine = TorchCompiled(classifier.network, classifier.preprocessing)
+    elif name == "onnxruntime":
+        classifier.engine = OnnxRuntime(files / "float32.onnx", threads)
+    elif name.startswith("openvino"):
+        file = files / ("int8.onnx" if name == "openvino-int8" else "float32.onnx")
+        classifier.engine = OpenVino(name, file, threads, precision="bf16" if name == "openvino-bf16" else "f32")
+    elif name != "torch":
+        raise SystemExit(f"the service chose {name}, which this benchmark does not compare with")
+
+
+Prepare = Callable[[bytes], "NDArray[np.uint8]"]
+
+
+def in_process(
+    classifier: Classifier, images: list[bytes], seconds: float, batch: int, prepare: Prepare | None = None
+) -> tuple[float, dict[int, str]]:
+    """Images a second of decoding with a thread a core, then classifying, batch after batch; and their labels."""
+    prepare = prepare or classifier.prepare
+    labels: dict[int, str] = {}
+    done, began = 0, time.perf_counter()
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        while time.perf_counter() - began < seconds:
+            numbers = [(done + offset) % len(images) for offset in range(batch)]
+            prepared = np.stack(list(pool.map(lambda number: prepare(images[number]), numbers)))
+            for number, row in zip(numbers, classifier.predict(prepared), strict=True):
+                labels[number] = classifier.classes[int(row.argmax())]
+            done += batch
+    return done / (time.perf_counter() - began), labels
+
+
+def same_labels(ours: dict[int, str], theirs: dict[int, str]) -> float | None:
+    """The share of the images that both have answered and labelled alike; None where there are none."""
+    both = ours.keys() & theirs.keys()
+    return round(sum(ours[number] == theirs[number] for number in both) / len(both), 4) if both else None
+
+
+def serving_arguments(parser: Any) -> Any:
+    """The options that every benchmark with a service has."""
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each round")
+    parser.add_argument("--connections", type=int, default=32)
+    parser.add_argument("--epochs", type=int, default=10, help="of the training that makes the model")
+    parser.add_argument("--warm", type=float, default=15.0, help="seconds of load before the engine is chosen")
+    return parser
