@@ -1,11 +1,12 @@
 """Settings: the only reader of the environment. Every name is `GRAFT_` + the field's name in capitals."""
 
 from functools import cached_property
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -104,6 +105,21 @@ class Settings(BaseSettings):
 
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @field_validator("import_hosts")
+    @classmethod
+    def _networks_are_networks(cls, value: str) -> str:
+        for word in filter(lambda part: "/" in part, value.split(",")):
+            ip_network(word.strip())
+        return value
+
+    @field_validator("import_folders")
+    @classmethod
+    def _folders_are_absolute(cls, value: str) -> str:
+        for word in filter(None, map(str.strip, value.split(","))):
+            if not Path(word).is_absolute() or ".." in Path(word).parts:
+                raise ValueError(f"{word!r} is no absolute path without '..'")
+        return value
 
     @cached_property
     def sqlalchemy_url(self) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import uvicorn
 
+from app.api import pieces as pieces_of_uploads
 from app.api.app import create_app
 from app.core.database import Database
 from app.core.settings import Settings
@@ -89,6 +90,35 @@ def test_an_upload_that_breaks_off_leaves_nothing(server: Server) -> None:
     await_true(lambda: server.staged() == [])
     status, _, _ = server.send(pieces(folder_zip({"ants": 4, "bees": 4})))
     assert status == 202  # the name is free, and the service at work
+
+
+def test_a_sender_that_falls_silent_is_left_and_what_came_is_kept(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pieces_of_uploads, "_SILENCE", 0.3)
+    headers = {**server.authorization, "Tus-Resumable": "1.0.0"}
+
+    def call(method: str, path: str, **more: str) -> tuple[int, dict[str, str]]:
+        with closing(HTTPConnection("127.0.0.1", server.port, timeout=60)) as connection:
+            connection.request(method, path, headers=headers | {k.replace("_", "-"): v for k, v in more.items()})
+            answer = connection.getresponse()
+            return answer.status, {name.lower(): value for name, value in answer.getheaders()}
+
+    status, made = call("POST", "/v1/uploads", Upload_Length="100000")
+    assert status == 201
+    head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    request = (
+        f"PATCH {made['location']} HTTP/1.1\r\nHost: x\r\n{head}Upload-Offset: 0\r\n"
+        "Content-Type: application/offset+octet-stream\r\nContent-Length: 100000\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as silent:
+        silent.sendall(request.encode() + b"x" * 50_000)
+        assert silent.recv(100).startswith(b"HTTP/1.1 400 ")  # and says no more
+        assert call("HEAD", made["location"])[1]["upload-offset"] == "50000"
+        status, _ = call(
+            "PATCH", made["location"], Upload_Offset="50000", Content_Type="application/offset+octet-stream"
+        )
+        assert status == 204  # nobody holds it
 
 
 # In a process of its own, for it leaves its sockets to the garbage collector.

@@ -185,6 +185,9 @@ def test_limits_count_before_a_byte_comes(make_api: MakeApi) -> None:
     # What is under way counts whole, so that several together keep within the limit too.
     problem(begin(api.write, 90_000), 413, "workspace_full", remedy="GRAFT_MAX_WORKSPACE_BYTES")
     problem(api.write.post("/v1/datasets", content=bytes(61_000)), 413, "workspace_full")
+    pieces = (bytes(1000) for _ in range(61))  # of which nobody says how many there are
+    problem(api.write.post("/v1/datasets", content=pieces), 413, "workspace_full")
+    assert api.staged() == []
     assert begin(api.caller(api.stage.workspace(), Scope.write), 90_000).status_code == 201
     assert api.write.delete(address, headers=TUS).status_code == 204
     assert begin(api.write, 90_000).status_code == 201

@@ -102,6 +102,9 @@ def test_an_empty_variable_is_one_that_is_not_set(name: str, monkeypatch: pytest
         ("WEIGHTS_DOWNLOAD", "perhaps"),
         ("LOG_FORMAT", "xml"),
         ("LOG_LEVEL", "loud"),
+        ("IMPORT_HOSTS", "images.internal, 10.0.0.0/99"),
+        ("IMPORT_FOLDERS", "/srv/images, images"),
+        ("IMPORT_FOLDERS", "/srv/../etc"),
     ],
 )
 def test_a_bad_value_is_refused_by_its_name(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
