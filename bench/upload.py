@@ -2,7 +2,8 @@
 
 Both are served by uvicorn in a process of its own, and are sent the same bytes. The service also counts, hashes, and
 looks at what came; the bytes are no archive, so that what is measured is receiving them. `memory_mib` is by how much
-the service's peak resident memory grew.
+the service's peak resident memory grew. `--resumable` sends them by PATCH, as the one piece of a tus 1.0 upload, whose
+bytes are also made to outlast a power cut.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def served(application: str, home: Path, *options: str) -> Iterator[tuple[str, s
         process.wait()
 
 
-def send(url: str, key: str, size: int, status: int) -> None:
+def send(url: str, key: str, size: int, status: int, resumable: bool = False) -> None:
     block = bytes(MIB)
 
     def body() -> Iterator[bytes]:
@@ -78,7 +79,13 @@ def send(url: str, key: str, size: int, status: int) -> None:
             yield block
 
     headers = {"Authorization": f"Bearer {key}", "Content-Length": str(size)}
-    answer = httpx2.post(f"{url}/v1/datasets", content=body(), headers=headers, timeout=600)
+    if resumable:
+        tus = {"Authorization": f"Bearer {key}", "Tus-Resumable": "1.0.0"}
+        begun = httpx2.post(f"{url}/v1/uploads", headers={**tus, "Upload-Length": str(size)})
+        headers |= {**tus, "Upload-Offset": "0", "Content-Type": "application/offset+octet-stream"}
+        answer = httpx2.patch(f"{url}{begun.headers['location']}", content=body(), headers=headers, timeout=600)
+    else:
+        answer = httpx2.post(f"{url}/v1/datasets", content=body(), headers=headers, timeout=600)
     assert answer.status_code == status, answer.text
 
 
@@ -91,6 +98,7 @@ def peak(process: subprocess.Popen[bytes]) -> int:
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--mib", type=int, default=1024, help="size of the upload")
+    parser.add_argument("--resumable", action="store_true", help="send by PATCH (tus 1.0)")
     options = parser.parse_args()
     size = options.mib * MIB
     with tempfile.TemporaryDirectory() as scratch:
@@ -106,17 +114,17 @@ def main() -> None:
             served("bench.upload:bare", home) as (plain, _),
             served("app.api.app:create_app", home, "--factory") as (ours, process),
         ):
-            for url, status in ((plain, 204), (ours, 415)):
-                send(url, key, 16 * MIB, status)  # what is imported late is imported now
+            send(plain, key, 16 * MIB, 204)  # what is imported late is imported now
+            send(ours, key, 16 * MIB, 415, options.resumable)
             before = peak(process)
             raw, received = alternate(
                 lambda _: size / MIB / clock(lambda: send(plain, key, size, 204)),
-                lambda _: size / MIB / clock(lambda: send(ours, key, size, 415)),
+                lambda _: size / MIB / clock(lambda: send(ours, key, size, 415, options.resumable)),
                 options.rounds,
             )
             grown = (peak(process) - before) / MIB
         emit(
-            "upload",
+            "resumable_upload" if options.resumable else "upload",
             mib=options.mib,
             bare_mib_per_s=spread(raw, 1),
             service_mib_per_s=spread(received, 1),
