@@ -111,9 +111,6 @@ class Client:
                 if failures > 5:
                     raise self.no_service(error) from None
 
-    def close(self) -> None:
-        self._http.close()
-
     def request(self, method: str, path: str, **kwargs: Any) -> httpx2.Response:
         """The bare answer, whatever it says; a broken connection raises `httpx2.TransportError`."""
         return self._http.request(method, path, **kwargs)
