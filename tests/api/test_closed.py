@@ -164,8 +164,12 @@ def test_a_key_does_what_its_scope_covers(shared: Api, method: str, path: str, s
         problem(response, 403, "missing_scope", remedy=f"--scope {needed}")
 
 
+# It says what a job would do; that it leaves nothing behind has a test beside its own.
+ASKS_ONLY = {("POST", "/v1/jobs:plan")}
+
+
 def test_a_read_key_changes_nothing(shared: Api) -> None:
-    for method, path in SCOPES:
+    for method, path in SCOPES.keys() - ASKS_ONLY:
         if method != "GET":
             assert shared.read(method, filled(path)).status_code == 403
     assert all(SCOPES[route] is Scope.read for route in SCOPES if route[0] == "GET" and route[1] != "/v1/keys")
