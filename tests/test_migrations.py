@@ -141,7 +141,7 @@ def test_processes_that_migrate_at_once_end_in_one_schema(empty: Database) -> No
         process.stdin.write("go\n")
         process.stdin.flush()
     for process in processes:
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=600)
         assert process.returncode == 0, errors
     with empty.engine.connect() as connection:
         assert differences(connection) == []

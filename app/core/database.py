@@ -21,6 +21,10 @@ _WAL_SAFE = ((3, 51, 3), (3, 50, 7), (3, 44, 6))
 # A process that is paused in the midst of a transaction holds its locks no longer than this (PostgreSQL).
 _IDLE_SECONDS = 5.0
 
+# How long a process waits for another one's transaction, and for another one's migration (SQLite), in ms.
+_WAITS_MS = 10_000
+_MIGRATES_WITHIN_MS = 600_000
+
 Json = JSON(none_as_null=True)  # a Python None is an SQL NULL, not the JSON text null
 
 
@@ -77,6 +81,7 @@ class Database:
             sqlite = connection.dialect.name == "sqlite"
             if sqlite:  # without effect inside a transaction
                 _pragma(connection, "foreign_keys=OFF")
+                _pragma(connection, f"busy_timeout={_MIGRATES_WITHIN_MS}")
             try:
                 with connection.begin():
                     yield connection
@@ -85,6 +90,7 @@ class Database:
             finally:
                 if sqlite:
                     _pragma(connection, "foreign_keys=ON")
+                    _pragma(connection, f"busy_timeout={_WAITS_MS}")
 
     def close(self) -> None:
         self.engine.dispose()
@@ -172,7 +178,12 @@ def _configure_sqlite(connection: DBAPIConnection, _record: Any) -> None:
     # Python's own transaction handling would begin too late and too weakly; `_begin_sqlite` does it.
     connection.isolation_level = None
     cursor = connection.cursor()
-    for pragma in ("foreign_keys=ON", "busy_timeout=10000", "synchronous=FULL", f"journal_mode={_journal_mode()}"):
+    for pragma in (
+        "foreign_keys=ON",
+        f"busy_timeout={_WAITS_MS}",
+        "synchronous=FULL",
+        f"journal_mode={_journal_mode()}",
+    ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 

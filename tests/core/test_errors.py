@@ -14,7 +14,7 @@ KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and is
 
 
 def test_each_kind_has_its_own_status_and_code() -> None:
-    assert len(KINDS) == 12
+    assert len(KINDS) == 15
     assert len({kind.status for kind in KINDS}) == len({kind.code for kind in KINDS}) == len(KINDS)
     assert all(400 <= kind.status <= 599 for kind in KINDS)
 
