@@ -75,12 +75,14 @@ def _trained(client: Client, folder: Path, given: Any, images: list[bytes]) -> d
     model = str(watch_job(client, job["id"])["result"]["model_id"])
     client.post(f"/v1/models/{model}:pin")
     target = Target(f"{client.url}/v1/models/{model}/predict?top_k=1", {"Authorization": f"Bearer {client.key}"})
-    while not (found := client.get(f"/v1/models/{model}"))["engines"]:
-        closed_loop(target, images, given.warm, 8)  # until it has answered enough to be worth measuring
+    while True:
+        found: dict[str, Any] = client.get(f"/v1/models/{model}")
+        # What was measured is written down before the engine takes over.
+        if found["engines"] and found["serving"]["engine"] == found["engines"][0]["chosen"]:
+            return found
+        if not found["engines"]:
+            closed_loop(target, images, given.warm, 8)  # until it has answered enough to be worth measuring
         time.sleep(1)
-    time.sleep(2)
-    known: dict[str, Any] = client.get(f"/v1/models/{found['id']}")
-    return known
 
 
 def use_engine(classifier: Classifier, name: str, files: Path) -> None:

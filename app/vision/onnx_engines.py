@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import sys
 import warnings
@@ -37,7 +38,8 @@ def export_onnx(network: Network, preprocessing: Preprocessing, path: Path) -> N
     """Write the model with its normalisation; takes any number of images. Seconds to half a minute."""
     side = preprocessing.crop
     example = torch.zeros((2, side, side, 3), dtype=torch.uint8)
-    module = _FromPixels(network, preprocessing).eval()
+    # A copy: while it is traced, its weights are taken out of it, and the network itself goes on answering callers.
+    module = _FromPixels(copy.deepcopy(network), preprocessing).eval()
     dynamic = ({0: torch.export.Dim("n", min=1, max=4096)},)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # of the exporter about itself

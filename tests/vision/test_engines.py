@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -187,6 +189,29 @@ def test_the_fastest_usable_engine_is_chosen() -> None:
     assert choose([slow, fast, wrong, failed]) == "torch-bf16"
     assert choose([slow, wrong]) == "torch"
     assert choose([]) == "torch"
+
+
+def test_a_network_answers_while_it_is_exported(network: Network, reference: TorchEager, tmp_path: Path) -> None:
+    from app.vision.onnx_engines import export_onnx
+
+    images = pictures(range(1))[0]
+    expected = reference.logits(images)
+    exported = threading.Event()
+
+    def answers() -> int:
+        count = 0
+        while not exported.is_set():
+            np.testing.assert_allclose(reference.logits(images), expected, atol=1e-5)
+            count += 1
+        return count
+
+    with ThreadPoolExecutor(1) as pool:
+        answering = pool.submit(answers)
+        try:
+            export_onnx(network, PREPROCESSING, tmp_path / "exported.onnx")
+        finally:
+            exported.set()
+        assert answering.result() > 10
 
 
 def test_engines_are_named_in_a_list() -> None:
