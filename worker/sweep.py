@@ -15,7 +15,7 @@ from app.core.logging import log
 from app.core.settings import Settings
 from app.datasets import service as datasets
 from app.datasets import uploads
-from app.jobs import queue, workers
+from app.jobs import checkpoints, queue, workers
 from app.jobs import service as jobs
 from app.jobs.queue import Claim
 from app.registry import service as registry
@@ -48,6 +48,15 @@ def free_blobs(database: Database, store: BlobStore, grace_seconds: float) -> in
     deleted = sum(store.delete(sha256, older_than=cutoff) for sha256 in candidates)
     store.discard_unfinished(older_than=cutoff)
     return deleted
+
+
+def free_checkpoints(database: Database, store: BlobStore, replaced: set[str], age_seconds: float) -> set[str]:
+    """Delete those that no job refers to and that were last put before so many seconds, without waiting for their job
+    to end. Returns those that need no further look: deleted now, or another job's."""
+    cutoff = datetime.now(UTC) - timedelta(seconds=age_seconds)
+    with database.reading() as session:
+        needed = checkpoints.referenced(session, replaced)
+    return needed | {sha256 for sha256 in replaced - needed if store.delete(sha256, older_than=cutoff)}
 
 
 def free_scratch(database: Database, settings: Settings) -> int:

@@ -40,10 +40,10 @@ class Worker:
         many = settings.train_slots > 1
         room = Room(settings, self._store)
         self._slots = [
-            Slot(settings, self._database, room, JobKind.train, name, device if many else None)
+            Slot(settings, self._database, self._store, room, JobKind.train, name, device if many else None)
             for device in range(settings.train_slots)
         ]
-        self._slots.append(Slot(settings, self._database, room, JobKind.ingest, name, None))
+        self._slots.append(Slot(settings, self._database, self._store, room, JobKind.ingest, name, None))
         self._reaper = Reaper()
         self._registration = Registration(settings, self._database, name, room.problem)
         self._rung = {slot: threading.Event() for slot in self._slots}

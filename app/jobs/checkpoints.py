@@ -17,18 +17,25 @@ def newest_first(session: Session, job_id: UUID) -> Sequence[Checkpoint]:
     return session.scalars(select(Checkpoint).where(Checkpoint.job_id == job_id).order_by(*newest)).all()
 
 
-def keep(session: Session, job: Job, blob: Blob, epoch: int, step: int, best: bool) -> None:
-    """Add one, and let go of those that are neither among the last two nor the newest that was the `best`."""
+def keep(session: Session, job: Job, blob: Blob, epoch: int, step: int, best: bool) -> set[str]:
+    """Add one, and let go of those that are neither among the last two nor the newest that was the `best`: their
+    SHA-256."""
     before = newest_first(session, job.id)
     earlier_best = [] if best else [row for row in before if row.best][:1]
-    for row in before[1:]:
-        if row not in earlier_best:
-            session.delete(row)
+    replaced = [row for row in before[1:] if row not in earlier_best]
+    for row in replaced:
+        session.delete(row)
     session.add(
         Checkpoint(
             job_id=job.id, attempt=job.attempt, epoch=epoch, step=step, best=best, sha256=blob.sha256, size=blob.size
         )
     )
+    return {row.sha256 for row in replaced}
+
+
+def referenced(session: Session, candidates: set[str]) -> set[str]:
+    """Those that some job may still go on from."""
+    return set(session.scalars(select(Checkpoint.sha256).where(Checkpoint.sha256.in_(candidates))))
 
 
 def let_go(session: Session, job: Job) -> None:

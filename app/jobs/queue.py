@@ -135,12 +135,12 @@ def record_epoch(session: Session, held: Claim, metrics: dict[str, Any]) -> None
     events.tell(session, job, "epoch", metrics)
 
 
-def record_checkpoint(session: Session, held: Claim, blob: Blob, epoch: int, step: int, best: bool = False) -> None:
+def record_checkpoint(session: Session, held: Claim, blob: Blob, epoch: int, step: int, best: bool = False) -> set[str]:
     """Keep where the run can go on, once its bytes are safely in the blob store.
 
-    The last two are kept, and the newest that was the `best` when it was written.
+    The last two are kept, and the newest that was the `best` when it was written. Returns the SHA-256 of the others.
     """
-    checkpoints.keep(session, locked(session, held), blob, epoch, step, best)
+    return checkpoints.keep(session, locked(session, held), blob, epoch, step, best)
 
 
 def succeed(session: Session, job: Job, result: dict[str, Any]) -> None:

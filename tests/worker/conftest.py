@@ -30,8 +30,9 @@ class Site:
         self.workers: list[Worker] = []
         stage.dataset(self.workspace, "pets")
 
-    def start(self) -> Worker:
-        worker = Worker(self.stage.settings, self.stage.settings.poll_seconds)
+    def start(self, **changed: Any) -> Worker:
+        """A worker with the site's settings, but for those `changed`."""
+        worker = Worker(self.stage.settings.model_copy(update=changed), self.stage.settings.poll_seconds)
         worker.start()
         self.workers.append(worker)
         return worker

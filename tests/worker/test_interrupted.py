@@ -71,11 +71,11 @@ DIES = """
 import sys
 if sys.orig_argv[1:3] == ["-m", "worker"]:
     import os, signal
-    import worker.slot
+    import worker.run
     def dies(*_):
         open({mark!r}, "w").close()
         os.kill(os.getpid(), signal.SIGKILL)
-    worker.slot.record_result = dies
+    worker.run.record_result = dies
 """
 
 

@@ -112,7 +112,7 @@ def test_a_disk_that_becomes_read_only_keeps_jobs_waiting(small_site: Callable[.
 def test_a_job_that_fills_the_disk_is_set_back_and_goes_on_when_there_is_room(
     small_site: Callable[..., Site], disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.slot._MENDED_WITHIN", 1.0)
+    monkeypatch.setattr("worker.run._MENDED_WITHIN", 1.0)
     site = small_site(min_free_bytes=0)
     job_id = site.train(epochs=1, train="all", augmentation="none")
     remount(disk, "size=6m")  # the images fit, the checkpoints do not

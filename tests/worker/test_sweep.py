@@ -247,3 +247,16 @@ def test_all_garbage_in_one_go(database: Database, store: FilesystemStore, setti
     sweep.collect_garbage(database, store, settings)
     assert kept(store) == set()
     assert list(settings.scratch.iterdir()) == []
+
+
+def test_replaced_checkpoints_are_freed_while_their_job_runs(database: Database, store: FilesystemStore) -> None:
+    for content in ("replaced", "kept by another job", "young"):
+        put(store, content, YOUNG if content == "young" else OLD)
+    with database.writing() as session:
+        training(session)
+        queue.record_checkpoint(session, claimed(session), Blob(sha("kept by another job"), 1), 1, 1)
+    replaced = {sha(content) for content in ("replaced", "kept by another job", "young")}
+    settled = sweep.free_checkpoints(database, store, replaced, GRACE)
+    assert settled == {sha("replaced"), sha("kept by another job")}
+    assert kept(store) == {sha("kept by another job"), sha("young")}
+    assert sweep.free_checkpoints(database, store, replaced - settled, YOUNG / 2) == {sha("young")}

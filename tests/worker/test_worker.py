@@ -234,6 +234,26 @@ def test_a_job_is_ended_at_its_deadline_with_its_processes(site: Site) -> None:
     wait_for(lambda: site.scratch() == [])
 
 
+def test_a_long_job_keeps_no_more_checkpoints_than_it_may_go_on_from(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every_epoch = "if 'train' in sys.orig_argv:\n    import app.vision.loop\n    app.vision.loop.REST_S = 0.0\n"
+    inject(tmp_path, monkeypatch, every_epoch)
+    site.start(lease_seconds=2.0)
+    before = len(list(site.stage.store.list()))
+    job_id = site.train_for_ever(train="head", augmentation="none")
+
+    def freed() -> bool:
+        epochs = len(site.rows(EpochMetrics, job_id))
+        assert epochs < 5000
+        return epochs >= 40 and len(list(site.stage.store.list())) - before < epochs / 2
+
+    wait_for(freed)
+    assert site.job(job_id).attempt == 1
+    for checkpoint in site.rows(Checkpoint, job_id):
+        assert site.stage.store.exists(checkpoint.sha256)
+
+
 def test_a_training_that_diverges_says_so(site: Site) -> None:
     site.start()
     job_id = site.train(train="all", optimizer="sgd", learning_rate=10, epochs=30, schedule="constant")
