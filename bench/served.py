@@ -57,7 +57,7 @@ def served(given: Any) -> Iterator[Served]:
         samples, _ = read_image_folder(folder)
         images = [sample.path.read_bytes() for sample in samples if sample.split == "val"]
         home = Path(scratch) / "home"
-        with own_service(home) as client:
+        with own_service(home, GRAFT_ENGINES=given.engines) as client:
             model = _trained(client, folder, given, images)
             sha256 = model["artefact_sha256"]
             note(f"the service chose {model['serving']['engine']}")
@@ -132,5 +132,6 @@ def serving_arguments(parser: Any) -> Any:
     parser.add_argument("--seconds", type=float, default=10.0, help="of each round")
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--epochs", type=int, default=10, help="of the training that makes the model")
+    parser.add_argument("--engines", default="auto", help="that the service may choose from, as GRAFT_ENGINES has them")
     parser.add_argument("--warm", type=float, default=15.0, help="seconds of load before the engine is chosen")
     return parser

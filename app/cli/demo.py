@@ -75,11 +75,13 @@ def _write(images: list[HeldOut], folder: Path) -> list[Path]:
 
 
 @contextmanager
-def own_service(home: Path) -> Iterator[Client]:
-    """`graft up` in a folder of its own, on a free port, with nothing of this machine's own Graftwork settings."""
+def own_service(home: Path, **settings: str) -> Iterator[Client]:
+    """`graft up` in a folder of its own, on a free port, with these settings (`GRAFT_ENGINES="torch"`) and nothing of
+    this machine's own Graftwork settings."""
     home.mkdir()
     kept = ("GRAFT_WEIGHTS_DIR", "GRAFT_WEIGHTS_MIRROR", "GRAFT_WEIGHTS_DOWNLOAD")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GRAFT_") or name in kept}
+    environment |= settings
     environment["MPLCONFIGDIR"] = str(home / "matplotlib")  # its font cache would outlive the demo
     log = home / "log"
     with log.open("wb") as output:

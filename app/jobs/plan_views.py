@@ -30,7 +30,7 @@ class PlannedImages(BaseModel):
 class Estimate(BaseModel):
     """An amount, or null where it cannot be known; `basis` says what it rests on, or why there is none."""
 
-    value: float | None
+    value: int | float | None
     unit: str = Field(description="`bytes` or `seconds`.")
     parts: dict[str, int] = Field(default={}, description="What adds up to it.")
     basis: str

@@ -2,14 +2,17 @@
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvicorn
 from starlette.testclient import TestClient
 
 from app.api.app import create_app
@@ -31,6 +34,22 @@ def open_api(settings: Settings) -> Iterator[Api]:
     with TestClient(create_app(settings), raise_server_exceptions=False) as client:
         services = client.app.state.services  # type: ignore[attr-defined]
         yield Api(client, Stage(settings, services.database, services.store))
+
+
+@contextmanager
+def served(settings: Settings) -> Iterator[int]:
+    """The service behind a real server: its port."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    running = uvicorn.Server(uvicorn.Config(create_app(settings), log_config=None, timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        running.should_exit = True
+        thread.join(60)
+        listener.close()
+    assert not thread.is_alive()
 
 
 @pytest.fixture

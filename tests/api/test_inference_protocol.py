@@ -1,22 +1,20 @@
 """The Open Inference Protocol v2, asked by Triton's own client over a socket, and by hand where it would not err."""
 
 import base64
-import threading
-import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
-import uvicorn
 from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException
 
-from app.api.app import create_app
 from app.auth.schemas import Scope
 from app.vision.artefact import load_model
 from app.vision.run import FitResult
+from tests.api import conftest
 from tests.api.calls import CLASSES, Api, problem
 from tests.images import jpeg, photo, png
 
@@ -42,22 +40,12 @@ class Served:
 def served(shared: Api, trained: FitResult) -> Iterator[Served]:
     shared = Api(shared.client, shared.stage)  # a workspace of these tests' own
     model = shared.model(trained)
-    config = uvicorn.Config(create_app(shared.stage.settings), log_config=None, port=0, timeout_graceful_shutdown=1)
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    deadline = time.monotonic() + 60
-    while not server.started:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    client = InferenceServerClient(f"127.0.0.1:{port}", network_timeout=60, connection_timeout=60)
     key = shared.workspace.secrets[Scope.predict]
-    yield Served(client, {"Authorization": f"Bearer {key}"}, shared, model)
-    client.close()
-    server.should_exit = True
-    thread.join(60)
-    assert not thread.is_alive()
+    with (
+        conftest.served(shared.stage.settings) as port,
+        closing(InferenceServerClient(f"127.0.0.1:{port}", network_timeout=60, connection_timeout=60)) as client,
+    ):
+        yield Served(client, {"Authorization": f"Bearer {key}"}, shared, model)
 
 
 def tensor(name: str, values: Any, datatype: str, *, binary: bool = True) -> InferInput:

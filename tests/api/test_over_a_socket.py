@@ -5,7 +5,6 @@ import json
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -13,13 +12,12 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
-import uvicorn
 
 from app.api import pieces as pieces_of_uploads
-from app.api.app import create_app
 from app.core.database import Database
 from app.core.settings import Settings
 from app.storage.configured import configured_store
+from tests.api.conftest import served
 from tests.images import folder_zip
 from tests.stages import Stage
 
@@ -52,15 +50,8 @@ def server(settings: Settings, sqlite_url: str) -> Iterator[Server]:
     database = Database(sqlite_url)
     workspace = Stage(settings, database, configured_store(settings)).workspace()
     database.close()
-    listener = socket.create_server(("127.0.0.1", 0))
-    running = uvicorn.Server(uvicorn.Config(create_app(settings), log_config=None, timeout_graceful_shutdown=1))
-    thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})
-    thread.start()
-    yield Server(settings, listener.getsockname()[1], list(workspace.secrets.values())[-1])
-    running.should_exit = True
-    thread.join(60)
-    listener.close()
-    assert not thread.is_alive()
+    with served(settings) as port:
+        yield Server(settings, port, list(workspace.secrets.values())[-1])
 
 
 def pieces(data: bytes) -> Iterator[bytes]:

@@ -151,6 +151,7 @@ def test_memory_and_disk_say_what_they_rest_on(with_pets: Api) -> None:
     planned = plan(with_pets, train="all")
     for name in ("memory", "disk"):
         assert planned[name]["value"] == sum(planned[name]["parts"].values())
+        assert isinstance(planned[name]["value"], int)  # bytes have no fractions
         assert planned[name]["unit"] == "bytes"
     assert "123456789 bytes free" in planned["memory"]["basis"]
     assert planned["memory"]["value"] > plan(with_pets, train="all", batch_size=8)["memory"]["value"]

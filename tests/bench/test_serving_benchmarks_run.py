@@ -16,7 +16,9 @@ import bench.served
 from bench.served import Served
 from tests.vision.pictures import CLASSES, draw
 
-SMALL = ["--rounds", "1", "--size", "32", "--seconds", "0.5", "--epochs", "2", "--connections", "2", "--warm", "1"]
+# Compiling, exporting and quantising take a minute, and have tests of their own.
+SMALL = ["--rounds", "1", "--size", "32", "--seconds", "0.5", "--epochs", "2", "--connections", "2", "--warm", "1",
+         "--engines", "torch-bf16"]  # fmt: skip
 # Beside these, all have the ratio, the target, whether it was met, and the machine.
 BENCHMARKS: dict[str, tuple[list[str], set[str]]] = {
     "serve_http": ([], {"without_client", "images_per_second", "same_labels", "engine", "batch"}),

@@ -29,7 +29,7 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
     response_model=PredictOut,
     responses={
         207: {"model": PredictOut, "description": "Some images could not be read"},
-        **problems(404, 413, 415, 422),
+        **problems(404, 409, 413, 415, 422),
     },
     openapi_extra=IMAGES_BODY,
     summary="Classify images",
@@ -45,7 +45,7 @@ async def predict(
 
     `model` is an id, a name (its newest model), or `name@alias`. Of several images an unreadable one has its own
     `error` and the answer is a 207. Nothing is stored. Past a bounded queue, or past the call's deadline, the answer
-    is a 503 with `Retry-After`.
+    is a 503 with `Retry-After`. An `engine` that cannot be made of this model is a 409.
     """
     times: list[Times] = []
     request.state.times = times
