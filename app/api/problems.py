@@ -142,10 +142,14 @@ def _phrase(status: int) -> str:
 
 
 def document(schema: dict[str, Any]) -> None:
-    """Say in the OpenAPI `schema` that every error is a problem document, those that FastAPI adds by itself too."""
+    """Say in the OpenAPI `schema` that every error is a problem document, those that FastAPI adds by itself too, and
+    that a body may be malformed."""
     reference = {"$ref": f"#/components/schemas/{Problem.__name__}"}
     for operations in schema["paths"].values():
         for operation in operations.values():
+            if "requestBody" in operation:
+                problem = {"description": _phrase(400), "content": {MEDIA_TYPE: {"schema": reference}}}
+                operation["responses"].setdefault("400", problem)
             for status, response in operation["responses"].items():
                 content = response.get("content", {})
                 described = [kind.get("schema", {}).get("$ref", "") for kind in content.values()]

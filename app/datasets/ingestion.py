@@ -15,14 +15,13 @@ from app.datasets.layout import Layout, Placement, check_counts
 from app.datasets.manifest import ManifestItem, write_manifest
 from app.datasets.sources import ArchiveSource, ReadFile, Source
 from app.datasets.split import draw_split, fill_split
-from app.storage import Blob, BlobStore
+from app.storage import BlobStore
+from app.storage.batches import Batches
 from app.vision.folder_names import Split
 
 _LISTED = 1000  # findings kept a list; the counts are complete
-_WRITERS = 16  # images that are stored at once: each waits for the disk, which takes many waits together
-_AHEAD = 4  # files a thread that are read before the oldest is done: bounds the memory
+_AHEAD = 8  # files a thread that are read before the oldest is done: bounds the memory
 
-_Taken = tuple[StoredImage, Future[Blob]]
 TakeIn = Callable[[bytes, str], StoredImage]  # `intake.take_in` with its limits, or that of a pool of processes
 
 
@@ -175,43 +174,43 @@ def _take_in_all(
 ) -> list[_Kept]:
     """Verify and store every placed file, in the source's order whichever thread is faster."""
 
-    def intake(name: str, read: ReadFile) -> _Taken:
-        image = take_in(read(), name)
-        return image, writers.submit(store.put_bytes, image.data)
-
-    def results() -> Iterator[tuple[str, Future[_Taken]]]:
-        waiting: deque[tuple[str, Future[_Taken]]] = deque()
+    def results() -> Iterator[tuple[str, Future[StoredImage]]]:
+        waiting: deque[tuple[str, Future[StoredImage]]] = deque()
         for name, read in source.files(layout):
             try:
                 ready = read if source.apart else _already(read())
             except RejectedImage as error:
-                refused: Future[_Taken] = Future()
+                refused: Future[StoredImage] = Future()
                 refused.set_exception(error)
                 waiting.append((name, refused))
             else:
-                waiting.append((name, pool.submit(intake, name, ready)))
-            if len(waiting) >= _AHEAD * threads + _WRITERS:
+                waiting.append((name, pool.submit(lambda ready, name: take_in(ready(), name), ready, name)))
+            if len(waiting) >= _AHEAD * threads:
                 yield waiting.popleft()
         yield from waiting
 
-    kept: list[_Kept] = []
-    with ThreadPoolExecutor(_WRITERS, "write") as writers, ThreadPoolExecutor(threads, "intake") as pool:
+    accepted: list[tuple[str, int, int, str]] = []
+    with Batches(store) as batches, ThreadPoolExecutor(threads, "intake") as pool:
         try:
             for done, (name, result) in enumerate(results(), start=1):
                 try:
-                    image, written = result.result()
+                    image = result.result()
                 except RejectedImage as rejected:
                     report.reject(name, rejected.code, rejected.reason, rejected.remedy)
                 else:
-                    blob, placed = written.result(), layout.placements[name]
-                    kept.append(_Kept(name, placed, blob.sha256, image.width, image.height, blob.size, image.phash))
+                    batches.put(image.data)
+                    accepted.append((name, image.width, image.height, image.phash))
                     for note in image.notes:
                         report.note(name, note.code, note.message)
                 progress(done / len(layout.placements))
         except BaseException:  # what was to be fetched next is not
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return kept
+        blobs = batches.finish()
+    return [
+        _Kept(name, layout.placements[name], blob.sha256, width, height, blob.size, phash)
+        for (name, width, height, phash), blob in zip(accepted, blobs, strict=True)
+    ]
 
 
 def _already(data: bytes) -> ReadFile:

@@ -95,6 +95,9 @@ def take_in(data: bytes, name: str, limits: IntakeLimits) -> StoredImage:
     def keep(image: Image.Image) -> StoredImage:
         notes = _notes(image, name)
         if (whole := _stripped(data, image)) is not None:
+            if whole == data:
+                image.load()
+                return _stored(whole, "image/jpeg", image, notes)
             with Image.open(io.BytesIO(whole), formats=("JPEG",)) as plain:
                 plain.load()
                 return _stored(whole, "image/jpeg", plain, notes)

@@ -1,7 +1,7 @@
 """Content-addressed blobs: what a store promises, and what can be wrong with a blob."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -65,6 +65,11 @@ class BlobStore(Protocol):
 
     def put_bytes(self, data: bytes) -> Blob:
         """Keep `data`. If it is there already its `modified` is brought up to date instead."""
+        ...
+
+    def put_many(self, contents: Sequence[bytes]) -> Sequence[Blob]:
+        """Keep each, like `put_bytes`, but wait for the backend once and not once for each. If it raises, some may be
+        there."""
         ...
 
     def put_file(self, path: Path, *, move: bool = False) -> Blob:

@@ -3,7 +3,8 @@
 import hashlib
 import io
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,6 +24,7 @@ if TYPE_CHECKING:  # a name that obstore has for type checkers only
 # S3 allows 10,000 parts, so 16 MiB holds objects up to 156 GiB; four parts in flight take 64 MiB of memory.
 _PART_BYTES = 16 << 20
 _PARTS_IN_FLIGHT = 4
+_UPLOADS = 16  # of a batch, at once: each waits for the network
 _WRITABLE_KEY = "writable"
 
 
@@ -48,6 +50,10 @@ class BucketStore:
         blob = Blob(hashlib.sha256(data).hexdigest(), len(data))
         self._upload(blob, data)
         return blob
+
+    def put_many(self, contents: Sequence[bytes]) -> Sequence[Blob]:
+        with ThreadPoolExecutor(_UPLOADS) as uploads:
+            return [*uploads.map(self.put_bytes, contents)]
 
     def put_file(self, path: Path, *, move: bool = False) -> Blob:
         with disk_errors_explained(path.parent):

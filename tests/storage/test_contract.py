@@ -12,6 +12,7 @@ import pytest
 
 from app.core.errors import GraftError
 from app.storage import Blob, BlobDamaged, BlobMissing, BlobStore, BucketStore
+from app.storage.batches import Batches
 
 DATA = b"a grafted head"
 SHA = hashlib.sha256(DATA).hexdigest()
@@ -132,6 +133,29 @@ def test_putting_again_refreshes_the_time(store: BlobStore) -> None:
     (second,) = store.list()
     assert second.modified > first.modified
     assert list(store.list(second.modified)) == []
+
+
+def test_many_are_put_as_one_by_one(store: BlobStore) -> None:
+    store.put_bytes(DATA)
+    (before,) = store.list()
+    time.sleep(1.1)
+    contents = [b"one", DATA, b"", b"one", *(f"blob {number}".encode() for number in range(40))]
+    blobs = store.put_many(contents)
+    assert blobs == [Blob(hashlib.sha256(data).hexdigest(), len(data)) for data in contents]
+    assert [store.read(blob.sha256) for blob in blobs] == contents
+    listed = {blob.sha256: blob for blob in store.list()}
+    assert len(listed) == 43
+    assert isinstance(store, BucketStore) or listed[SHA].modified > before.modified
+    assert list(store.put_many([])) == []
+
+
+def test_batches_come_back_in_order(store: BlobStore) -> None:
+    contents = [f"blob {number}".encode() for number in range(600)]
+    with Batches(store) as batches:
+        for data in contents:
+            batches.put(data)
+        blobs = batches.finish()
+    assert [store.read(blob.sha256) for blob in blobs] == contents
 
 
 def test_writers_of_the_same_bytes_do_not_disturb_each_other(store: BlobStore) -> None:

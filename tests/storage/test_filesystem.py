@@ -61,12 +61,17 @@ def test_the_layout(folder: FilesystemStore) -> None:
     assert folder.fetch(SHA, Path("/nowhere")) == folder.root / SHA[:2] / SHA[2:4] / SHA
 
 
-@pytest.mark.parametrize("how", ["bytes", "copy"])
+@pytest.mark.parametrize("how", ["bytes", "many", "copy"])
 def test_a_write_that_fails_leaves_nothing(folder: FilesystemStore, tmp_path: Path, how: str) -> None:
     source = tmp_path / "source"
     source.write_bytes(DATA)
+    put = {
+        "bytes": lambda: folder.put_bytes(DATA),
+        "many": lambda: folder.put_many([b"small", DATA]),
+        "copy": lambda: folder.put_file(source),
+    }[how]
     with files_limited_to(50_000), pytest.raises(Unavailable, match="no room") as caught:
-        folder.put_bytes(DATA) if how == "bytes" else folder.put_file(source)
+        put()
     assert isinstance(caught.value.__cause__, OSError)
     assert caught.value.__cause__.errno == errno.EFBIG
     assert str(folder.root) in caught.value.detail

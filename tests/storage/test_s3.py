@@ -2,6 +2,7 @@
 
 import hashlib
 import resource
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,7 +12,7 @@ import obstore
 import pytest
 
 from app.core.errors import Unavailable
-from app.storage import BucketStore, S3Options
+from app.storage import Blob, BucketStore, S3Options
 from tests.storage.conftest import BUCKET
 
 DATA = b"a grafted head"
@@ -98,3 +99,16 @@ def test_a_full_local_disk_is_not_blamed_on_the_bucket(bucket: BucketStore, tmp_
 
 def test_secrets_stay_out_of_reprs(s3_options: S3Options, bucket: BucketStore) -> None:
     assert "test-secret" not in repr(s3_options) + repr(bucket)
+
+
+def test_many_are_uploaded_at_once(s3_options: S3Options) -> None:
+    together = threading.Barrier(8)
+
+    class Slow(BucketStore):
+        def put_bytes(self, data: bytes) -> Blob:
+            together.wait(60)
+            return super().put_bytes(data)
+
+    store = Slow(BUCKET, "together", s3_options)
+    blobs = store.put_many([bytes([number]) for number in range(8)])
+    assert [store.read(blob.sha256) for blob in blobs] == [bytes([number]) for number in range(8)]
