@@ -160,6 +160,8 @@ class ModelCache:
         failure = self._failures.get(key)
         left = failure.until - time.monotonic() if failure else 0.0
         if failure is not None and left > 0:
+            if failure.error.status < 500:  # not the model's fault: this engine cannot be made of it
+                raise failure.error.with_traceback(None)
             raise Unavailable(failure.error.detail, code=failure.error.code, retry_after=math.ceil(left))
 
     def _load(self, key: str, entry: _Entry) -> None:

@@ -111,6 +111,7 @@ def test_with_too_few_images_to_compare_on_the_reference_stays(make_api: MakeApi
 def test_an_engine_that_has_no_images_to_be_calibrated_on_is_a_conflict(api: Api, trained: FitResult) -> None:
     pytest.importorskip("openvino")
     model = api.model(trained)  # its dataset has 16 images to learn from
-    refused = api.predict.post(f"/v1/models/{model}/predict?engine=openvino-int8&timeout=300", content=PICTURE)
-    assert "fewer than 20 images left in train" in problem(refused, 409, "conflict")["detail"]
+    for _ in range(2):  # and is remembered as one
+        refused = api.predict.post(f"/v1/models/{model}/predict?engine=openvino-int8&timeout=300", content=PICTURE)
+        assert "fewer than 20 images left in train" in problem(refused, 409, "conflict")["detail"]
     assert predict(api, model)["engine"] == "torch"

@@ -182,6 +182,7 @@ def _figures(
         "noticed_with_a_worker_there_s": _spread(took["attended"]),
         "again_s": _spread(took["again"]),
         "cancelled_s": _spread(took["cancelled"]),
+        "cancelled_with_its_worker_there_s": _spread(took["obeyed"]),
         "machine": {"cores": os.cpu_count(), "processor": platform.machine(), "load": round(os.getloadavg()[0], 1)},
     }
 

@@ -153,8 +153,9 @@ def judge_streams(site: Site, readers: Sequence[Reader], verdict: Verdict) -> No
 
 def times(site: Site, breaker: Breaker, orders: Sequence[Order]) -> dict[str, list[float]]:
     """Seconds until the jobs of lost workers were taken back, the part of them in which another worker was there to
-    notice, until those jobs ran again, and from a cancel to the end."""
-    noticed, attended, again, cancelled = [], [], [], []
+    notice, until those jobs ran again, and from a cancel to the end, of all and of those that kept their worker."""
+    noticed, attended, again, cancelled, obeyed = [], [], [], [], []
+    abandoned = set()  # jobs whose worker was lost while they were being cancelled
     with site.database.reading() as session:
         for loss in breaker.losses:
             later = select(JobEvent).where(
@@ -163,6 +164,7 @@ def times(site: Site, breaker: Breaker, orders: Sequence[Order]) -> dict[str, li
             told = [(one.data["state"], one.created_at.timestamp() - loss.at)
                     for one in session.scalars(later.order_by(JobEvent.seq))]  # fmt: skip
             if not told or told[0][0] not in ("queued", "failed"):
+                abandoned.add(loss.job_id)
                 continue  # it had just ended, or was being cancelled
             noticed.append(told[0][1])
             attended.append(breaker.attendance.between(loss.at, loss.at + told[0][1]))
@@ -172,7 +174,9 @@ def times(site: Site, breaker: Breaker, orders: Sequence[Order]) -> dict[str, li
             job = session.get_one(Job, UUID(order.job_id))
             if order.cancelled_at and job.state is JobState.cancelled and job.finished_at:
                 cancelled.append(max(job.finished_at.timestamp() - order.cancelled_at, 0.0))
-    return {"noticed": noticed, "attended": attended, "again": again, "cancelled": cancelled}
+                if job.id not in abandoned:
+                    obeyed.append(cancelled[-1])
+    return {"noticed": noticed, "attended": attended, "again": again, "cancelled": cancelled, "obeyed": obeyed}
 
 
 def leftovers(site: Site) -> dict[str, Any]:
