@@ -100,6 +100,16 @@ def training(
     )
 
 
+def prediction(session: Session, max_attempts: int = 3, **spec: Any) -> Job:
+    """A queued job that predicts a dataset named pets; `spec` may name blobs that it needs."""
+    workspace_id = workspace(session).id
+    dataset = session.scalar(select(Dataset).where(Dataset.workspace_id == workspace_id, Dataset.name == "pets"))
+    dataset = dataset or ready_dataset(session)
+    version = datasets.latest_versions(session, [dataset.id])[dataset.id]
+    job = Job(kind=JobKind.predict, dataset_version_id=version.id, spec=spec, max_attempts=max_attempts)
+    return jobs.enqueue(session, SilentDoorbell(), workspace_id, dataset.id, job)
+
+
 def claimed(session: Session, kind: JobKind = JobKind.train, lease_seconds: float = 60.0) -> Claim:
     """The claim on the oldest waiting job of that kind."""
     job = queue.claim(session, [kind], "worker-1", lease_seconds)

@@ -25,9 +25,13 @@ from app.jobs.queue import Claim
 from app.jobs.schemas import TrainRequest
 from app.jobs.states import JobKind
 from app.jobs.weights import configured_weights
+from app.predictions import batch
+from app.predictions.batch_request import PredictJobRequest
 from app.registry import service as registry
 from app.storage import BlobStore
-from app.vision.run import FitResult
+from app.vision.config import TrainConfig
+from app.vision.run import FitResult, Sample
+from app.vision.weights import BUNDLED
 from tests.factories import SilentDoorbell
 from tests.images import folder_zip, photo, png
 from worker.results import record_result
@@ -49,6 +53,21 @@ class Silent:
     def checkpoint(self, path: Path, epoch: int, step: int, best: bool) -> None: ...
     def should_stop(self) -> bool:
         return False
+
+
+def train_tiny(folder: Path, classes: Sequence[str]) -> FitResult:
+    """A small model that tells such textures apart; `folder` gets its files."""
+    from app.vision.training import fit  # imports torch, which few need
+
+    samples = []
+    for label, name in enumerate(classes):
+        for number in range(12):
+            path = folder / f"{name}-{number}.png"
+            photo(label, number).save(path)
+            samples.append(Sample(path, label, "train" if number < 8 else "val"))
+    config = TrainConfig(**TINY)  # type: ignore[arg-type]
+    weights = BUNDLED / "resnet18-tiny64.safetensors"
+    return fit(config, samples, classes, weights=weights, workdir=folder, observer=Silent())
 
 
 @dataclass(frozen=True)
@@ -117,6 +136,17 @@ class Stage:
                 session, SilentDoorbell(), workspace.id, request, config, self.settings.max_attempts, base=base
             )
             return job.id
+
+    def predictions(self, workspace: Workspace, **fields: Any) -> UUID:
+        """A job that predicts and waits."""
+        request = PredictJobRequest.model_validate(fields)
+        with self.database.writing() as session:
+            listed = None
+            if request.images is not None:
+                found = datasets.find_images(session, workspace.id, request.images)
+                listed = self.store.put_bytes(batch.image_list(request.images, found))
+            attempts = self.settings.max_attempts
+            return batch.submit(session, SilentDoorbell(), workspace.id, request, listed, attempts).id
 
     def claim(self, kind: JobKind, lease_seconds: float = 600.0) -> Job | None:
         with self.database.writing() as session:

@@ -147,6 +147,40 @@ def test_processes_that_migrate_at_once_end_in_one_schema(empty: Database) -> No
         assert differences(connection) == []
 
 
+def test_jobs_that_were_there_are_kept_and_those_that_predict_go_with_their_kind(empty: Database) -> None:
+    config = alembic_config()
+    one, two, then = "0" * 31 + "1", "0" * 31 + "2", "'2026-01-01 00:00:00+00:00'"
+
+    def put(connection: Connection, job_id: str, dataset_id: str, kind: str) -> None:
+        values = {
+            **{"id": f"'{job_id}'", "workspace_id": f"'{one}'", "dataset_id": dataset_id, "kind": f"'{kind}'"},
+            **{"state": "'queued'", "spec": "'{}'", "max_attempts": "3", "created_at": then, "lease_expires_at": then},
+            **dict.fromkeys(("priority", "ran_seconds", "attempt", "epoch", "progress", "event_seq"), "0"),
+        }
+        connection.exec_driver_sql(f"INSERT INTO jobs ({', '.join(values)}) VALUES ({', '.join(values.values())})")
+        told = f"('{job_id}', 1, 'state', '{{}}', {then})"
+        connection.exec_driver_sql(f"INSERT INTO job_events (job_id, seq, type, data, created_at) VALUES {told}")
+
+    def kept(connection: Connection) -> list[str]:
+        tables = "jobs JOIN job_events ON job_events.job_id = jobs.id"
+        return [kind for (kind,) in connection.exec_driver_sql(f"SELECT kind FROM {tables} ORDER BY kind")]
+
+    with empty.migrating() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0010")
+        connection.exec_driver_sql(f"INSERT INTO workspaces (id, name, created_at) VALUES ('{one}', 'w', {then})")
+        connection.exec_driver_sql(
+            "INSERT INTO datasets (id, workspace_id, name, state, created_at, upload) "
+            f"VALUES ('{one}', '{one}', 'pets', 'ready', {then}, '{{}}')"
+        )
+        put(connection, one, f"'{one}'", "train")
+        command.upgrade(config, "0012")
+        put(connection, two, "NULL", "predict")
+        assert kept(connection) == ["predict", "train"]
+        command.downgrade(config, "-1")
+        assert kept(connection) == ["train"]
+
+
 def test_the_images_of_versions_that_were_there_before_are_known(empty: Database) -> None:
     """Until 0007 a dataset had one version, of all its images."""
     config = alembic_config()

@@ -1,4 +1,4 @@
-"""The team's worker: `celery -A worker.celery_app worker --pool=threads --concurrency=2`.
+"""The team's worker: `celery -A worker.celery_app worker --pool=threads --concurrency=3`.
 
 A message says that a job waits, and no more; the task's body is the embedded worker's claim loop. So a message that is
 lost, late or doubled changes nothing, and so does a broker that loses all of them.

@@ -1,6 +1,6 @@
 """The child process: computes one job and reports it line by line. It has no database and writes no row.
 
-`python -m worker.child train|ingest`, started by `worker.process`. It imports what its kind of job needs, says
+`python -m worker.child train|ingest|predict`, started by `worker.process`. It imports what its kind of job needs, says
 `ready`, waits for its one job on stdin, and exits after it. When stdin closes the parent is gone, and so is the child.
 """
 
@@ -31,6 +31,8 @@ def main(kind: str) -> None:
     configure_logging(settings)
     if kind == "train":
         from worker.training import train as run
+    elif kind == "predict":
+        from worker.predicting import predict as run
     else:
         from worker.ingesting import ingest as run
 

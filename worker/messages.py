@@ -10,7 +10,7 @@ class Work(TypedDict):
     """The one message from parent to child: the job to do."""
 
     spec: dict[str, Any]
-    manifest_sha256: str | None  # of the dataset version to train on
+    manifest_sha256: str | None  # of the dataset version to train on, or to predict
     checkpoints: list[str]  # SHA-256 of those to go on from, newest first
     scratch: str  # a folder of this attempt's own; the parent removes it
 

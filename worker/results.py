@@ -24,11 +24,14 @@ def record_result(session: Session, held: Claim, body: dict[str, Any]) -> None:
         queue.end(session, job, JobState.cancelled)
     elif job.kind is JobKind.ingest:
         queue.succeed(session, job, _fill_dataset(session, job, body))
+    elif job.kind is JobKind.predict:
+        queue.succeed(session, job, {"model_id": job.spec["model_id"], **body})
     else:
         queue.succeed(session, job, _record_model(session, job, body))
 
 
 def _fill_dataset(session: Session, job: Job, body: dict[str, Any]) -> dict[str, Any]:
+    assert job.dataset_id is not None
     version = datasets.fill(session, job.dataset_id, Ingested(**body))
     return {"dataset_version_id": str(version.id), "images": len(body["images"])}
 

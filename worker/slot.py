@@ -27,7 +27,10 @@ _REWARM_EVERY = 5.0  # seconds
 
 
 class Slot:
-    """Runs jobs of one kind, each in a child of its own; the next child is started ahead of its job."""
+    """Runs jobs of one kind, each in a child of its own.
+
+    With `ahead` the next child is started before its job, and waits with everything imported.
+    """
 
     def __init__(
         self,
@@ -38,6 +41,7 @@ class Slot:
         kind: JobKind,
         worker: str,
         device: int | None,
+        ahead: bool = True,
     ) -> None:
         self.kind = kind
         self._settings = settings
@@ -46,6 +50,7 @@ class Slot:
         self._room = room
         self._worker = worker
         self._device = device
+        self._ahead = ahead
         self._warm: Child | None = None
         self._warmed_at = -_REWARM_EVERY
         self._stopping = threading.Event()
@@ -59,7 +64,7 @@ class Slot:
             try:
                 self._rung.clear()
                 # A child that dies of its imports is not started over and over while nothing waits.
-                if time.monotonic() - self._warmed_at >= _REWARM_EVERY:
+                if self._ahead and time.monotonic() - self._warmed_at >= _REWARM_EVERY:
                     self._warm_up()
                 while not self._stopping.is_set() and self._run_next():
                     pass
@@ -114,7 +119,7 @@ class Slot:
         finally:
             child.kill()
             shutil.rmtree(scratch, ignore_errors=True)
-            if not self._stopping.is_set():
+            if self._ahead and not self._stopping.is_set():
                 self._warm_up()
         return True
 

@@ -23,7 +23,8 @@ _GARBAGE_EVERY = 600.0  # seconds
 
 
 class Worker:
-    """Reading uploads has a slot beside training's, so that a long training never holds up an upload.
+    """Reading uploads has a slot beside training's, so that a long training never holds up an upload; predicting has
+    one too (docs/decisions/0006). Its child is started when a job is there: hundreds of megabytes would wait for it.
 
     Each slot looks for work every `poll_seconds` by itself: the net below the rings, so that a lost ring, or a broker
     that is down, costs seconds and no job. Rings come from the broker (`ring`) or from the embedded service's
@@ -43,7 +44,10 @@ class Worker:
             Slot(settings, self._database, self._store, room, JobKind.train, name, device if many else None)
             for device in range(settings.train_slots)
         ]
-        self._slots.append(Slot(settings, self._database, self._store, room, JobKind.ingest, name, None))
+        self._slots += [
+            Slot(settings, self._database, self._store, room, kind, name, None, ahead=kind is JobKind.ingest)
+            for kind in (JobKind.ingest, JobKind.predict)
+        ]
         self._reaper = Reaper()
         self._registration = Registration(settings, self._database, name, room.problem)
         self._rung = {slot: threading.Event() for slot in self._slots}

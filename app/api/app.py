@@ -23,6 +23,7 @@ from app.api.routers import (
     keys,
     models,
     predict,
+    predictions,
     reports,
     uploads,
     workers,
@@ -90,6 +91,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(dataset_versions.router)
     app.include_router(uploads.router)
     app.include_router(jobs.router)
+    app.include_router(predictions.router)
     app.include_router(models.router)
     app.include_router(predict.router)
     app.include_router(inference.router)

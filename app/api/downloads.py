@@ -1,12 +1,26 @@
 """Answers that are a blob, or a file made while it is sent."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, Literal
 
+from fastapi import Query
 from fastapi.responses import StreamingResponse
 
-from app.storage import BlobStore
+from app.storage import Blob, BlobStore
 
 _CHUNK = 1 << 20
+
+TableFormat = Annotated[Literal["jsonl", "csv"], Query(description="JSON lines or CSV.")]
+TABLE: dict[int | str, dict[str, Any]] = {
+    200: {
+        "content": {
+            "application/jsonl": {"schema": {"type": "string"}},
+            "text/csv": {"schema": {"type": "string"}},
+        }
+    }
+}
+Rows = Iterator[dict[str, Any]]
 
 
 def blob_response(store: BlobStore, sha256: str, size: int, media_type: str, name: str) -> StreamingResponse:
@@ -24,3 +38,19 @@ def blob_response(store: BlobStore, sha256: str, size: int, media_type: str, nam
         "ETag": f'"{sha256}"',
     }
     return StreamingResponse(chunks(), media_type=media_type, headers=headers)
+
+
+def table_response(
+    store: BlobStore, blob: Blob, name: str, format: TableFormat, to_csv: Callable[[Rows], Iterator[bytes]]
+) -> StreamingResponse:
+    """A blob of JSON lines as it is, or through `to_csv`, line by line. Raises BlobMissing before the answer."""
+    if format == "jsonl":
+        return blob_response(store, blob.sha256, blob.size, "application/jsonl", f"{name}.jsonl")
+    file = store.open(blob.sha256)
+
+    def lines() -> Iterator[bytes]:
+        with file:
+            yield from to_csv(json.loads(line) for line in file)
+
+    headers = {"Content-Disposition": f'attachment; filename="{name}.csv"'}
+    return StreamingResponse(lines(), media_type="text/csv", headers=headers)

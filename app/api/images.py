@@ -9,7 +9,8 @@ from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
-from app.core.errors import FieldError, Invalid, Malformed, NotFound, UnsupportedMedia
+from app.core.errors import FieldError, Invalid, Malformed, UnsupportedMedia
+from app.datasets.service import unknown_image
 from app.predictions.schemas import JsonImage, PredictOptions, PredictRequest
 from app.predictions.service import SentImage
 
@@ -81,8 +82,7 @@ def _reader(reference: str, sha256: str | None, read: ReadStored) -> Callable[[]
         return partial(read, sha256)
 
     def refuse() -> bytes:
-        detail = f"There is no image {reference!r} in the datasets here. Name it by its id or its SHA-256."
-        raise NotFound(detail, code="unknown_image")
+        raise unknown_image(reference)
 
     return refuse
 

@@ -1,13 +1,16 @@
-"""`graft train` and `graft jobs`: list, show, watch, cancel."""
+"""`graft train` and `graft jobs`: list, show, watch, predictions, cancel."""
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from app.cli.errors import CommandError
 from app.cli.options import Json, client, print_json
+from app.cli.predict_command import download_predictions
 
-jobs = typer.Typer(help="Training jobs.", no_args_is_help=True)
+jobs = typer.Typer(help="Jobs that train, and jobs that predict.", no_args_is_help=True)
 
 
 def train(
@@ -82,9 +85,11 @@ def train(
 
 
 @jobs.command("list")
-def jobs_list(as_json: Json = False) -> None:
-    """List training jobs, newest first."""
-    found = client().get("/v1/jobs", limit=200)
+def jobs_list(kind: Annotated[str, typer.Option(help="train, or predict.")] = "train", as_json: Json = False) -> None:
+    """List training jobs, or those that predict, newest first."""
+    if kind not in ("train", "predict"):
+        raise CommandError(f"--kind is {kind!r}; use train or predict.", 2)
+    found = client().get("/v1/jobs", kind=kind, limit=200)
     if as_json:
         return print_json(found)
     from app.cli import show
@@ -144,7 +149,19 @@ def jobs_watch(job_id: str, as_json: Json = False) -> None:
 
     api = client()
     job = show.watch_job(api, job_id)
-    print_json(job) if as_json else show.show_model(api.get(f"/v1/models/{job['result']['model_id']}"))
+    if as_json:
+        return print_json(job)
+    if job["kind"] == "predict":
+        return show.show_predicted(job, f"'graft jobs predictions {job_id}'")
+    return show.show_model(api.get(f"/v1/models/{job['result']['model_id']}"))
+
+
+@jobs.command("predictions")
+def jobs_predictions(
+    job_id: str, out: Annotated[Path, typer.Option(help="Where the rows go: FILE.csv or FILE.jsonl.")]
+) -> None:
+    """Download the rows of a job that predicts."""
+    download_predictions(job_id, out)
 
 
 @jobs.command("cancel")

@@ -11,8 +11,9 @@ from app.cli.errors import CommandError
 from app.cli.image_commands import images
 from app.cli.job_commands import jobs, train
 from app.cli.key_commands import keys
-from app.cli.model_commands import backbones, models, predict
+from app.cli.model_commands import backbones, models
 from app.cli.options import settings
+from app.cli.predict_command import predict
 from app.cli.worker_commands import workers
 from app.core.errors import GraftError
 

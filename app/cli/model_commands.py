@@ -1,4 +1,4 @@
-"""`graft predict`, `graft backbones` and `graft models`: list, show, alias, report, delete."""
+"""`graft backbones` and `graft models`: list, show, alias, report, delete."""
 
 import json
 from pathlib import Path
@@ -14,26 +14,6 @@ models = typer.Typer(help="Trained models.", no_args_is_help=True)
 ModelRef = Annotated[
     str, typer.Argument(help="Id, name@alias, or name of a model; of several with one name, the newest.")
 ]
-
-
-def predict(
-    model: ModelRef,
-    images: Annotated[list[Path], typer.Argument(help="Image files.")],
-    top_k: Annotated[int, typer.Option(min=1, help="Classes to name for each image.")] = 3,
-    threshold: Annotated[float, typer.Option(min=0, max=1, help="Name no class that is less probable.")] = 0,
-    as_json: Json = False,
-) -> None:
-    """Classify images."""
-    api = client()
-    answer = api.predict(model, images, top_k=top_k, threshold=threshold)
-    if as_json:
-        print_json(answer)
-    else:
-        from app.cli import show
-
-        show.show_predictions(answer["items"])
-    if any(item["status"] == "error" for item in answer["items"]):
-        raise typer.Exit(1)
 
 
 @models.command("list")

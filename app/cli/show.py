@@ -145,6 +145,14 @@ def show_predictions(items: Sequence[dict[str, Any]]) -> None:
     table(["image", "class", "probability", "next"], rows)
 
 
+def show_predicted(job: dict[str, Any], place: str) -> None:
+    """How many images of a job that predicts came to each class, and where its rows are."""
+    result = job["result"]
+    rows = [[label, count] for label, count in result["predicted"].items() if count]
+    title = f"{result['images']} images by {job['spec']['model_name']}, {result['errors']} unreadable; rows in {place}"
+    table(["class", "images"], rows, title)
+
+
 def waiting(job: dict[str, Any]) -> str:
     """What a queued job waits for, in a few words: `#2, 90 s`, `worker`."""
     if job["waiting_for"] != "slot":

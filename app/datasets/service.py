@@ -199,6 +199,12 @@ def find_images(session: Session, workspace_id: UUID, references: Sequence[str])
     return {one: found[key] for one in references if (key := str(ids.get(one, one))) in found}
 
 
+def unknown_image(reference: str) -> NotFound:
+    """The error of an image that `find_images` did not find."""
+    detail = f"There is no image {reference!r} in the datasets here. Name it by its id or its SHA-256."
+    return NotFound(detail, code="unknown_image")
+
+
 def referenced_blobs(session: Session) -> Iterator[str]:
     """The SHA-256 of every blob that a dataset needs."""
     manifests = select(DatasetVersion.manifest_sha256)

@@ -14,6 +14,7 @@ from app.jobs.orm import Job
 from app.jobs.states import JobKind, JobState
 
 _QUEUE_FULL_RETRY = 30  # seconds
+_WORDS = {JobKind.train: "trainings", JobKind.ingest: "uploads", JobKind.predict: "batches of predictions"}
 
 
 def target(
@@ -53,10 +54,9 @@ def count(session: Session, workspace_id: UUID, kind: JobKind, states: Collectio
 def queue_refusal(waiting: int, kind: JobKind, max_queued: int) -> TooMany | None:
     """Why one job more may not wait beside those that do, if so."""
     if waiting >= max_queued:
-        what = "trainings" if kind is JobKind.train else "uploads"
         return TooMany(
-            f"{waiting} {what} of this workspace wait already, and {max_queued} may. "
-            "Wait for some to start or cancel some; GET /v1/jobs?state=queued lists them.",
+            f"{waiting} {_WORDS[kind]} of this workspace wait already, and {max_queued} may. "
+            f"Wait for some to start or cancel some; GET /v1/jobs?kind={kind}&state=queued lists them.",
             code="queue_full",
             retry_after=_QUEUE_FULL_RETRY,
         )

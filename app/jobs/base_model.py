@@ -1,4 +1,4 @@
-"""The earlier model that a training starts from, as a job remembers it."""
+"""The model that a job starts from, as the job remembers it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +14,10 @@ from app.jobs.states import TERMINAL
 # What a training's spec holds that is no field of `TrainConfig`.
 BESIDE_CONFIG = frozenset({"model_name", "lineage", "resources"})
 
+# What a spec calls the blobs that its job needs and that another's row may let go of: the model that a training starts
+# from, the model that predictions are asked of, and the list of images that they are asked for.
+_PINNED = ("base_model", "artefact_sha256", "images_sha256")
+
 
 @dataclass(frozen=True, slots=True)
 class Base:
@@ -28,6 +32,6 @@ class Base:
 
 
 def pinned_artefacts(session: Session) -> Sequence[str]:
-    """The SHA-256 of every model that an unfinished job starts from: it must not go although its row may."""
+    """The SHA-256 of what unfinished jobs start from, models above all: it must not go although its row may."""
     specs = session.scalars(select(Job.spec).where(Job.state.not_in(TERMINAL)))
-    return [spec["base_model"] for spec in specs if spec.get("base_model")]
+    return [spec[name] for spec in specs for name in _PINNED if spec.get(name)]

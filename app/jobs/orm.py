@@ -28,7 +28,8 @@ class Job(Base):
     workspace_id: Mapped[UUID] = mapped_column(ForeignKey(Workspace.id), index=True)
     kind: Mapped[JobKind] = mapped_column(enum_column(JobKind))
     state: Mapped[JobState] = mapped_column(enum_column(JobState), default=JobState.queued)
-    dataset_id: Mapped[UUID] = mapped_column(ForeignKey(Dataset.id), index=True)
+    # None of predictions for images that were named one by one: they may lie in several.
+    dataset_id: Mapped[UUID | None] = mapped_column(ForeignKey(Dataset.id), index=True)
     dataset_version_id: Mapped[UUID | None] = mapped_column(ForeignKey(DatasetVersion.id))
     spec: Mapped[dict[str, Any]] = mapped_column(Json)
 

@@ -238,6 +238,7 @@ def end(session: Session, job: Job, state: JobState, report: dict[str, Any] | No
     checkpoints.let_go(session, job)
     if job.kind is JobKind.ingest and state is not JobState.succeeded:
         failure = job.failure or {"reason": "cancelled", "detail": "Reading the upload was cancelled.", "hint": None}
+        assert job.dataset_id is not None
         datasets.fail(session, job.dataset_id, failure, report)
     events.tell_state(session, job)
     session.flush()
@@ -273,7 +274,7 @@ def past_deadline(max_seconds: float) -> dict[str, Any]:
     return {
         "reason": FailureReason.deadline,
         "detail": f"The job ran for max_seconds ({max_seconds:g} s, all attempts together) and was ended.",
-        "hint": "Give it more max_seconds, or less to do: fewer epochs, a smaller input_size, or train='head'.",
+        "hint": "Give it more max_seconds, or less to do: fewer epochs or images, a smaller input_size, train='head'.",
     }
 
 

@@ -1,11 +1,11 @@
 """What a caller may ask of a training job. Defaults are `app.vision.config`'s."""
 
-from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from app.jobs.augmentation import Augmentation
+from app.jobs.scheduling import Scheduled
 from app.vision.config import HeadConfig, TrainConfig
 from app.vision.presets import Transform
 
@@ -31,13 +31,6 @@ def _check_train(value: Any) -> Any:
     raise ValueError(f'{value!r} is not known; use "head", "all" or {{"last_stages": n}}')
 
 
-def _utc(value: datetime) -> datetime:
-    try:
-        return value.astimezone(UTC)
-    except OverflowError:
-        raise ValueError("the time is out of range; use one between the years 1 and 9999, UTC") from None
-
-
 def _check_batch_size(value: Any) -> Any:
     whole = isinstance(value, int) and not isinstance(value, bool)
     if value is None or value == "auto" or (whole and 1 <= value <= 4096):
@@ -45,7 +38,7 @@ def _check_batch_size(value: Any) -> Any:
     raise ValueError(f'{value!r} is not allowed; use a whole number from 1 to 4096, or "auto"')
 
 
-_PLAIN = r"^[^\x00-\x1f\x7f]+$"  # no control characters, and no lone surrogates, which JSON can spell
+PLAIN = r"^[^\x00-\x1f\x7f]+$"  # no control characters, and no lone surrogates, which JSON can spell
 
 BatchSize = Annotated[Annotated[int, Field(ge=1, le=4096)] | Literal["auto"] | None, BeforeValidator(_check_batch_size)]
 Train = Annotated[Literal["head", "all"] | LastStages, BeforeValidator(_check_train)]
@@ -122,7 +115,7 @@ _SHARED_FIELDS = {
 }
 
 
-class TrainRequest(BaseModel):
+class TrainRequest(Scheduled):
     """A transfer-learning job. Only `dataset` is required; what is left out gets a default that fits the rest."""
 
     model_config = ConfigDict(
@@ -151,14 +144,14 @@ class TrainRequest(BaseModel):
     dataset: str = Field(
         min_length=1,
         max_length=100,
-        pattern=_PLAIN,
+        pattern=PLAIN,
         description="Id or name of a dataset that is ready.",
     )
     model_name: str | None = Field(
         default=None,
         min_length=1,
         max_length=100,
-        pattern=_PLAIN,
+        pattern=PLAIN,
         description="Of the model to be; the dataset's name if left out.",
     )
     backbone: str = Field(
@@ -170,7 +163,7 @@ class TrainRequest(BaseModel):
         default=None,
         min_length=1,
         max_length=100,
-        pattern=_PLAIN,
+        pattern=PLAIN,
         description="Id or name of a model of yours to start from, in place of published weights: its trunk, input "
         "size and head layers, and its head's weights where the classes are the same. Of one name, the newest.",
     )
@@ -255,23 +248,6 @@ class TrainRequest(BaseModel):
         description="Threads that read and augment batches ahead; the model does not depend on them.",
     )
 
-    priority: int = Field(
-        default=0, ge=-100, le=100, description="Higher is run first; equal ones in the order they came."
-    )
-    run_after: Annotated[AwareDatetime, AfterValidator(_utc)] | None = Field(
-        default=None,
-        description="Not to be started before this time (RFC 3339), by the database's clock.",
-        examples=["2030-01-31T22:00:00Z"],
-    )
-    max_attempts: int | None = Field(
-        default=None, ge=1, le=20, description="Runs until a job that loses its worker fails; the server's if left out."
-    )
-    max_seconds: float | None = Field(
-        default=None,
-        ge=1,
-        le=31_536_000,
-        description="Running time, all attempts together, after which the job is ended as failed: `deadline`.",
-    )
     resources: Resources = Field(default=Resources(), description="What the job may use: processes of one machine.")
 
     def config(self, backbone: str) -> TrainConfig:

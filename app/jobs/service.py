@@ -46,7 +46,7 @@ def submit_ingestion(
     if max_bytes is not None:
         spec |= {"format": dataset.upload["format"], "max_bytes": max_bytes}
     job = Job(kind=JobKind.ingest, dataset_version_id=None, spec=spec, max_attempts=max_attempts)
-    return _enqueue(session, doorbell, dataset, job)
+    return enqueue(session, doorbell, dataset.workspace_id, dataset.id, job)
 
 
 def plan_training(request: TrainRequest, weights: WeightStore, base: Base | None = None) -> TrainConfig:
@@ -123,7 +123,7 @@ def submit_training(
         run_after=request.run_after,
         max_seconds=request.max_seconds,
     )
-    return _enqueue(session, doorbell, dataset, job)
+    return enqueue(session, doorbell, dataset.workspace_id, dataset.id, job)
 
 
 def spec_of(request: TrainRequest, config: TrainConfig, dataset: Dataset, base: Base | None) -> dict[str, Any]:
@@ -187,7 +187,7 @@ def cancel(session: Session, workspace_id: UUID, job_id: UUID) -> Job:
 
 
 def release_dataset(session: Session, dataset: Dataset) -> None:
-    """Make sure that no job needs the dataset: its ingestion is cancelled, a waiting or running training refuses.
+    """Make sure that no job needs the dataset: its ingestion is cancelled, any other job that waits or runs refuses.
 
     Locks the dataset. Raises `NotFound` if it was deleted meanwhile.
     """
@@ -196,10 +196,10 @@ def release_dataset(session: Session, dataset: Dataset) -> None:
     session.scalars(unfinished.with_for_update().execution_options(populate_existing=True)).all()
     datasets.get(session, dataset.workspace_id, dataset.id, lock=True)
     active = session.scalars(unfinished).all()
-    trainings = [str(job.id) for job in active if job.kind is JobKind.train]
-    if trainings:
+    users = [str(job.id) for job in active if job.kind is not JobKind.ingest]
+    if users:
         raise Conflict(
-            f"The dataset {dataset.name!r} is used by {len(trainings)} unfinished job(s): {', '.join(trainings)}. "
+            f"The dataset {dataset.name!r} is used by {len(users)} unfinished job(s): {', '.join(users)}. "
             "Cancel them or wait.",
             code="dataset_in_use",
         )
@@ -215,7 +215,8 @@ def metrics(session: Session, job_id: UUID) -> Sequence[EpochMetrics]:
 def kept_checkpoint(session: Session, workspace_id: UUID, job_id: UUID) -> Checkpoint:
     """The newest checkpoint of a job that has one; of an ended job only one that diverged does."""
     job = get(session, workspace_id, job_id)
-    found = checkpoints.newest_first(session, job.id)
+    # What predictions keep to go on from are their first rows; nobody can do anything else with them.
+    found = checkpoints.newest_first(session, job.id) if job.kind is JobKind.train else []
     if not found:
         raise NotFound(f"Job {job_id} is {job.state} and holds no checkpoint.", code="no_checkpoint")
     return found[0]
@@ -224,17 +225,21 @@ def kept_checkpoint(session: Session, workspace_id: UUID, job_id: UUID) -> Check
 def ingestion_jobs(session: Session, dataset_ids: Sequence[UUID]) -> dict[UUID, Job]:
     """The ingestion job of each dataset."""
     query = select(Job).where(Job.dataset_id.in_(dataset_ids), Job.kind == JobKind.ingest)
-    return {job.dataset_id: job for job in session.scalars(query)}
+    return {job.dataset_id: job for job in session.scalars(query) if job.dataset_id is not None}
 
 
 def referenced_blobs(session: Session) -> Sequence[str]:
-    """The SHA-256 of every blob that a job needs."""
-    return [*session.scalars(select(Checkpoint.sha256)), *pinned_artefacts(session)]
+    """The SHA-256 of every blob that a job needs, or that is its result."""
+    predicted = select(Job.result[("file", "sha256")].as_string()).where(
+        Job.kind == JobKind.predict, Job.state == JobState.succeeded
+    )
+    checkpointed = select(Checkpoint.sha256)
+    return [*session.scalars(checkpointed), *session.scalars(predicted), *pinned_artefacts(session)]
 
 
 def forget(session: Session, ended_before: DatabaseTime, limit: int = 200) -> int:
-    """Delete jobs that ended before then, with all they reported; what they made stays. Returns how many, at most
-    `limit`."""
+    """Delete jobs that ended before then, with all they reported and with their predictions; datasets and models that
+    they made stay. Returns how many, at most `limit`."""
     old = session.scalars(
         select(Job.id).where(Job.state.in_(TERMINAL), Job.finished_at < ended_before).limit(limit)
     ).all()
@@ -244,8 +249,9 @@ def forget(session: Session, ended_before: DatabaseTime, limit: int = 200) -> in
     return len(old)
 
 
-def _enqueue(session: Session, doorbell: Doorbell, dataset: Dataset, job: Job) -> Job:
-    job.workspace_id, job.dataset_id = dataset.workspace_id, dataset.id
+def enqueue(session: Session, doorbell: Doorbell, workspace_id: UUID, dataset_id: UUID | None, job: Job) -> Job:
+    """Write a new job down as queued, and ring once that is committed."""
+    job.workspace_id, job.dataset_id = workspace_id, dataset_id
     job.state, job.attempt, job.progress, job.event_seq = JobState.queued, 0, 0.0, 0
     session.add(job)
     session.flush()

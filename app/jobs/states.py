@@ -8,6 +8,7 @@ from app.core.errors import Conflict
 class JobKind(StrEnum):
     train = "train"
     ingest = "ingest"
+    predict = "predict"
 
 
 class JobState(StrEnum):

@@ -31,10 +31,10 @@ class JobOut(BaseModel):
     id: UUID
     kind: JobKind
     state: JobState
-    dataset_id: UUID
+    dataset_id: UUID | None = Field(description="Null of predictions for images that were named one by one.")
     dataset_version_id: UUID | None
     spec: dict[str, Any] = Field(description="What is done, with every default filled in.")
-    phase: str | None = Field(description="What the worker is at: starting, packing, features, training, …")
+    phase: str | None = Field(description="What the worker is at: starting, packing, features, training, predicting, …")
     progress: float = Field(description="0 to 1; within an attempt it never goes back.")
     eta_seconds: float | None
     attempt: int
@@ -55,7 +55,8 @@ class JobOut(BaseModel):
     )
     worker: str | None
     result: dict[str, Any] | None = Field(
-        description="Set exactly when the job succeeded; a training's names `model_id`."
+        description="Set exactly when the job succeeded. A training's names `model_id`; that of predictions counts "
+        "`images`, `errors` and, as `predicted`, how often each class was the most probable."
     )
     setback: Failure | None = Field(
         description="Why an earlier attempt broke off; the job went on by itself.",
@@ -100,7 +101,10 @@ class WorkerOut(BaseModel):
     version: str
     state: Literal["alive", "lost"] = Field(description="`lost`: no heartbeat for as long as a lease.")
     devices: list[DeviceOut]
-    train_slots: int = Field(description="Trainings it runs at once. Every worker reads one upload beside them.")
+    train_slots: int = Field(
+        description="Trainings it runs at once. Every worker reads one upload and runs one job that predicts beside "
+        "them."
+    )
     running: int = Field(description="Jobs it runs now, of all workspaces.")
     jobs: list[UUID] = Field(description="Those of them that are this workspace's.")
     problem: Failure | None = Field(description="Why it takes no job at present.")

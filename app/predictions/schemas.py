@@ -46,7 +46,7 @@ class EnginesOut(BaseModel):
     measured_at: datetime
 
 
-class PredictOptions(BaseModel):
+class Naming(BaseModel):
     """Which of the classes are named. Probabilities are never rescaled: those of all classes add up to 1."""
 
     model_config = ConfigDict(extra="forbid")
@@ -57,6 +57,11 @@ class PredictOptions(BaseModel):
     probabilities: Literal["top", "all"] = Field(
         default="top", description="`all` adds the probability of every class, by its label."
     )
+
+
+class PredictOptions(Naming):
+    """What a predict call may ask beside its images."""
+
     engine: EngineName | None = Field(
         default=None, description="Insist on this one, whether it agrees with the reference or not."
     )

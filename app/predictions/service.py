@@ -13,7 +13,7 @@ from app.predictions.cache import ModelCache
 from app.predictions.decoding import Decoder
 from app.predictions.inference import Prepare
 from app.predictions.references import ModelReference
-from app.predictions.schemas import ClassProbability, Prediction, PredictionError, PredictOptions, PredictOut
+from app.predictions.schemas import ClassProbability, Naming, Prediction, PredictionError, PredictOptions, PredictOut
 from app.predictions.timing import Times
 from app.vision.engine_names import EngineName, obstacle
 
@@ -64,7 +64,7 @@ class Predictor:
             prepares,
             timeout=timeout,
             times=times,
-            check=lambda one: _check_classes(options.classes, one.classes),
+            check=lambda one: check_classes(options.classes, one.classes),
         )
         return PredictOut(
             model_id=model.model_id,
@@ -125,7 +125,8 @@ def _check_engine(name: EngineName) -> None:
         raise Invalid(detail, code="engine_unavailable", errors=[FieldError("engine", detail, "engine_unavailable")])
 
 
-def _check_classes(asked: Sequence[str], known: Sequence[str]) -> None:
+def check_classes(asked: Sequence[str], known: Sequence[str]) -> None:
+    """Raise `Invalid` for a class that the model has not."""
     if unknown := [label for label in asked if label not in known]:
         shown = ", ".join(map(repr, known[:20])) + (", …" if len(known) > 20 else "")
         detail = f"The model has no class {unknown[0]!r}. It has {shown}."
@@ -157,9 +158,7 @@ def _item(
     return Prediction(file=image.name, status="error", error=PredictionError(code=code, detail=detail))
 
 
-def name_classes(
-    row: "NDArray[np.float32]", classes: Sequence[str], name: str | None, options: PredictOptions
-) -> Prediction:
+def name_classes(row: "NDArray[np.float32]", classes: Sequence[str], name: str | None, options: Naming) -> Prediction:
     """One image's probabilities [C] as an answer that holds what the options ask for."""
     wanted = [index for index in row.argsort()[::-1] if not options.classes or classes[index] in options.classes]
     named = [

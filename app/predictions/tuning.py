@@ -20,6 +20,7 @@ from app.core.logging import log
 from app.datasets import service as datasets
 from app.datasets.manifest import ManifestItem, read_manifest
 from app.predictions.engine_files import EngineFiles
+from app.predictions.engine_making import make_engine
 from app.predictions.orm import ModelEngine
 from app.registry.orm import Model
 from app.storage import BlobDamaged, BlobMissing, BlobStore
@@ -63,34 +64,11 @@ class Tuner:
 
     def make(self, name: EngineName, model_id: UUID, artefact_sha256: str, classifier: "Classifier") -> "Engine":
         """The engine of that name for a loaded model; exports and quantises if its file is not here."""
-        import torch
 
-        from app.vision.engines import TorchBfloat16, TorchCompiled, TorchHalf
+        def calibration() -> "NDArray[np.uint8]":
+            return self._images(model_id, classifier, ("train",), CALIBRATION)[0]
 
-        if name == "torch":
-            return classifier.reference
-        if name == "torch-bf16":
-            return TorchBfloat16(classifier.network, classifier.preprocessing)
-        if name == "torch-compile":
-            return TorchCompiled(classifier.network, classifier.preprocessing)
-        if name in ("cuda-fp16", "cuda-bf16"):
-            dtype = torch.float16 if name == "cuda-fp16" else torch.bfloat16
-            return TorchHalf(name, classifier.network, classifier.preprocessing, dtype, torch.device("cuda"))
-        from app.vision.onnx_engines import OnnxRuntime, OpenVino, export_onnx, quantize_onnx
-
-        threads = len(os.sched_getaffinity(0))
-        export = partial(export_onnx, classifier.network, classifier.preprocessing)
-        exported = self._files.get(artefact_sha256, "float32.onnx", export)
-        if name == "onnxruntime":
-            return OnnxRuntime(exported, threads)
-        if name == "openvino-int8":
-
-            def quantize(path: Path) -> None:
-                images, _ = self._images(model_id, classifier, ("train",), CALIBRATION)
-                quantize_onnx(exported, path, images)
-
-            return OpenVino(name, self._files.get(artefact_sha256, "int8.onnx", quantize), threads)
-        return OpenVino(name, exported, threads, precision="bf16" if name == "openvino-bf16" else "f32")
+        return make_engine(name, classifier, partial(self._files.get, artefact_sha256), calibration)
 
     def tune(
         self,

@@ -51,19 +51,8 @@ def record(session: Session, job: Job, artefact: Blob, trained: dict[str, Any]) 
 
 
 def base_of(session: Session, workspace_id: UUID, reference: str, *, lock: bool = False) -> Base:
-    """The model that a training asks to start from, by id, name or name@alias; raises Invalid if there is none.
-
-    With `lock` it cannot be deleted before the transaction ends, by when the job that needs its bytes says so.
-    """
-    try:
-        model = find(session, workspace_id, reference)
-        if lock:
-            session.refresh(model, with_for_update=True)
-    except (NotFound, InvalidRequestError):
-        detail = f"There is no model {reference!r} here. GET /v1/models lists them."
-        raise Invalid(
-            detail, code="unknown_model", errors=[FieldError("base_model", detail, "unknown_model")]
-        ) from None
+    """The model that a training asks to start from; see `named`."""
+    model = named(session, workspace_id, reference, "base_model", lock=lock)
     spec = model.training.get("spec")
     if spec is None:  # a model from before its training was written down with it
         job = session.get(Job, model.job_id)
@@ -78,6 +67,22 @@ def base_of(session: Session, workspace_id: UUID, reference: str, *, lock: bool 
     }
     size = model.preprocessing["crop"]
     return Base(model.id, model.artefact_sha256, model.backbone, head, size, [here, *model.lineage])
+
+
+def named(session: Session, workspace_id: UUID, reference: str, field: str, *, lock: bool = False) -> Model:
+    """The model that a job is to start from, by id, name or name@alias; raises Invalid for the `field` that asks for
+    it if there is none.
+
+    With `lock` it cannot be deleted before the transaction ends, by when the job that needs its bytes says so.
+    """
+    try:
+        model = find(session, workspace_id, reference)
+        if lock:
+            session.refresh(model, with_for_update=True)
+    except (NotFound, InvalidRequestError):
+        detail = f"There is no model {reference!r} here. GET /v1/models lists them."
+        raise Invalid(detail, code="unknown_model", errors=[FieldError(field, detail, "unknown_model")]) from None
+    return model
 
 
 def get(session: Session, workspace_id: UUID, model_id: UUID) -> Model:

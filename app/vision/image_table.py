@@ -44,11 +44,14 @@ def json_lines(rows: Iterable[dict[str, Any]]) -> Iterator[bytes]:
         yield json.dumps(row, ensure_ascii=False).encode() + b"\n"
 
 
-def csv_lines(rows: Iterable[dict[str, Any]]) -> Iterator[bytes]:
-    """A heading, then a line a row (RFC 4180); of the `top` classes only the first, which is `predicted`."""
-    yield _csv_line(COLUMNS)
+def csv_lines(rows: Iterable[dict[str, Any]], columns: Sequence[str] = COLUMNS) -> Iterator[bytes]:
+    """A heading, then a line a row (RFC 4180), with these of its values; None is nothing between two commas.
+
+    Of the `top` classes that leaves only the first, which is `predicted`.
+    """
+    yield _csv_line(columns)
     for row in rows:
-        yield _csv_line([row[name] for name in COLUMNS])
+        yield _csv_line([row[name] for name in columns])
 
 
 def _csv_line(values: Sequence[Any]) -> bytes:

@@ -17,13 +17,10 @@ from starlette.testclient import TestClient
 
 from app.api.app import create_app
 from app.core.settings import Settings
-from app.vision.config import TrainConfig
-from app.vision.run import FitResult, Sample
-from app.vision.training import fit
-from app.vision.weights import BUNDLED
+from app.vision.run import FitResult
 from tests.api.calls import CLASSES, Api
-from tests.images import REPOSITORY, photo
-from tests.stages import TINY, Silent, Stage
+from tests.images import REPOSITORY
+from tests.stages import Stage, train_tiny
 
 MakeApi = Callable[..., Api]
 
@@ -68,16 +65,7 @@ def api(make_api: MakeApi) -> Api:
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> FitResult:
     """A model that tells ants from bees."""
-    folder = tmp_path_factory.mktemp("trained")
-    samples = []
-    for label, name in enumerate(CLASSES):
-        for number in range(12):
-            path = folder / f"{name}-{number}.png"
-            photo(label, number).save(path)
-            samples.append(Sample(path, label, "train" if number < 8 else "val"))
-    config = TrainConfig(**TINY)  # type: ignore[arg-type]
-    weights = BUNDLED / "resnet18-tiny64.safetensors"
-    return fit(config, samples, CLASSES, weights=weights, workdir=folder, observer=Silent())
+    return train_tiny(tmp_path_factory.mktemp("trained"), CLASSES)
 
 
 @pytest.fixture

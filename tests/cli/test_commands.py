@@ -134,6 +134,49 @@ def test_predict_by_name_and_by_id(service: Deployment, folder: Path, trained: d
     assert graft(service, "models", "show", "textures@production").returncode == 1
 
 
+def test_predict_a_dataset_in_a_job(service: Deployment, trained: dict[str, Any], tmp_path: Path) -> None:
+    table, lines = tmp_path / "rows.csv", tmp_path / "rows.jsonl"
+    answer = graft(service, "predict", "textures", "--dataset", "textures", "--split", "val", "--out", str(table))
+    assert answer.returncode == 0, answer.stderr
+    assert "brick" in answer.stdout
+    header, *rows = table.read_text().splitlines()
+    assert header.startswith("image,id,split,label,status,predicted,probability")
+    assert {row.split(",")[2] for row in rows} == {"val"}
+    (job,) = json.loads(graft(service, "jobs", "list", "--kind", "predict", "--json").stdout)["items"]
+    assert (job["state"], job["result"]["images"]) == ("succeeded", len(rows))
+    shown = graft(service, "jobs", "list", "--kind", "predict", COLUMNS="300")
+    assert job["id"] in shown.stdout
+    assert job["id"] not in graft(service, "jobs", "list", COLUMNS="300").stdout
+    assert graft(service, "jobs", "predictions", job["id"], "--out", str(lines)).returncode == 0
+    found = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert [row["image"] for row in found] == [row.split(",")[0] for row in rows]
+    watched = graft(service, "jobs", "watch", job["id"])
+    assert (watched.returncode, "brick" in watched.stdout) == (0, True)
+
+    later = graft(service, "predict", "textures", "--dataset", "textures", "--top-k", "1", "--detach")
+    assert later.returncode == 0, later.stderr
+    watched = graft(service, "jobs", "watch", later.stdout.strip(), "--json")
+    assert json.loads(watched.stdout)["spec"]["top_k"] == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["textures"],
+        ["textures", "a.jpg", "--dataset", "textures"],
+        ["textures", "a.jpg", "--split", "val"],
+        ["textures", "a.jpg", "--out", "rows.csv"],
+        ["textures", "--dataset", "textures"],
+        ["textures", "--dataset", "textures", "--out", "rows.txt"],
+    ],
+)
+def test_predict_says_what_goes_with_what(service: Deployment, arguments: list[str]) -> None:
+    answer = graft(service, "predict", *arguments)
+    assert answer.returncode == 2
+    assert "--" in answer.stderr
+    assert answer.stdout == ""
+
+
 def test_predict_exits_1_where_an_image_could_not_be_read(
     service: Deployment, folder: Path, trained: dict[str, Any]
 ) -> None:

@@ -18,7 +18,7 @@ from app.jobs.orm import Job
 from app.jobs.queue import Claim, ClaimLost
 from app.jobs.states import HELD, TERMINAL, JobKind, JobState
 from app.storage import Blob
-from tests.factories import FAILURE, ingestion, new_dataset, sha, training, workspace
+from tests.factories import FAILURE, ingestion, new_dataset, prediction, sha, training, workspace
 
 ATTEMPTS = 2
 MOST = 4  # jobs, so that each sees something
@@ -90,6 +90,8 @@ class LifeOfJobs(RuleBasedStateMachine):
         with self.database.writing() as session:
             if kind is JobKind.train:
                 job = training(session, max_attempts=ATTEMPTS)
+            elif kind is JobKind.predict:
+                job = prediction(session, max_attempts=ATTEMPTS)
             else:
                 dataset = new_dataset(session, f"upload {len(self.expected)}")
                 job = ingestion(session, dataset, max_attempts=ATTEMPTS)

@@ -15,11 +15,11 @@ from app.datasets import service as datasets
 from app.jobs import queue
 from app.jobs import service as jobs
 from app.jobs.orm import EpochMetrics, Job, JobEvent
-from app.jobs.states import JobState
+from app.jobs.states import JobKind, JobState
 from app.registry import service as registry
 from app.registry.orm import Model
 from app.storage import Blob, FilesystemStore
-from tests.factories import EXPIRED, TRAINED, claimed, ingested, new_dataset, sha, training, workspace
+from tests.factories import EXPIRED, TRAINED, claimed, ingested, new_dataset, prediction, sha, training, workspace
 from worker import sweep
 
 GRACE = 100.0  # seconds
@@ -81,6 +81,28 @@ def test_only_blobs_that_nothing_refers_to_are_freed(database: Database, store: 
             datasets.delete(session, datasets.get(session, each.workspace_id, each.id))
     assert sweep.free_blobs(database, store, GRACE) == 4
     assert kept(store) == {sha("manifest")}
+
+
+def test_predictions_are_kept_as_long_as_their_job(database: Database, store: FilesystemStore) -> None:
+    for content in ("manifest of pets", "artefact", "images", "orphan"):
+        put(store, content)
+    with database.writing() as session:
+        job = prediction(session, artefact_sha256=sha("artefact"), images_sha256=sha("images"))
+    assert sweep.free_blobs(database, store, GRACE) == 1
+    rows = put(store, "rows")
+    with database.writing() as session:
+        held = claimed(session, JobKind.predict)
+        file = {"file": {"sha256": rows.sha256, "size": rows.size}}
+        queue.succeed(session, queue.locked(session, held), file)
+    assert sweep.free_blobs(database, store, GRACE) == 2
+    assert kept(store) == {sha("manifest of pets"), rows.sha256}
+    with database.writing() as session:
+        assert jobs.forget(session, DatabaseTime(-OLD)) == 0
+        assert jobs.forget(session, DatabaseTime(OLD)) == 1
+    assert sweep.free_blobs(database, store, GRACE) == 1
+    assert kept(store) == {sha("manifest of pets")}
+    with database.reading() as session:
+        assert session.get(Job, job.id) is None
 
 
 def test_a_young_blob_is_let_be(database: Database, store: FilesystemStore) -> None:

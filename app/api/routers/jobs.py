@@ -93,7 +93,9 @@ def list_jobs(
     services: ServicesDep,
     limit: Limit = 50,
     cursor: Cursor = None,
-    kind: Annotated[JobKind | None, Query(description="`ingest` jobs read uploads.")] = JobKind.train,
+    kind: Annotated[
+        JobKind | None, Query(description="`ingest` jobs read uploads, `predict` jobs classify stored images.")
+    ] = JobKind.train,
     state: JobState | None = None,
     dataset_id: UUID | None = None,
 ) -> ListOut[JobOut]:

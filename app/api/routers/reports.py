@@ -1,15 +1,13 @@
 """How good a model is and how it came to be: the report, its pictures, and what it says of every image."""
 
-import json
-from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path
 from fastapi.responses import Response, StreamingResponse
 
 from app.api.deps import Reader, ReadSession, Services, ServicesDep
-from app.api.downloads import blob_response
+from app.api.downloads import TABLE, TableFormat, blob_response, table_response
 from app.api.views import problems
 from app.registry import service as registry
 from app.registry.orm import Model
@@ -21,14 +19,6 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
 
 _PNG: dict[int | str, dict[str, Any]] = {
     200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}}
-}
-_TABLE: dict[int | str, dict[str, Any]] = {
-    200: {
-        "content": {
-            "application/jsonl": {"schema": {"type": "string"}},
-            "text/csv": {"schema": {"type": "string"}},
-        }
-    }
 }
 
 
@@ -67,7 +57,7 @@ def get_picture(
 @router.get(
     "/{model}/evaluations",
     response_class=Response,
-    responses=_TABLE | problems(404, 422),
+    responses=TABLE | problems(404, 422),
     summary="What a model says of every image",
 )
 def get_evaluations(
@@ -75,21 +65,12 @@ def get_evaluations(
     reader: Reader,
     services: ServicesDep,
     split: Literal["val", "test"] = "val",
-    format: Annotated[Literal["jsonl", "csv"], Query(description="JSON lines or CSV.")] = "jsonl",
+    format: TableFormat = "jsonl",
 ) -> StreamingResponse:
     """A line for each image: its SHA-256 as `image`, the split, the true and the predicted class, the probabilities of
     both, and (JSON) the `top` five classes. The answer is streamed, however many images there are."""
     blob = _find(services, reader.workspace_id, model, f"evaluations-{split}.jsonl")
-    name = f"evaluations-{split}.{format}"
-    if format == "jsonl":
-        return blob_response(services.store, blob.sha256, blob.size, "application/jsonl", name)
-    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-    return StreamingResponse(_as_csv(services, blob), media_type="text/csv", headers=headers)
-
-
-def _as_csv(services: Services, blob: Blob) -> Iterator[bytes]:
-    with services.store.open(blob.sha256) as file:
-        yield from csv_lines(json.loads(line) for line in file)
+    return table_response(services.store, blob, f"evaluations-{split}", format, csv_lines)
 
 
 def _find(services: Services, workspace_id: UUID, reference: str, name: str) -> Blob:

@@ -1,0 +1,56 @@
+"""Makes an engine of a loaded model, by the engine's name."""
+
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from app.vision.engine_names import EngineName
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from app.vision.classifier import Classifier
+    from app.vision.engines import Engine
+
+# Gives the file of a name, which the function makes if it is not there.
+GetFile: TypeAlias = Callable[[str, Callable[[Path], None]], Path]
+
+
+def make_engine(
+    name: EngineName,
+    classifier: "Classifier",
+    file: GetFile,
+    calibration: "Callable[[], NDArray[np.uint8]] | None" = None,
+) -> "Engine":
+    """The engine; exports the network where its file is not there. Raises what the engine's library raises.
+
+    `calibration` gives prepared images uint8 [N, S, S, 3] of the training split; `openvino-int8` alone needs it.
+    """
+    import torch
+
+    from app.vision.engines import TorchBfloat16, TorchCompiled, TorchHalf
+
+    if name == "torch":
+        return classifier.reference
+    if name == "torch-bf16":
+        return TorchBfloat16(classifier.network, classifier.preprocessing)
+    if name == "torch-compile":
+        return TorchCompiled(classifier.network, classifier.preprocessing)
+    if name in ("cuda-fp16", "cuda-bf16"):
+        dtype = torch.float16 if name == "cuda-fp16" else torch.bfloat16
+        return TorchHalf(name, classifier.network, classifier.preprocessing, dtype, torch.device("cuda"))
+    from app.vision.onnx_engines import OnnxRuntime, OpenVino, export_onnx, quantize_onnx
+
+    threads = len(os.sched_getaffinity(0))
+    exported = file("float32.onnx", partial(export_onnx, classifier.network, classifier.preprocessing))
+    if name == "onnxruntime":
+        return OnnxRuntime(exported, threads)
+    if name == "openvino-int8":
+        assert calibration is not None, "an INT8 file takes its ranges from images"
+        images = calibration
+        quantized = file("int8.onnx", lambda path: quantize_onnx(exported, path, images()))
+        return OpenVino(name, quantized, threads)
+    return OpenVino(name, exported, threads, precision="bf16" if name == "openvino-bf16" else "f32")
