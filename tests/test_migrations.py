@@ -174,7 +174,7 @@ def test_jobs_that_were_there_are_kept_and_those_that_predict_go_with_their_kind
             f"VALUES ('{one}', '{one}', 'pets', 'ready', {then}, '{{}}')"
         )
         put(connection, one, f"'{one}'", "train")
-        command.upgrade(config, "0012")
+        command.upgrade(config, "0011")
         put(connection, two, "NULL", "predict")
         assert kept(connection) == ["predict", "train"]
         command.downgrade(config, "-1")

@@ -1,12 +1,12 @@
 """Jobs that predict, of a dataset or of images that were named one by one
 
-Revision: 0012, after 0010
+Revision: 0011, after 0010
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0012"
+revision = "0011"
 down_revision = "0010"
 branch_labels = None
 depends_on = None
