@@ -1,5 +1,6 @@
 """The main job as another service does it, on both deployments: upload, train, poll, stream, classify."""
 
+import csv
 import io
 import json
 import zipfile
@@ -159,6 +160,26 @@ def test_a_stream_taken_up_again_misses_and_repeats_nothing(service: Deployment)
     middle = len(whole) // 2
     rest = [event for event in _events(service, job["id"], after=str(middle)) if event[0]]
     assert rest == whole[middle:]
+
+
+def test_a_datasets_images_are_classified_in_a_job(service: Deployment) -> None:
+    """On held-out images the rows are what the model's own report says of them."""
+    (model,) = service.http.get("/v1/models").json()["items"]
+    dataset = service.http.get("/v1/datasets").json()["items"][0]["name"]
+    answer = service.http.post("/v1/jobs:predict", json={"model": model["name"], "dataset": dataset, "split": "val"})
+    assert answer.status_code == 202, answer.text
+    job_id = answer.json()["id"]
+    states = [data["state"] for _, event, data in _events(service, job_id) if event == "state"]
+    assert states == ["queued", "running", "succeeded"]
+    result = service.http.get(f"/v1/jobs/{job_id}").json()["result"]
+    lines = service.http.get(f"/v1/jobs/{job_id}/predictions").text.splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert len(rows) == result["images"] == model["metrics"]["val"]["samples"]
+    assert (result["errors"], result["model_id"], result["engine"]) == (0, model["id"], "torch")
+    right = sum(row["predictions"][0]["label"] == row["label"] for row in rows)
+    assert right / len(rows) == pytest.approx(model["metrics"]["val"]["accuracy"])
+    table = csv.DictReader(io.StringIO(service.http.get(f"/v1/jobs/{job_id}/predictions?format=csv").text))
+    assert [one["predicted"] for one in table] == [row["predictions"][0]["label"] for row in rows]
 
 
 def test_a_running_job_is_cancelled(service: Deployment) -> None:
