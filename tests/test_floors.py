@@ -52,6 +52,7 @@ ENVIRONMENT = {
     "app.vision.launch",  # torchrun tells a process its rank that way
     "app.cli.up",  # the worker beside the API
     "worker.process",  # a job's child, without what is none of its business
+    "worker.ranks",  # gloo and NCCL are told the network between machines that way
 }
 
 MODULES = {

@@ -19,7 +19,7 @@ from app.storage.configured import configured_store
 from app.storage.disk import explained, is_disk_error
 from worker.death import LESS_MEMORY
 from worker.messages import Kind, Work, decode
-from worker.parent import JobFailure, Parent, StopRequested
+from worker.parent import JobFailure, Parent, Setback, StopRequested
 from worker.room import Room, storage_failure
 
 
@@ -48,6 +48,8 @@ def main(kind: str) -> None:
         parent.say("stopped", {})
     except JobFailure as failure:
         parent.say("failed", failure.body)
+    except Setback as setback:
+        parent.say("setback", setback.body)
     except Exception as error:
         parent.say(*_last_word(error, settings))
 

@@ -1,9 +1,18 @@
 """What a worker and the child that computes for it say to each other: one JSON object a line."""
 
 import json
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
-Kind = Literal["ready", "progress", "epoch", "checkpoint", "result", "failed", "setback", "stopped"]
+Kind = Literal["ready", "meeting", "met", "progress", "epoch", "checkpoint", "result", "failed", "setback", "stopped"]
+
+
+class Place(TypedDict):
+    """This machine's place in a training that several share."""
+
+    number: int  # 0: it leads
+    machines: int
+    meeting: str | None  # host:port, where the leader's child waits for the others; the leader's own makes it
+    interface: str | None  # the network that leads to the others; None: the libraries find one
 
 
 class Work(TypedDict):
@@ -13,6 +22,7 @@ class Work(TypedDict):
     manifest_sha256: str | None  # of the dataset version to train on, or to predict
     checkpoints: list[str]  # SHA-256 of those to go on from, newest first
     scratch: str  # a folder of this attempt's own; the parent removes it
+    place: NotRequired[Place]  # where several machines share the job
 
 
 class Message(TypedDict):

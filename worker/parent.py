@@ -1,4 +1,4 @@
-"""The child's end of the pipe, and the two ways in which its work ends early."""
+"""The child's end of the pipe, and the ways in which its work ends early."""
 
 import threading
 from typing import Any, BinaryIO
@@ -19,6 +19,14 @@ class JobFailure(Exception):
         self.body = {"failure": {"reason": reason, "detail": detail, "hint": hint}, "report": report}
 
 
+class Setback(Exception):
+    """The job broke off for a reason outside it, and may well succeed when it is run again."""
+
+    def __init__(self, reason: str, detail: str, hint: str) -> None:
+        super().__init__(detail)
+        self.body = {"reason": reason, "detail": detail, "hint": hint}
+
+
 class Parent:
     """Whom the child reports to."""
 
@@ -31,6 +39,14 @@ class Parent:
 
     def request_stop(self, *_: Any) -> None:
         self._stop.set()
+
+    def meeting(self, port: int) -> None:
+        """The processes of other machines are waited for, at that port of this one."""
+        self.say("meeting", {"port": port})
+
+    def met(self) -> None:
+        """All of them have come."""
+        self.say("met", {})
 
     def progress(self, phase: str, fraction: float, eta_seconds: float | None) -> None:
         """`fraction` is 0 to 1 of the whole job."""

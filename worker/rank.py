@@ -1,6 +1,7 @@
 """One of the further processes of a training that several share: `python -m worker.rank`, started by `worker.ranks`.
 
-It reads its part from stdin and takes it, reports nothing, and exits. When stdin closes the first process is gone.
+It reads its part from stdin and takes it, reports nothing, and exits. When stdin closes, the process that started it is
+gone: the first of this machine.
 """
 
 import json
@@ -11,13 +12,16 @@ import threading
 from pathlib import Path
 from typing import NoReturn, TypedDict
 
+LOST_ANOTHER = 75  # exit status of one whose only fault is that another one is gone
+
 
 class Part(TypedDict):
-    """What the first process tells each of the others."""
+    """What the first process of a machine tells each of the others."""
 
     rank: int
     ranks: int
-    port: int  # of 127.0.0.1, where they meet
+    host: str
+    port: int  # of `host`, where they meet
     config: dict[str, object]
     manifest_sha256: str
     weights: str | None  # None: where the settings say
@@ -37,7 +41,7 @@ def main() -> None:
     from app.storage.configured import configured_store
     from app.vision import ranks
     from app.vision.config import TrainConfig
-    from app.vision.errors import Stopped, VisionError
+    from app.vision.errors import RankLost, Stopped, VisionError
     from app.vision.run import Quiet
     from app.vision.training import fit
     from worker.training import cache_of, samples_of
@@ -48,7 +52,8 @@ def main() -> None:
     store = configured_store(settings)
     manifest = read_manifest(store.read(part["manifest_sha256"]))
     try:
-        with ranks.joined(ranks.meeting_place(part["port"], part["ranks"]), part["rank"], part["ranks"]):
+        place = ranks.meeting_place(part["port"], part["ranks"], part["host"])
+        with ranks.joined(place, part["rank"], part["ranks"]):
             fit(
                 TrainConfig.from_dict(part["config"]),
                 samples_of(manifest),
@@ -61,6 +66,8 @@ def main() -> None:
             )
     except Stopped:
         pass
+    except RankLost:
+        sys.exit(LOST_ANOTHER)
     except VisionError as error:  # which the first process has heard of, and reports
         sys.exit(f"rank {part['rank']}: {error}")
 

@@ -5,19 +5,21 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from sqlalchemy.orm import Session
 
 from app.core.database import Database
-from app.core.errors import GraftError, Unavailable
+from app.core.errors import GraftError
 from app.core.logging import log
 from app.core.settings import Settings
 from app.jobs import queue
 from app.jobs.orm import Job
-from app.jobs.queue import Claim, ClaimLost
-from app.jobs.states import JobState
+from app.jobs.queue import Claim
+from app.jobs.states import FailureReason, JobState
 from app.storage import Blob, BlobStore
+from worker.crew import Crew
 from worker.death import death
 from worker.messages import Message, Work
 from worker.oom import oom_kills
@@ -25,6 +27,7 @@ from worker.process import Child, ChildGone
 from worker.results import record_result
 from worker.room import Room
 from worker.sweep import free_checkpoints
+from worker.writing import write_within
 
 _MENDED_WITHIN = 15.0  # seconds after which a job that found no room is tried again
 _PROGRESS_EVERY = 0.3  # seconds between progress writes
@@ -38,7 +41,16 @@ class Allowance:
 
     def __init__(self, job: Job) -> None:
         self.max_seconds = job.max_seconds
-        self._ends = math.inf if job.max_seconds is None else time.monotonic() + job.max_seconds - job.ran_seconds
+        self._left = math.inf if job.max_seconds is None else job.max_seconds - job.ran_seconds
+        self.count()
+
+    def count(self) -> None:
+        """The job runs from now on."""
+        self._ends = time.monotonic() + self._left
+
+    def pause(self) -> None:
+        """The job does not run, but waits for other machines."""
+        self._ends = math.inf
 
     def used_up(self) -> bool:
         return time.monotonic() >= self._ends
@@ -57,6 +69,7 @@ class Run:
         stopping: threading.Event,
         allowance: Allowance,
         room: Room,
+        crew: Crew | None = None,
     ) -> None:
         self._settings = settings
         self._database = database
@@ -66,6 +79,7 @@ class Run:
         self._stopping = stopping
         self._allowance = allowance
         self._room = room
+        self._crew = crew
         self._lease_ends = time.monotonic() + settings.lease_seconds
         self._progress_written = 0.0
         self._oom_kills = oom_kills()
@@ -80,15 +94,17 @@ class Run:
             if now >= beat:
                 beat = now + self._settings.heartbeat_seconds
                 if self._renew() is JobState.cancelling:
-                    self._child.kill(_CANCEL_GRACE)
-                    self._write(lambda session: queue.cancelled(session, self._held))
+                    self._end_cancelled()
+                    return
+                if self._crew is not None and self._broke_up(self._crew):
                     return
             if self._allowance.used_up():
                 self._end_past_deadline()
                 return
             if self._stopping.is_set() and give_up is None:
                 self._child.request_stop()
-                give_up = now + self._settings.stop_grace_seconds
+                waits = self._crew is not None and not self._crew.complete  # and has nothing to keep
+                give_up = now + (0.0 if waits else self._settings.stop_grace_seconds)
             if give_up is not None and now >= give_up:
                 self._give_back()
                 return
@@ -107,6 +123,14 @@ class Run:
         """Write down what the child says. True if it was its last word."""
         body, held = message["body"], self._held
         match message["kind"]:
+            case "meeting":
+                assert self._crew is not None
+                self._allowance.pause()
+                self._write(partial(self._crew.gather, port=body["port"]))
+            case "met":
+                assert self._crew is not None
+                self._write(self._crew.begin)
+                self._allowance.count()
             case "progress":
                 now = time.monotonic()
                 if now - self._progress_written >= _PROGRESS_EVERY:
@@ -127,7 +151,8 @@ class Run:
                 log.warning("job_failed", job=str(held.job_id), **body["failure"])
                 return True
             case "setback":
-                self.set_back(body)
+                self._child.kill()  # if the job is being cancelled, this is its end
+                self.set_back(body, at_once=body["reason"] == FailureReason.worker_lost)
                 return True
             case "stopped":
                 self._give_back()
@@ -138,6 +163,12 @@ class Run:
         self._child.kill()
         self._write(lambda session: queue.release(session, self._held))
         log.info("job_given_back", job=str(self._held.job_id))
+
+    def _end_cancelled(self) -> None:
+        self._child.kill(_CANCEL_GRACE)
+        while self._crew is not None and self._write(self._crew.computes):  # not for longer than their leases run
+            time.sleep(0.1)
+        self._write(lambda session: queue.cancelled(session, self._held))
 
     def _end_past_deadline(self) -> None:
         self._child.kill(_CANCEL_GRACE)
@@ -151,6 +182,21 @@ class Run:
         log.warning("job_broke_off", job=str(self._held.job_id), **failure)
         delay = 0.0 if at_once else _MENDED_WITHIN
         self._write(lambda session: queue.retry(session, self._held, failure, delay))
+
+    def _broke_up(self, crew: Crew) -> bool:
+        """Give the job back if other machines that share it are missing or lost."""
+        breakup = self._write(crew.breakup)
+        if breakup is None:
+            return False
+        self._child.kill()
+        failure = breakup.failure
+        if failure is not None and breakup.counts:
+            self.set_back(failure, at_once=True)
+        else:
+            delay = _MENDED_WITHIN if failure is not None else 0.0
+            self._write(lambda session: queue.release(session, self._held, failure, delay))
+            log.info("job_given_back", job=str(self._held.job_id), **failure or {})
+        return True
 
     def _broke_off(self, returncode: int) -> None:
         # A file in memory whose disk is full ends its process with SIGBUS.
@@ -176,13 +222,5 @@ class Run:
             log.warning("checkpoints_not_freed", job=str(self._held.job_id), code=error.code, detail=error.detail)
 
     def _write(self, write: Callable[[Session], T]) -> T:
-        """One fenced transaction, tried again while the database is away and the lease still runs."""
-        while True:
-            try:
-                with self._database.writing() as session:
-                    return write(session)
-            except Unavailable as error:
-                if time.monotonic() >= self._lease_ends:
-                    raise ClaimLost("The database was away for as long as the lease.") from error
-                log.warning("database_away", job=str(self._held.job_id), detail=error.detail)
-                time.sleep(0.5)
+        """One fenced transaction."""
+        return write_within(self._database, write, self._lease_ends, self._held.job_id)

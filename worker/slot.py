@@ -1,8 +1,10 @@
-"""A slot: one job at a time, from claim to end, each in a child that was started ahead of it."""
+"""A slot: one job at a time, or a place in one, from claim to end, each in a child that was started ahead of it."""
 
 import shutil
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from sqlalchemy.orm import Session
@@ -12,13 +14,16 @@ from app.core.errors import Unavailable
 from app.core.logging import log
 from app.core.settings import Settings
 from app.datasets import service as datasets
-from app.jobs import checkpoints, queue
+from app.jobs import checkpoints, members, queue
 from app.jobs.orm import Job
 from app.jobs.queue import Claim, ClaimLost
 from app.jobs.states import JobKind
 from app.storage import BlobStore
 from app.storage.disk import disk_errors_explained
-from worker.messages import Work
+from worker.address import interface_of, own_address
+from worker.crew import Crew
+from worker.member import Member
+from worker.messages import Place, Work
 from worker.process import Child
 from worker.room import Room, storage_failure
 from worker.run import Allowance, Run
@@ -91,6 +96,10 @@ class Slot:
             self._warm = None
 
     def _run_next(self) -> bool:
+        # Machines that wait for this one come before jobs that nobody holds yet.
+        return self._take_place() or self._take_job()
+
+    def _take_job(self) -> bool:
         with self._database.reading() as session:
             if not queue.waiting(session, [self.kind], self._settings.max_running_jobs):
                 return False
@@ -105,23 +114,71 @@ class Slot:
             scratch = self._settings.scratch / f"job-{job.id}-{job.epoch}"
             work = _work(session, job, scratch)
             allowance = Allowance(job)
+        machines, crew = members.machines_of(job), None
+        if machines > 1:
+            work["place"] = self._place(0, machines, None)
+            crew = Crew(self._settings, held, self._worker, machines)
         log.info("job_started", job=str(held.job_id), kind=self.kind.value, attempt=job.attempt)
+        with self._child(scratch) as child:
+            run = Run(
+                self._settings, self._database, self._store, held, child, self._stopping, allowance, self._room, crew
+            )
+            try:
+                with disk_errors_explained(scratch):
+                    scratch.mkdir(parents=True, exist_ok=True)
+                run.supervise(work)
+            except Unavailable as error:  # of the disk: the database's is ClaimLost
+                run.set_back(storage_failure(error))
+            except ClaimLost as lost:
+                log.warning("claim_lost", job=str(held.job_id), detail=lost.detail)
+        return True
+
+    def _take_place(self) -> bool:
+        """Compute along in a job that another worker leads, if one waits for machines."""
+        if self.kind is not JobKind.train:
+            return False
+        with self._database.reading() as session:
+            if not members.vacant(session, self._worker):
+                return False
+        if self._room.look() is not None:
+            return False
+        with self._database.writing() as session:
+            place = members.join(session, self._worker, self._settings.lease_seconds)
+            if place is None:
+                return False
+            job = session.get_one(Job, place.job_id)
+            scratch = self._settings.scratch / f"job-{job.id}-{place.epoch}.{place.number}"
+            work = _work(session, job, scratch)
+        work["checkpoints"] = []  # the leader has read the one that they go on from
+        work["place"] = self._place(place.number, members.machines_of(job), place.address)
+        log.info("member_started", job=str(job.id), number=place.number, meeting=place.address)
+        with self._child(scratch) as child:
+            member = Member(self._settings, self._database, place, child, self._stopping)
+            try:
+                with disk_errors_explained(scratch):
+                    scratch.mkdir(parents=True, exist_ok=True)
+            except Unavailable as error:
+                log.warning("member_broke_off", job=str(job.id), number=place.number, how=error.detail)
+                member.leave(done=False)
+            else:
+                member.supervise(work)
+        return True
+
+    def _place(self, number: int, machines: int, meeting: str | None) -> Place:
+        interface = interface_of(own_address(self._settings))
+        return Place(number=number, machines=machines, meeting=meeting, interface=interface)
+
+    @contextmanager
+    def _child(self, scratch: Path) -> Iterator[Child]:
+        """The warm child for one job. It ends then, its folder goes, and another one is warmed up."""
         child, self._warm = self._warm_up(), None
-        run = Run(self._settings, self._database, self._store, held, child, self._stopping, allowance, self._room)
         try:
-            with disk_errors_explained(scratch):
-                scratch.mkdir(parents=True, exist_ok=True)
-            run.supervise(work)
-        except Unavailable as error:  # of the disk: the database's is ClaimLost
-            run.set_back(storage_failure(error))
-        except ClaimLost as lost:
-            log.warning("claim_lost", job=str(held.job_id), detail=lost.detail)
+            yield child
         finally:
             child.kill()
             shutil.rmtree(scratch, ignore_errors=True)
             if self._ahead and not self._stopping.is_set():
                 self._warm_up()
-        return True
 
 
 def _work(session: Session, job: Job, scratch: Path) -> Work:

@@ -80,6 +80,7 @@ def _claim_of(path: Path) -> Claim | None:
     """The claim that a job's scratch folder is named after."""
     kind, _, rest = path.name.partition("-")
     job_id, _, epoch = rest.rpartition("-")
+    epoch = epoch.partition(".")[0]  # of another machine's job the folder is named after the place as well
     known = parse_id(job_id)
     return Claim(known, int(epoch)) if kind == "job" and known and epoch.isdecimal() else None
 

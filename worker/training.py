@@ -19,6 +19,7 @@ from app.vision.errors import (
     InvalidConfig,
     InvalidData,
     OutOfMemory,
+    RankLost,
     Stopped,
     VisionError,
     WeightsUnavailable,
@@ -29,7 +30,7 @@ from app.vision.rowcache import RowCache
 from app.vision.run import FitResult, Sample
 from app.vision.training import fit
 from worker.messages import Work
-from worker.parent import JobFailure, Parent, StopRequested
+from worker.parent import JobFailure, Parent, Setback, StopRequested
 from worker.ranks import sharing
 
 _REASONS: dict[type[VisionError], tuple[FailureReason, str]] = {
@@ -59,7 +60,10 @@ class _Observer:
 
 
 def train(work: Work, parent: Parent, settings: Settings) -> dict[str, Any]:
-    """The model's row to be: where its bytes are, its classes, preprocessing and metrics."""
+    """The model's row to be: where its bytes are, its classes, preprocessing and metrics.
+
+    Nothing where another machine leads: that one has the model.
+    """
     store = configured_store(settings)
     scratch = Path(work["scratch"])
     assert work["manifest_sha256"] is not None
@@ -70,6 +74,9 @@ def train(work: Work, parent: Parent, settings: Settings) -> dict[str, Any]:
         return _fit(config, manifest, work, store, scratch, parent, settings, processes)
     except Stopped:
         raise StopRequested from None
+    except RankLost as error:
+        hint = "Look at the logs of the workers that shared the job, and at the network between them."
+        raise Setback(FailureReason.worker_lost, str(error), hint) from error
     except VisionError as error:
         reason, hint = _REASONS.get(type(error), (FailureReason.internal, "The worker's log has the details."))
         if isinstance(error, OutOfMemory) and error.fits is not None:
@@ -115,10 +122,11 @@ def _fit(
     images.mkdir(parents=True, exist_ok=True)
     weights = configured_weights(settings) if config.base_model is None else _fetch_base(config, store, scratch)
     base = weights if isinstance(weights, Path) else None
+    place = work.get("place")
     for sha256 in [*work["checkpoints"], None]:
         try:
             resume = store.fetch(sha256, scratch) if sha256 else None
-            with sharing(processes, config, work["manifest_sha256"] or "", base, scratch):
+            with sharing(processes, place, parent, config, work["manifest_sha256"] or "", base, scratch):
                 result = fit(
                     config,
                     samples,
@@ -135,6 +143,8 @@ def _fit(
                 raise
             log.warning("checkpoint_damaged", sha256=sha256, error=str(error))
             continue
+        if place is not None and place["number"] > 0:
+            return {}
         artefact = store.put_file(result.model_path)
         return {
             "artefact": {"sha256": artefact.sha256, "size": artefact.size},

@@ -11,6 +11,7 @@ from app.core.settings import Settings
 from app.datasets import service as datasets
 from app.datasets.orm import Dataset, DatasetState
 from app.datasets.schemas import DatasetOut, VersionOut
+from app.jobs import members
 from app.jobs import service as jobs
 from app.jobs.orm import Job
 from app.jobs.outlook import outlooks
@@ -79,16 +80,20 @@ def served_model(session: Session, model: Model, serving: Serving) -> ServedMode
 
 
 def job_views(session: Session, rows: Sequence[Job], settings: Settings) -> list[JobOut]:
-    """Jobs, with what those that are queued wait for."""
+    """Jobs, with what they wait for."""
     queued = {row.kind for row in rows if row.state is JobState.queued}
     found = [outlooks(session, kind, settings.max_running_jobs) for kind in queued]
     known = {job_id: outlook for one in found for job_id, outlook in one.items()}
+    shared = [row.id for row in rows if row.state is JobState.running and members.machines_of(row) > 1]
+    gathering = members.lacking(session, shared) if shared else set()
     views = []
     for row in rows:
         view = JobOut.model_validate(row)
         if row.state is JobState.queued and (outlook := known.get(row.id)):
             view.waiting_for = outlook.waiting_for
             view.queue_position, view.wait_seconds = outlook.place, outlook.seconds
+        elif row.id in gathering:
+            view.waiting_for = "machines"
         views.append(view)
     return views
 

@@ -22,7 +22,8 @@ def train(
     dropout: Annotated[float | None, typer.Option(help="In the head.")] = None,
     epochs: Annotated[int | None, typer.Option()] = None,
     batch_size: Annotated[str | None, typer.Option(help="A number, or auto: what fits into memory.")] = None,
-    processes: Annotated[int | None, typer.Option(help="That train together; one a GPU.")] = None,
+    processes: Annotated[int | None, typer.Option(help="Of a machine, that train together; one a GPU.")] = None,
+    machines: Annotated[int | None, typer.Option(help="That train together, with so many processes each.")] = None,
     optimizer: Annotated[str | None, typer.Option(help="sgd, adam or adamw.")] = None,
     learning_rate: Annotated[float | None, typer.Option()] = None,
     find_rate: Annotated[bool | None, typer.Option("--find-rate", help="Try rates, use the best.")] = None,
@@ -44,6 +45,7 @@ def train(
     from app.cli import show
 
     head = {key: value for key, value in (("hidden", hidden), ("dropout", dropout)) if value}
+    resources = {key: value for key, value in (("processes", processes), ("machines", machines)) if value}
     body = {
         "dataset": dataset,
         "backbone": backbone,
@@ -52,7 +54,7 @@ def train(
         "head": head or None,
         "epochs": epochs,
         "batch_size": int(batch_size) if batch_size and batch_size.isdigit() else batch_size,
-        "resources": {"processes": processes} if processes else None,
+        "resources": resources or None,
         "optimizer": optimizer,
         "learning_rate": learning_rate,
         "find_rate": find_rate,

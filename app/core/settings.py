@@ -78,6 +78,12 @@ class Settings(BaseSettings):
     sweep_seconds: float = Field(default=2.0, gt=0)
     stop_grace_seconds: float = Field(default=10.0, gt=0)
     max_attempts: int = Field(default=3, gt=0)
+    worker_address: str | None = Field(
+        default=None, description="Where other machines reach this worker; if left out, as the database sees it."
+    )
+    meeting_seconds: float = Field(
+        default=60.0, gt=0, description="A job of several machines waits so long for the next one to come."
+    )
     min_free_bytes: int = Field(
         default=512 * 2**20, ge=0, description="With less free disk no upload is received, and a worker takes no job."
     )

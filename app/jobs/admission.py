@@ -35,6 +35,17 @@ def target(
     return dataset, datasets.latest_versions(session, [dataset.id])[dataset.id]
 
 
+def check_machines(session: Session, machines: int) -> None:
+    """Refuse a job of several machines where there can be no second one: with a database that is a file of this one."""
+    if machines > 1 and session.get_bind().dialect.name == "sqlite":
+        detail = (
+            f"{machines}: workers of several machines meet through the database, and this service's is a SQLite file "
+            "of one machine. Use 1 and let `processes` share its GPUs, or run the service on PostgreSQL "
+            "(GRAFT_DATABASE_URL)."
+        )
+        raise Invalid(detail, errors=[FieldError("resources.machines", detail)])
+
+
 def check_queue(session: Session, workspace_id: UUID, kind: JobKind, max_queued: int | None) -> None:
     """Refuse one job more than may wait. The workspace's row is held, so that two at once do not both fit."""
     if max_queued is None:

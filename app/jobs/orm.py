@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, String
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.auth.orm import Workspace
@@ -98,6 +98,28 @@ class Checkpoint(Base):
     sha256: Mapped[str] = mapped_column(String(64))
     size: Mapped[int] = mapped_column(BigInteger)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=DatabaseTime())
+
+
+class JobMember(Base):
+    """One machine's place in an attempt at a job that several share. Number 0 is the leader's, which holds the job.
+
+    A place is held under its `id`: every attempt makes new ones, and those of the attempt before go.
+    """
+
+    __tablename__ = "job_members"
+    __table_args__ = (
+        UniqueConstraint("job_id", "number", name="uq_job_members_number"),
+        UniqueConstraint("job_id", "worker", name="uq_job_members_worker"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    job_id: Mapped[UUID] = mapped_column(ForeignKey(Job.id))
+    epoch: Mapped[int]  # the job's
+    number: Mapped[int]
+    address: Mapped[str] = mapped_column(String(255))  # host:port, where all of them meet
+    worker: Mapped[str | None] = mapped_column(String(255))  # None: the place is free
+    done: Mapped[bool] = mapped_column(default=False)  # left in good order: what is still to do is the leader's
+    lease_expires_at: Mapped[datetime] = mapped_column(UtcDateTime, default=DatabaseTime())
 
 
 class RegisteredWorker(Base):

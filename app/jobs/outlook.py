@@ -16,7 +16,7 @@ from app.core.clock import DatabaseTime
 from app.jobs import workers
 from app.jobs.orm import Job
 from app.jobs.queue import TURN
-from app.jobs.states import HELD, JobKind, JobState
+from app.jobs.states import HELD, FailureReason, JobKind, JobState
 from app.jobs.views import WaitingFor
 
 _RECENT = 100  # ended jobs of a kind among which comparable ones are looked for
@@ -41,7 +41,9 @@ class Prospect:
     train: str
     priority: int
     due: bool
+    machines: int = 1
     id: None = None
+    held_up: None = None
 
 
 def outlooks(
@@ -51,13 +53,15 @@ def outlooks(
 
     That of a `prospect`, if it were queued now, stands under None.
     """
-    running = session.execute(select(Job.workspace_id, Job.eta_seconds).where(Job.kind == kind, Job.state.in_(HELD)))
+    facts = Job.workspace_id, Job.eta_seconds, workers.needed()
+    running = session.execute(select(*facts).where(Job.kind == kind, Job.state.in_(HELD)))
     etas: list[float | None] = []
     room: Counter[UUID] = Counter()
-    for workspace_id, eta in running:
-        etas.append(eta)
+    for workspace_id, eta, machines in running:
+        etas += [eta] * machines
         room[workspace_id] -= 1
     slots, blocked = workers.free_for_work(session, kind)
+    able = session.execute(select(workers.able())).scalar_one()
     without_slots: WaitingFor = "storage" if blocked else "worker"
 
     queued = list(_queued(session, kind))
@@ -67,13 +71,16 @@ def outlooks(
     line: list[Any] = []
     for job in queued:
         if not job.due:
-            found[job.id] = Outlook("run_after")
+            found[job.id] = Outlook("machines" if job.held_up == FailureReason.machines_missing else "run_after")
         elif room[job.workspace_id] + max_running <= 0:
             found[job.id] = Outlook("workspace_limit")
+        elif slots and job.machines > able:
+            found[job.id] = Outlook("machines")
         else:
             room[job.workspace_id] -= 1
             line.append(job)
-    waits = _simulate([_likeness(job) for job in line], etas, slots, _durations(session, kind) if line else {})
+    asked = [(_likeness(job), job.machines) for job in line]
+    waits = _simulate(asked, etas, slots, _durations(session, kind) if line else {})
     for place, (job, seconds) in enumerate(zip(line, waits, strict=True), start=1):
         found[job.id] = Outlook("slot", place, seconds) if slots else Outlook(without_slots, place)
     return found
@@ -81,10 +88,9 @@ def outlooks(
 
 def _queued(session: Session, kind: JobKind) -> Iterable[Any]:
     due = or_(Job.run_after.is_(None), Job.run_after <= DatabaseTime()).label("due")
-    query = select(Job.id, Job.workspace_id, Job.priority, due, *_LIKENESS).where(
-        Job.kind == kind, Job.state == JobState.queued
-    )
-    return session.execute(query.order_by(*TURN))
+    needs = workers.needed().label("machines"), Job.setback["reason"].as_string().label("held_up")
+    query = select(Job.id, Job.workspace_id, Job.priority, due, *needs, *_LIKENESS)
+    return session.execute(query.where(Job.kind == kind, Job.state == JobState.queued).order_by(*TURN))
 
 
 # Jobs that agree in these take about as long.
@@ -109,12 +115,12 @@ def _durations(session: Session, kind: JobKind) -> dict[tuple[Any, ...], float]:
 
 
 def _simulate(
-    line: Sequence[tuple[Any, ...]],
+    line: Sequence[tuple[tuple[Any, ...], int]],
     etas: Sequence[float | None],
     slots: int,
     durations: dict[tuple[Any, ...], float],
 ) -> list[float | None]:
-    """Seconds until each job of the line starts: each goes to the slot that is free first."""
+    """Seconds until each job of the line starts: each goes to the slots that are free first, one a machine."""
     if not slots:
         return [None] * len(line)
     unknown = math.inf
@@ -122,8 +128,9 @@ def _simulate(
     free_at = sorted([*busy, *[0.0] * (slots - len(busy))])[-slots:]
     heapq.heapify(free_at)
     waits: list[float | None] = []
-    for likeness in line:
-        start = heapq.heappop(free_at)
+    for likeness, machines in line:
+        start = [heapq.heappop(free_at) for _ in range(min(machines, slots))][-1]
         waits.append(None if start == unknown else round(start, 1))
-        heapq.heappush(free_at, start + durations.get(likeness, unknown))
+        for _ in range(min(machines, slots)):
+            heapq.heappush(free_at, start + durations.get(likeness, unknown))
     return waits

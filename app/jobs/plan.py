@@ -16,7 +16,7 @@ from app.datasets.manifest import Manifest, read_manifest
 from app.datasets.orm import Dataset, DatasetImage, DatasetVersion
 from app.datasets.report import report_on
 from app.datasets.schemas import Finding, Severity
-from app.jobs import admission, service
+from app.jobs import admission, service, workers
 from app.jobs.base_model import Base
 from app.jobs.orm import Job, RegisteredWorker
 from app.jobs.outlook import Prospect, outlooks
@@ -46,6 +46,8 @@ def plan(
 
     `opinions` gives what models find in a dataset.
     """
+    processes, machines = request.resources.processes, request.resources.machines
+    admission.check_machines(session, machines)
     dataset, version = admission.target(session, workspace_id, request.dataset)
     images = content.all_images(session, dataset)
     report = report_on(images, dataset.report or {}, opinions(dataset, images))
@@ -53,7 +55,7 @@ def plan(
     queued = admission.count(session, workspace_id, JobKind.train, [JobState.queued])
     refusal = admission.queue_refusal(queued, JobKind.train, settings.max_queued_jobs)
     prospect = Prospect(
-        workspace_id, dataset.id, config.backbone, config.train, request.priority, _is_due(session, request)
+        workspace_id, dataset.id, config.backbone, config.train, request.priority, _is_due(session, request), machines
     )
     outlook = outlooks(session, JobKind.train, settings.max_running_jobs, prospect)[None]
     return PlanOut(
@@ -65,9 +67,9 @@ def plan(
             *_unfrozen_changes(images, read_manifest(store.read(version.manifest_sha256)), dataset),
             *(one for one in report.findings if one.severity is not Severity.info),
         ],
-        memory=_memory(session, config, len(version.classes), request.resources.processes),
+        memory=_memory(session, config, len(version.classes), processes * machines),
         disk=_disk(config, len(version.classes), totals),
-        seconds=_seconds(session, config, totals),
+        seconds=_seconds(session, config, totals, machines),
         limits=PlannedLimits(
             queued=queued,
             max_queued=settings.max_queued_jobs,
@@ -145,7 +147,7 @@ def _disk(config: TrainConfig, classes: int, totals: Mapping[str, int]) -> Estim
     return Estimate(value=sum(parts.values()), unit="bytes", parts=parts, basis=basis)
 
 
-def _seconds(session: Session, config: TrainConfig, totals: Mapping[str, int]) -> Estimate:
+def _seconds(session: Session, config: TrainConfig, totals: Mapping[str, int], machines: int) -> Estimate:
     """From the median time an image took in like trainings that ended well of late, on workers that live."""
     hosts = {row.host for row in session.scalars(_alive())}
     query = (
@@ -153,6 +155,7 @@ def _seconds(session: Session, config: TrainConfig, totals: Mapping[str, int]) -
         .join(DatasetVersion, DatasetVersion.id == Job.dataset_version_id)
         .where(Job.kind == JobKind.train, Job.state == JobState.succeeded)
         .where(Job.spec["backbone"].as_string() == config.backbone, Job.spec["train"].as_string() == config.train)
+        .where(workers.needed() == machines)
         .order_by(Job.id.desc())
         .limit(_RECENT)
     )

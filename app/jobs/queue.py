@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session, aliased
 from app.core.clock import DatabaseTime
 from app.core.errors import Conflict
 from app.datasets import service as datasets
-from app.jobs import checkpoints, events
+from app.jobs import checkpoints, events, workers
 from app.jobs.orm import EpochMetrics, Job
 from app.jobs.states import HELD, TERMINAL, FailureReason, JobKind, JobState, check_transition
 from app.storage import Blob
@@ -87,6 +87,7 @@ def _claimable(kinds: Collection[JobKind], max_running: int | None) -> list[Colu
         Job.state == JobState.queued,
         Job.kind.in_(kinds),
         or_(Job.run_after.is_(None), Job.run_after <= DatabaseTime()),
+        workers.suffice(),
     ]
     if max_running is not None:
         other = aliased(Job)
@@ -179,14 +180,19 @@ def cancelled(session: Session, held: Claim) -> None:
     end(session, locked(session, held), JobState.cancelled)
 
 
-def release(session: Session, held: Claim) -> None:
-    """Give the job back, to be gone on with from its last checkpoint; this does not count as an attempt."""
+def release(session: Session, held: Claim, setback: dict[str, Any] | None = None, delay_seconds: float = 0.0) -> None:
+    """Give the job back, to be gone on with from its last checkpoint; this does not count as an attempt.
+
+    `setback` says what kept it from running, if anything did; others have `delay_seconds` to go ahead of it.
+    """
     job = locked(session, held)
     if job.state is JobState.cancelling:
         end(session, job, JobState.cancelled)
         return
     job.attempt -= 1
-    _requeue(session, job)
+    if delay_seconds > 0:
+        job.run_after = DatabaseTime(delay_seconds)
+    _requeue(session, job, setback)
 
 
 def expire(session: Session) -> list[UUID]:

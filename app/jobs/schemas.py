@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from app.jobs.augmentation import Augmentation
 from app.jobs.scheduling import Scheduled
@@ -67,19 +67,15 @@ class Resources(BaseModel):
         default=1,
         ge=1,
         le=64,
-        description="Processes of one machine that share every batch: one a GPU, or without GPUs some of its cores.",
+        description="Processes of each machine that share every batch: one a GPU, or without GPUs some of its cores.",
     )
-    machines: int = Field(default=1, ge=1, description="Machines that train together; a job of this service uses one.")
-
-    @field_validator("machines")
-    @classmethod
-    def _one_machine(cls, machines: int) -> int:
-        if machines > 1:
-            raise ValueError(
-                f"{machines}: a job of this service runs on one machine; use 1 and let `processes` share its GPUs, or"
-                " train on several machines with the library: torchrun --nnodes N … -m app.vision train"
-            )
-        return machines
+    machines: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="Workers that train together, each with so many processes. More than one needs a service on "
+        "PostgreSQL. The job starts when as many are free, and waits for `machines` until then.",
+    )
 
 
 # Fields that mean the same, under the same name, to the caller and to the training library.
@@ -248,7 +244,7 @@ class TrainRequest(Scheduled):
         description="Threads that read and augment batches ahead; the model does not depend on them.",
     )
 
-    resources: Resources = Field(default=Resources(), description="What the job may use: processes of one machine.")
+    resources: Resources = Field(default=Resources(), description="What the job may use: processes and machines.")
 
     def config(self, backbone: str) -> TrainConfig:
         """The same request in the training library's words, not yet resolved."""

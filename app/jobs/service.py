@@ -15,10 +15,10 @@ from app.datasets import service as datasets
 from app.datasets.orm import Dataset
 from app.datasets.schemas import SplitOptions
 from app.jobs import checkpoints, events, queue
-from app.jobs.admission import check_queue, target
+from app.jobs.admission import check_machines, check_queue, target
 from app.jobs.base_model import Base, pinned_artefacts
 from app.jobs.doorbell import Doorbell, ring_after_commit
-from app.jobs.orm import Checkpoint, EpochMetrics, Job, JobEvent
+from app.jobs.orm import Checkpoint, EpochMetrics, Job, JobEvent, JobMember
 from app.jobs.schemas import TrainRequest
 from app.jobs.states import TERMINAL, JobKind, JobState, check_transition
 from app.vision.backbones import default_backbone, get_backbone
@@ -64,9 +64,10 @@ def plan_training(request: TrainRequest, weights: WeightStore, base: Base | None
         raise _bad_field("backbone", error, code="unknown_backbone") from None
     except InvalidConfig as error:
         raise _bad_field(error.field, error) from None
-    processes = request.resources.processes
-    if isinstance(config.batch_size, int) and config.batch_size < processes:
-        says = f"{processes}: a batch of {config.batch_size} cannot be shared by so many; use at most that."
+    processes, machines = request.resources.processes, request.resources.machines
+    if isinstance(config.batch_size, int) and config.batch_size < processes * machines:
+        of_each = f" on each of {machines} machines" if machines > 1 else ""
+        says = f"{processes}{of_each}: a batch of {config.batch_size} cannot be shared by so many; use at most that."
         raise _bad_field("resources.processes", InvalidConfig("resources.processes", says))
     backbone = get_backbone(name)
     if base is None and weights.status(backbone) == "missing":
@@ -110,6 +111,7 @@ def submit_training(
     The caller holds the row of the model in `base`, if any. Raises `TooMany` where `max_queued` trainings wait in the
     workspace.
     """
+    check_machines(session, request.resources.machines)
     check_queue(session, workspace_id, JobKind.train, max_queued)
     # Locked, so that the dataset cannot be deleted between this look and the commit.
     dataset, version = target(session, workspace_id, request.dataset, lock=True)
@@ -243,7 +245,7 @@ def forget(session: Session, ended_before: DatabaseTime, limit: int = 200) -> in
     old = session.scalars(
         select(Job.id).where(Job.state.in_(TERMINAL), Job.finished_at < ended_before).limit(limit)
     ).all()
-    for table in (JobEvent, EpochMetrics, Checkpoint):
+    for table in (JobEvent, EpochMetrics, Checkpoint, JobMember):
         session.execute(delete(table).where(table.job_id.in_(old)))
     session.execute(delete(Job).where(Job.id.in_(old)))
     return len(old)

@@ -56,5 +56,6 @@ class FailureReason(StrEnum):
     storage_unavailable = "storage_unavailable"
     killed = "killed"
     worker_lost = "worker_lost"
+    machines_missing = "machines_missing"
     deadline = "deadline"
     internal = "internal"

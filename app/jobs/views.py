@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.datasets.schemas import Failure
 from app.jobs.states import JobKind, JobState
 
-WaitingFor = Literal["worker", "storage", "slot", "run_after", "workspace_limit"]
+WaitingFor = Literal["worker", "storage", "slot", "run_after", "workspace_limit", "machines"]
 
 
 class KeptCheckpoint(BaseModel):
@@ -45,7 +45,8 @@ class JobOut(BaseModel):
     waiting_for: WaitingFor | None = Field(
         default=None,
         description="Of a queued job: `slot` (others run), `worker` (none is alive), `storage` (workers have no room, "
-        "see GET /v1/workers), `run_after` (its time is to come), `workspace_limit` (its workspace runs all it may).",
+        "see GET /v1/workers), `run_after` (its time is to come), `workspace_limit` (its workspace runs all it may), "
+        "`machines` (fewer workers are there than are to share it; also of a running one whose leader waits for them).",
     )
     queue_position: int | None = Field(default=None, description="1: the next one to run.")
     wait_seconds: float | None = Field(

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import ColumnElement, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from app.core.clock import DatabaseTime
 from app.core.paging import Page, paginate
-from app.jobs.orm import Job, RegisteredWorker
+from app.jobs.orm import Job, JobMember, RegisteredWorker
 from app.jobs.states import HELD, JobKind
 from app.jobs.views import WorkerOut
 
@@ -73,9 +73,17 @@ def list_workers(session: Session, workspace_id: UUID, *, limit: int, cursor: st
     page = paginate(session, select(RegisteredWorker), RegisteredWorker.id, limit=limit, cursor=cursor)
     now = session.execute(select(DatabaseTime())).scalar_one()
     names = [row.name for row in page.items]
-    held = select(Job.worker, Job.id, Job.workspace_id).where(Job.state.in_(HELD), Job.worker.in_(names))
+    led = select(Job.worker, Job.id, Job.workspace_id).where(Job.state.in_(HELD), Job.worker.in_(names))
+    shared = select(JobMember.worker, Job.id, Job.workspace_id).where(
+        Job.id == JobMember.job_id,
+        Job.epoch == JobMember.epoch,
+        Job.state.in_(HELD),
+        JobMember.number > 0,  # the leader's job is its own
+        JobMember.worker.in_(names),
+        ~JobMember.done,
+    )
     running: dict[str, list[Any]] = {}
-    for job in session.execute(held.order_by(Job.id)):
+    for job in sorted([*session.execute(led), *session.execute(shared)], key=lambda row: row.id):
         running.setdefault(job.worker, []).append(job)
     return Page([_view(row, running.get(row.name, []), workspace_id, now) for row in page.items], page.next_cursor)
 
@@ -96,3 +104,19 @@ def free_for_work(session: Session, kind: JobKind) -> tuple[int, bool]:
     able = [row for row in alive if row.problem is None]
     slots = sum(row.train_slots if kind is JobKind.train else 1 for row in able)
     return slots, len(able) < len(alive)
+
+
+def needed() -> ColumnElement[int]:
+    """SQL for how many machines are to share a job."""
+    return func.coalesce(Job.spec[("resources", "machines")].as_integer(), 1)
+
+
+def able() -> ColumnElement[int]:
+    """SQL for the number of living workers that take jobs."""
+    here = RegisteredWorker.expires_at > DatabaseTime(), RegisteredWorker.problem.is_(None)
+    return select(func.count()).select_from(RegisteredWorker).where(*here).scalar_subquery()
+
+
+def suffice() -> ColumnElement[bool]:
+    """SQL for whether there are as many of them as machines are to share a job."""
+    return or_(needed() == 1, needed() <= able())

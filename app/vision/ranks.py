@@ -54,9 +54,12 @@ def announced_meeting_place() -> tuple[Store, int, int]:
     return store, rank, ranks
 
 
-def meeting_place(port: int, ranks: int) -> TCPStore:
-    """Where processes of this machine meet: at `port`; with 0 one is made here, and the result knows its port."""
-    return TCPStore("127.0.0.1", port, ranks, is_master=port == 0, timeout=MEETING, wait_for_workers=False)
+def meeting_place(port: int, ranks: int, host: str = "127.0.0.1") -> TCPStore:
+    """Where processes meet: at `port` of `host`; with 0 one is made here, and the result knows its port.
+
+    One that is made here hears every network of this machine, and asks nobody who he is.
+    """
+    return TCPStore(host, port, ranks, is_master=port == 0, timeout=MEETING, wait_for_workers=False)
 
 
 @contextmanager
@@ -67,7 +70,12 @@ def joined(store: Store, rank: int, ranks: int) -> Iterator[None]:
     without a word.
     """
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(backend, store=store, rank=rank, world_size=ranks, timeout=SILENCE)
+    try:
+        dist.init_process_group(backend, store=store, rank=rank, world_size=ranks, timeout=SILENCE)
+    except RuntimeError as error:
+        if _is_lost_connection(error):
+            raise RankLost(rank) from error
+        raise
     threads = torch.get_num_threads()
     try:
         _take_place()

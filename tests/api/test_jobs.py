@@ -130,6 +130,12 @@ def test_what_makes_no_sense_is_refused_by_name(with_pets: Api, field: str, valu
     problem(answer, 422, "invalid", field)
 
 
+def test_several_machines_need_a_database_that_they_can_reach(with_pets: Api) -> None:
+    answer = with_pets.write.post("/v1/jobs", json={"dataset": "pets", "resources": {"machines": 2}})
+    body = problem(answer, 422, "invalid", "resources.machines", remedy="PostgreSQL")
+    assert body["detail"].startswith("2: ")
+
+
 def test_a_queued_job_knows_its_place_and_what_it_waits_for(with_pets: Api) -> None:
     made = [with_pets.job(), with_pets.job(priority=1)]
     assert [item["queue_position"] for item in with_pets.read.get("/v1/jobs").json()["items"]] == [1, 2]

@@ -72,6 +72,8 @@ def test_a_plan_says_what_the_job_then_is_and_writes_nothing(with_pets: Api) -> 
         {"dataset": "pets", "base_model": "none"},
         {"dataset": "pets", "cutmix": 1.0},
         {"dataset": "pets", "batch_size": 2, "resources": {"processes": 3}},
+        {"dataset": "pets", "batch_size": 5, "resources": {"processes": 3, "machines": 2}},
+        {"dataset": "pets", "resources": {"machines": 2}},
         {"dataset": "unread"},
         {},
     ],

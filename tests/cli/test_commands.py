@@ -276,6 +276,7 @@ def test_backbones_are_listed_with_advice(service: Deployment) -> None:
         (["train", "nothing"], 1, "no dataset 'nothing'"),
         (["train", "nothing", "--learning-rate", "-1"], 1, "learning_rate"),
         (["train", "nothing", "--backbone", "resnet19"], 1, "resnet18"),
+        (["train", "nothing", "--machines", "2"], 1, "PostgreSQL"),
         (["datasets", "push", "no-such-folder"], 1, "no-such-folder"),
         (["predict", "nothing", __file__], 1, "no model 'nothing'"),
         (["predict", "nothing", "x.jpg"], 1, "x.jpg cannot be read"),

@@ -97,6 +97,7 @@ def test_an_empty_variable_is_one_that_is_not_set(name: str, monkeypatch: pytest
         ("MAX_FILE_BYTES", "-5"),
         ("TRAIN_SLOTS", "0"),
         ("LEASE_SECONDS", "0"),
+        ("MEETING_SECONDS", "0"),
         ("POLL_SECONDS", "soon"),
         ("BLOB_GRACE_SECONDS", "-1"),
         ("WEIGHTS_DOWNLOAD", "perhaps"),

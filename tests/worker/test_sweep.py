@@ -190,7 +190,8 @@ def test_jobs_that_ended_long_ago_are_forgotten_and_what_they_made_stays(
 # Scratch
 
 
-def test_a_jobs_folder_goes_when_its_claim_has_ended(database: Database, settings: Settings) -> None:
+@pytest.mark.parametrize("place", ["", ".1"])  # the leader's, another machine's
+def test_a_jobs_folder_goes_when_its_claim_has_ended(database: Database, settings: Settings, place: str) -> None:
     with database.writing() as session:
         training(session)
         training(session)
@@ -199,7 +200,7 @@ def test_a_jobs_folder_goes_when_its_claim_has_ended(database: Database, setting
         again = claimed(session)
     folders = {}
     for claim in (lost, held, again):
-        folders[claim] = settings.scratch / f"job-{claim.job_id}-{claim.epoch}"
+        folders[claim] = settings.scratch / f"job-{claim.job_id}-{claim.epoch}{place}"
         (folders[claim] / "images").mkdir(parents=True)
         (folders[claim] / "images" / "one").write_bytes(b"x")
         age(folders[claim], OLD * 100)
