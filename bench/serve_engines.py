@@ -61,7 +61,7 @@ def images_per_second(engine: Engine, images: NDArray[np.uint8], batch: int) -> 
     """Over all images, the last batch filled up from the start."""
     count = -(-len(images) // batch)
     filled = np.resize(images, (count * batch, *images.shape[1:]))
-    seconds = clock(lambda: [engine.logits(filled[n * batch : (n + 1) * batch]) for n in range(count)])
+    seconds = clock(lambda: [engine.outputs(filled[n * batch : (n + 1) * batch]) for n in range(count)])
     return len(filled) / seconds
 
 
@@ -83,7 +83,7 @@ def main() -> None:
         calibration, _ = prepared(classifier, train[:: max(1, len(train) // 128)])
 
         found = engines(classifier, calibration, folder)
-        reference = np.concatenate([classifier.reference.logits(part) for part in np.array_split(images, 8)])
+        reference = np.concatenate([classifier.reference.outputs(part).logits for part in np.array_split(images, 8)])
         measured = [measure(engine, reference, images, labels) for engine in found.values()]
         for one in measured:
             note(f"{one.engine}: {one}")

@@ -161,6 +161,7 @@ class Stage:
             "preprocessing": trained.preprocessing.to_dict(),
             "metrics": trained.metrics,
             "best_epoch": trained.best_epoch,
+            "decisions": trained.decisions,
             "files": {
                 name: {"sha256": blob.sha256, "size": blob.size}
                 for name, data in FILES.items()

@@ -63,7 +63,7 @@ def predict(work: Work, parent: Parent, settings: Settings) -> dict[str, Any]:
     try:
         with path.open("ab") as file:
             for batch in _prepared(pool, images[done:], prepare):
-                file.writelines(json_lines(_rows(batch, classifier, options)))
+                file.writelines(json_lines(_rows(batch, classifier, options, spec.get("thresholds"))))
                 done += len(batch)
                 parent.progress("predicting", done / len(images), pace.seconds_left(done))
                 stop = parent.should_stop()
@@ -173,23 +173,26 @@ def _outcome(future: Future[NDArray[np.uint8]]) -> Outcome:
 
 
 def _rows(
-    batch: Sequence[tuple[AskedImage, Outcome]], classifier: Classifier, options: Naming
+    batch: Sequence[tuple[AskedImage, Outcome]],
+    classifier: Classifier,
+    options: Naming,
+    thresholds: Sequence[float | None] | None,
 ) -> Iterator[dict[str, Any]]:
     """A row for each image. Raises what is not one image's own fault."""
     readable = [outcome for _, outcome in batch if not isinstance(outcome, Exception)]
-    probabilities = iter(_classify(classifier, np.stack(readable)) if readable else ())
+    answers = iter(_classify(classifier, np.stack(readable)) if readable else ())
     for image, outcome in batch:
         if isinstance(outcome, Exception):
             code, detail = image_error(outcome)
             answer = Prediction(file=None, status="error", error=PredictionError(code=code, detail=detail))
         else:
-            answer = name_classes(next(probabilities), classifier.classes, None, options)
+            answer = name_classes(next(answers), classifier.classes, None, options, thresholds)
         yield result_row(image, answer)
 
 
 def _classify(classifier: Classifier, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Probabilities [N, C]. A model that cannot say must not name a class."""
-    rows = classifier.predict(images)
+    """`Classifier.answer`. A model that cannot say must not name a class."""
+    rows = classifier.answer(images)
     if not np.isfinite(rows).all():
         detail = f"The model answers with numbers that are not finite, on the engine {classifier.engine.name}."
         raise JobFailure(FailureReason.internal, detail, "Use another engine or another model.")

@@ -154,6 +154,7 @@ def _fit(
             "best_epoch": result.best_epoch,
             "rate_search": result.rate_search.to_dict() if result.rate_search else None,
             "files": _report_files(result, samples, manifest.classes, scratch, store),
+            "decisions": result.decisions,
             "notes": list(result.notes),
         }
     raise AssertionError("unreachable: the last attempt is without a checkpoint")

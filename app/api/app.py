@@ -16,6 +16,7 @@ from app.api.routers import (
     dataset_images,
     dataset_versions,
     datasets,
+    decisions,
     health,
     imports,
     inference,
@@ -93,6 +94,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(jobs.router)
     app.include_router(predictions.router)
     app.include_router(models.router)
+    app.include_router(decisions.router)
     app.include_router(predict.router)
     app.include_router(inference.router)
     app.include_router(reports.router)

@@ -32,6 +32,9 @@ def train(
     augmentation: Annotated[str | None, typer.Option(help="none, light, standard or strong.")] = None,
     input_size: Annotated[int | None, typer.Option(help="Pixels a side.")] = None,
     seed: Annotated[int | None, typer.Option()] = None,
+    target_precision: Annotated[
+        float | None, typer.Option(help="Of the answers that are to be accepted, 0.5 to 0.9999.")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Of the model; the dataset's name if left out.")] = None,
     priority: Annotated[int | None, typer.Option(help="-100 to 100; higher runs first.")] = None,
     run_after: Annotated[str | None, typer.Option(help="Not before this time: 2030-01-31T22:00:00Z.")] = None,
@@ -63,6 +66,7 @@ def train(
         "augmentation": augmentation,
         "input_size": input_size,
         "seed": seed,
+        "target_precision": target_precision,
         "model_name": name,
         "priority": priority,
         "run_after": run_after,

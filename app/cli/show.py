@@ -130,10 +130,24 @@ def show_model(model: dict[str, Any]) -> None:
     images = sum(row[4] for row in rows)
     title = f"Model {model['name']} ({model['backbone']}): {metrics['accuracy']:.1%} of {images} {split} images right"
     table(["class", "precision", "recall", "F1", "images"], rows, title)
+    if model["decisions"] is not None:
+        _show_decisions(model["decisions"], split)
+
+
+def _show_decisions(decisions: dict[str, Any], split: str) -> None:
+    found = decisions["splits"][split]
+    right = "" if found["precision"] is None else f", {found['precision']:.1%} of them right"
+    console.print(
+        f"At a target precision of {decisions['target_precision']:g} {found['coverage']:.1%} are accepted{right}; "
+        f"{found['unknown']} unknown."
+    )
+    if without := [label for label, threshold in decisions["thresholds"].items() if threshold is None]:
+        console.print(f"Never accepted, for validation does not show it: {', '.join(without)}", style="yellow")
 
 
 def show_predictions(items: Sequence[dict[str, Any]]) -> None:
-    rows = []
+    rows: list[list[Any]] = []
+    judged = any(item["decision"] for item in items)
     for item in items:
         if item["status"] == "ok":
             best, *others = item["predictions"] or [{"label": "–", "probability": None}]  # all below the threshold
@@ -142,7 +156,9 @@ def show_predictions(items: Sequence[dict[str, Any]]) -> None:
             rows.append([item["file"], best["label"], share, runners_up])
         else:
             rows.append([item["file"], "–", "–", item["error"]["detail"]])
-    table(["image", "class", "probability", "next"], rows)
+        if judged:
+            rows[-1].insert(1, item["decision"])
+    table(["image", *(["decision"] if judged else []), "class", "probability", "next"], rows)
 
 
 def show_predicted(job: dict[str, Any], place: str) -> None:

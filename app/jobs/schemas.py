@@ -6,7 +6,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from app.jobs.augmentation import Augmentation
 from app.jobs.scheduling import Scheduled
-from app.vision.config import HeadConfig, TrainConfig
+from app.vision.config import LEAST_TARGET, MOST_TARGET, HeadConfig, TrainConfig
 from app.vision.presets import Transform
 
 
@@ -108,6 +108,7 @@ _SHARED_FIELDS = {
     "on_out_of_memory",
     "views",
     "loader_workers",
+    "target_precision",
 }
 
 
@@ -244,6 +245,13 @@ class TrainRequest(Scheduled):
         description="Threads that read and augment batches ahead; the model does not depend on them.",
     )
 
+    target_precision: float | None = Field(
+        default=None,
+        ge=LEAST_TARGET,
+        le=MOST_TARGET,
+        description="Of the answers that are to be accepted: thresholds are set on the validation images, and each "
+        "answer says whether it reaches its class's. PUT /v1/models/{id}/decisions sets another without training.",
+    )
     resources: Resources = Field(default=Resources(), description="What the job may use: processes and machines.")
 
     def config(self, backbone: str) -> TrainConfig:

@@ -16,6 +16,7 @@ from app.jobs.doorbell import Doorbell
 from app.jobs.orm import Job
 from app.jobs.states import TERMINAL, JobKind, JobState
 from app.predictions.batch_request import PredictJobRequest
+from app.predictions.references import reference
 from app.predictions.service import check_classes
 from app.registry import service as registry
 from app.storage import Blob
@@ -66,12 +67,14 @@ def submit(
         dataset_id, version_id = dataset.id, version.id
         asked = {"version": version.number, "split": request.split, "label": request.label}
         asked["images"] = _count(version, request)
-    named = {
+    named: dict[str, Any] = {
         "model_id": str(model.id),
         "model_name": model.name,
         "backbone": model.backbone,
         "artefact_sha256": model.artefact_sha256,
     }
+    if (thresholds := reference(model).thresholds) is not None:
+        named["thresholds"] = list(thresholds)  # those of now: the model may be held to another target meanwhile
     options = request.model_dump(include={"top_k", "threshold", "classes", "probabilities", "engine"})
     job = Job(
         kind=JobKind.predict,

@@ -9,7 +9,19 @@ from app.datasets.manifest import Manifest
 from app.predictions.schemas import Prediction
 from app.vision.image_table import csv_lines
 
-_COLUMNS = ("image", "id", "split", "label", "status", "predicted", "probability", "error", "detail")
+_COLUMNS = (
+    "image",
+    "id",
+    "split",
+    "label",
+    "status",
+    "decision",
+    "ood_score",
+    "predicted",
+    "probability",
+    "error",
+    "detail",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,7 @@ class Batcher:
         return futures
 
     def put(self, image: "NDArray[np.uint8]", future: "Row", times: Times) -> None:
-        """Queue a prepared image under a future from `admit`, which will give its row of class probabilities."""
+        """Queue a prepared image under a future from `admit`, which will give its row of `Classifier.answer`."""
         with self._changed:
             if self._closed is None:
                 self._waiting.append((image, future, times))
@@ -126,7 +126,7 @@ class Batcher:
 
         started = time.monotonic()
         try:
-            rows = self.classifier.predict(np.stack([image for image, _, _ in batch]))
+            rows = self.classifier.answer(np.stack([image for image, _, _ in batch]))
             if not np.isfinite(rows).all():
                 raise FloatingPointError("the model answers with numbers that are not finite")
         except Exception as error:

@@ -45,12 +45,12 @@ def make_engine(
     from app.vision.onnx_engines import OnnxRuntime, OpenVino, export_onnx, quantize_onnx
 
     threads = len(os.sched_getaffinity(0))
-    exported = file("float32.onnx", partial(export_onnx, classifier.network, classifier.preprocessing))
+    exported = file("scored.float32.onnx", partial(export_onnx, classifier.network, classifier.preprocessing))
     if name == "onnxruntime":
         return OnnxRuntime(exported, threads)
     if name == "openvino-int8":
         assert calibration is not None, "an INT8 file takes its ranges from images"
         images = calibration
-        quantized = file("int8.onnx", lambda path: quantize_onnx(exported, path, images()))
+        quantized = file("scored.int8.onnx", lambda path: quantize_onnx(exported, path, images()))
         return OpenVino(name, quantized, threads)
     return OpenVino(name, exported, threads, precision="bf16" if name == "openvino-bf16" else "f32")

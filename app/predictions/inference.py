@@ -47,6 +47,7 @@ def metadata(name: str, versions: list[str], side: int, classes: int) -> ModelMe
         outputs=[
             TensorMetadata(name="probabilities", datatype="FP32", shape=[-1, classes]),
             TensorMetadata(name="labels", datatype="BYTES", shape=[-1]),
+            TensorMetadata(name="decisions", datatype="BYTES", shape=[-1]),
         ],
     )
 
@@ -112,19 +113,29 @@ _READ: "dict[str, Callable[[Any, IntakeLimits, Classifier], NDArray[np.uint8]]]"
 def check_outputs(request: InferRequest) -> None:
     """Raises `Invalid` for an output that there is not, before anything is computed."""
     for output in request.outputs:
-        if output.name not in ("probabilities", "labels"):
-            raise refuse(output.name, "there is no such output; there are probabilities and labels", "unknown_output")
-        if output.name == "labels" and output.parameters.classification is not None:
-            raise refuse("classification", "labels are no numbers; ask it of probabilities")
+        if output.name not in ("probabilities", "labels", "decisions"):
+            there = "there are probabilities, labels and decisions"
+            raise refuse(output.name, f"there is no such output; {there}", "unknown_output")
+        if output.name != "probabilities" and output.parameters.classification is not None:
+            raise refuse("classification", f"{output.name} are no numbers; ask it of probabilities")
 
 
 def write_answer(
-    request: InferRequest, about: dict[str, Any], probabilities: "Sequence[NDArray[np.float32]]", classes: Sequence[str]
+    request: InferRequest,
+    about: dict[str, Any],
+    answers: "Sequence[NDArray[np.float32]]",
+    classes: Sequence[str],
+    thresholds: Sequence[float | None] | None,
 ) -> tuple[dict[str, Any], bytes]:
-    """The answer's JSON, with `about` in it, and the binary data behind it, from each image's probabilities [C]."""
+    """The answer's JSON, with `about` in it, and the binary data behind it, from each image's `Classifier.answer`.
+
+    `decisions` are empty texts where a model has none.
+    """
     import numpy as np
 
-    rows = np.stack(probabilities)
+    from app.vision.decisions import judge
+
+    rows = np.stack(answers)[:, : len(classes)]
     wanted = request.outputs or [InferOutput(name="probabilities"), InferOutput(name="labels")]
     outputs, behind = [], []
     for name, parameters in ((one.name, one.parameters) for one in wanted):
@@ -132,6 +143,8 @@ def write_answer(
         texts: list[str] | None = None
         if name == "labels":
             texts, shape = [classes[index] for index in rows.argmax(axis=1)], [len(rows)]
+        elif name == "decisions":
+            texts, shape = [judge(row, len(classes), thresholds)[0] or "" for row in answers], [len(rows)]
         elif parameters.classification is not None:
             named = highest(rows, parameters.classification, classes)
             texts, shape = [text for row in named for text in row], [len(rows), len(named[0])]

@@ -11,7 +11,8 @@ from app.vision.engine_names import EngineName
 class ModelReference:
     """What of a model's row is needed to answer. A pinned model is never unloaded to make room, or for being idle.
 
-    `engine` is the one that the caller insists on; None means the best one.
+    `engine` is the one that the caller insists on; None means the best one. `thresholds` are the least probabilities at
+    which each class is accepted, None for a model without a target of precision.
     """
 
     model_id: UUID
@@ -19,6 +20,7 @@ class ModelReference:
     artefact_size: int = 0
     pinned: bool = False
     engine: EngineName | None = None
+    thresholds: tuple[float | None, ...] | None = None
 
     @property
     def key(self) -> str:
@@ -26,4 +28,7 @@ class ModelReference:
 
 
 def reference(model: Model) -> ModelReference:
-    return ModelReference(model.id, model.artefact_sha256, model.artefact_size, model.pinned)
+    thresholds = None
+    if model.decisions is not None:
+        thresholds = tuple(model.decisions["thresholds"][label] for label in model.classes)
+    return ModelReference(model.id, model.artefact_sha256, model.artefact_size, model.pinned, thresholds=thresholds)

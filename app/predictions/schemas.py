@@ -32,6 +32,9 @@ class EngineMeasured(BaseModel):
     accuracy_drop: float | None = Field(description="The reference's accuracy on them minus its own.")
     single_ms: float | None = Field(description="Milliseconds for one image.")
     large_ms: float | None = Field(description="Milliseconds for 32 images together.")
+    unknown_shift: float | None = Field(
+        default=None, description="The share of them that is `unknown` to it minus the reference's."
+    )
     detail: str | None = Field(description="Why it is not usable.")
 
 
@@ -137,6 +140,14 @@ class Prediction(BaseModel):
 
     file: str | None = Field(description="The name that was sent with the image, or the stored image's id.")
     status: Literal["ok", "error"]
+    decision: Literal["accept", "abstain", "unknown"] | None = Field(
+        default=None,
+        description="`accept`: the most probable class reaches its threshold, `abstain`: it does not; null where the "
+        "model has no target of precision. `unknown`: the image is unlike those that the model was trained on.",
+    )
+    ood_score: float | None = Field(
+        default=None, description="How unlike: past 1 it is `unknown`. null where too few images validated the model."
+    )
     predictions: list[ClassProbability] = []
     probabilities: dict[str, float] | None = Field(
         default=None, description="Of every class, in the order of the model's outputs; with `probabilities=all`."

@@ -70,7 +70,7 @@ class Predictor:
             model_id=model.model_id,
             engine=classifier.engine.name,
             items=[
-                _item(outcome, classifier.classes, image, options, alone=len(images) == 1)
+                _item(outcome, classifier.classes, model.thresholds, image, options, alone=len(images) == 1)
                 for image, outcome in zip(images, outcomes, strict=True)
             ],
         )
@@ -84,7 +84,7 @@ class Predictor:
         times: list[Times],
         check: "Callable[[Classifier], None]" = lambda _: None,
     ) -> "tuple[Classifier, list[NDArray[np.float32] | BaseException]]":
-        """The loaded model, and for each image its row of probabilities or the error that it met; see `predict`.
+        """The loaded model, and for each image its row of `Classifier.answer` or the error that it met; see `predict`.
 
         `check` may refuse a call once the model is known.
         """
@@ -145,21 +145,32 @@ def image_error(outcome: BaseException) -> tuple[str, str]:
 def _item(
     outcome: "NDArray[np.float32] | BaseException",
     classes: Sequence[str],
+    thresholds: Sequence[float | None] | None,
     image: SentImage,
     options: PredictOptions,
     *,
     alone: bool,
 ) -> Prediction:
     if not isinstance(outcome, BaseException):
-        return name_classes(outcome, classes, image.name, options)
+        return name_classes(outcome, classes, image.name, options, thresholds)
     code, detail = image_error(outcome)
     if alone:
         raise Invalid(detail, code=code, errors=[FieldError(image.name or "body", detail, code)]) from None
     return Prediction(file=image.name, status="error", error=PredictionError(code=code, detail=detail))
 
 
-def name_classes(row: "NDArray[np.float32]", classes: Sequence[str], name: str | None, options: Naming) -> Prediction:
-    """One image's probabilities [C] as an answer that holds what the options ask for."""
+def name_classes(
+    row: "NDArray[np.float32]",
+    classes: Sequence[str],
+    name: str | None,
+    options: Naming,
+    thresholds: Sequence[float | None] | None = None,
+) -> Prediction:
+    """One image's row of `Classifier.answer` as an answer that holds what the options ask for."""
+    from app.vision.decisions import judge
+
+    decision, score = judge(row, len(classes), thresholds)
+    row = row[: len(classes)]
     wanted = [index for index in row.argsort()[::-1] if not options.classes or classes[index] in options.classes]
     named = [
         ClassProbability(label=classes[index], probability=float(row[index]))
@@ -170,6 +181,8 @@ def name_classes(row: "NDArray[np.float32]", classes: Sequence[str], name: str |
     return Prediction(
         file=name,
         status="ok",
+        decision=decision,
+        ood_score=score,
         predictions=named,
         probabilities=everything if options.probabilities == "all" else None,
     )

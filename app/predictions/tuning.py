@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from app.vision.classifier import Classifier
     from app.vision.engine_choice import Measured
-    from app.vision.engines import Engine
+    from app.vision.engines import Engine, Outputs
 
 HELD_OUT = 256  # images of the test split, or of the validation split where there is none
 LEAST_HELD_OUT = 20  # with fewer, agreement means nothing and the reference stays
@@ -85,16 +85,19 @@ class Tuner:
         except Conflict as error:
             self._remember(model_id, [Measured(REFERENCE, True, detail=error.detail)], REFERENCE)
             return classifier.reference
-        reference = _logits(classifier.reference, images, turn)
+        reference = _outputs(classifier.reference, images, turn)
         engines: dict[str, Engine] = {REFERENCE: classifier.reference}
-        measured = [measure(classifier.reference, reference, images, labels, turn)]
+        compare = partial(
+            measure, reference=reference, images=images, labels=labels, turn=turn, novelty=classifier.novelty
+        )
+        measured = [compare(classifier.reference)]
         for name in self._candidates:
             if reason := obstacle(name):
                 measured.append(Measured(name, False, detail=reason))
                 continue
             try:
                 engines[name] = self.make(name, model_id, artefact_sha256, classifier)
-                measured.append(measure(engines[name], reference, images, labels, turn))
+                measured.append(compare(engines[name]))
             except Exception as error:  # a library's own fault is no reason not to serve
                 log.warning("engine_failed", engine=name, model=str(model_id), exc_info=error)
                 measured.append(Measured(name, False, detail=f"It cannot be used here ({type(error).__name__})."))
@@ -157,13 +160,13 @@ def machine() -> str:
     return f"{processor or platform.machine()}, {cores} cores, {', '.join(versions)}"[:200]
 
 
-def _logits(
+def _outputs(
     engine: "Engine", images: "NDArray[np.uint8]", turn: Callable[[], AbstractContextManager[object]]
-) -> "NDArray[np.float32]":
-    import numpy as np
+) -> "Outputs":
+    from app.vision.engines import Outputs
 
     rows = []
     for start in range(0, len(images), 32):
         with turn():
-            rows.append(engine.logits(images[start : start + 32]))
-    return np.concatenate(rows)
+            rows.append(engine.outputs(images[start : start + 32]))
+    return Outputs.joined(rows)

@@ -6,6 +6,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.vision.config import LEAST_TARGET, MOST_TARGET
+
 
 class Ancestor(BaseModel):
     """A model that another was fine-tuned from, as it was then; it may be deleted by now."""
@@ -15,6 +17,52 @@ class Ancestor(BaseModel):
     job_id: UUID
     dataset_version_id: UUID
     artefact_sha256: str
+
+
+class DecisionScores(BaseModel):
+    """What comes of the thresholds on some images."""
+
+    images: int
+    accepted: int
+    coverage: float = Field(description="Share that is accepted.")
+    precision: float | None = Field(description="Share of the accepted that are right; null where none is accepted.")
+    precision_low: float | None = Field(description="Lower bound of its interval of 95 % (Clopper-Pearson).")
+    precision_high: float | None
+
+
+class ClassDecisions(DecisionScores):
+    """Of the images for which the class is predicted."""
+
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
+
+    label: str = Field(alias="class")
+
+
+class SplitDecisions(DecisionScores):
+    unknown: int = Field(description="Images that are unknown, and so not accepted.")
+    per_class: list[ClassDecisions]
+
+
+class Decisions(BaseModel):
+    """Which answers are accepted: those whose class has a threshold that their probability reaches."""
+
+    target_precision: float
+    confidence: float = Field(description="Of the intervals.")
+    thresholds: dict[str, float | None] = Field(
+        description="By class, the lowest at which the validation images show the target: the lower bound of the "
+        "precision reaches it. null: none does, and the class is never accepted."
+    )
+    splits: dict[str, SplitDecisions] = Field(
+        description="`val`, which they were chosen on; `test`, which they never saw."
+    )
+
+
+class DecisionTarget(BaseModel):
+    """The precision that accepted answers are to have."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"target_precision": 0.95}]})
+
+    target_precision: float = Field(ge=LEAST_TARGET, le=MOST_TARGET)
 
 
 class ModelOut(BaseModel):
@@ -33,8 +81,10 @@ class ModelOut(BaseModel):
     metrics: dict[str, Any] = Field(
         description="By split (`val`, and `test` where there is one): accuracy, log_loss, per-class precision, recall, "
         "f1, support, ROC-AUC and average precision, macro and weighted means, the confusion matrix (rows: true, "
-        "columns: predicted), calibration before and after temperature scaling, a threshold sweep, the worst mistakes."
+        "columns: predicted), calibration before and after temperature scaling, a threshold sweep, coverage against "
+        "precision, the share that is `unknown`, the worst mistakes."
     )
+    decisions: Decisions | None = Field(description="What is accepted; null: the model has no target of precision.")
     preprocessing: dict[str, Any] = Field(description="How an image is prepared, in training and in prediction alike.")
     artefact_sha256: str
     artefact_size: int = Field(description="Bytes of the safetensors file.")
@@ -76,5 +126,5 @@ class ReportOut(BaseModel):
     best_epoch: int | None = Field(description="Whose weights the model has; from 1.")
     spec: dict[str, Any] = Field(description="The training's fields, with every default filled in.")
     epochs: list[dict[str, Any]] = Field(description="What `GET /v1/jobs/{id}/metrics` lists.")
-    pictures: list[ReportFile] = Field(description="PNG: curves, confusion matrices, reliability diagrams.")
+    pictures: list[ReportFile] = Field(description="PNG: curves, confusion matrices, reliability diagrams, coverage.")
     evaluations: list[ReportFile] = Field(description="A row for every image of a split; `&format=csv` gives CSV.")

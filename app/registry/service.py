@@ -21,7 +21,8 @@ from app.storage import Blob
 def record(session: Session, job: Job, artefact: Blob, trained: dict[str, Any]) -> Model:
     """Write down the model that `job` made.
 
-    `trained` holds classes, preprocessing and metrics, and as `files` the blobs of its pictures and tables.
+    `trained` holds classes, preprocessing and metrics, and as `files` the blobs of its pictures and tables; with a
+    target of precision also `decisions`.
     """
     assert job.dataset_version_id is not None
     lineage = job.spec.get("lineage", [])
@@ -42,6 +43,7 @@ def record(session: Session, job: Job, artefact: Blob, trained: dict[str, Any]) 
             "epochs": [row.metrics for row in jobs.metrics(session, job.id)],
         },
         files=trained.get("files", {}),
+        decisions=trained.get("decisions"),
         artefact_sha256=artefact.sha256,
         artefact_size=artefact.size,
     )

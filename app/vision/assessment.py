@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.vision.calibration import expected_calibration_error
+from app.vision.decisions import Verdicts, coverage_curve
 from app.vision.evaluation import evaluate, log_loss
 from app.vision.ranking import average_precision, roc_auc, threshold_sweep
 
@@ -22,12 +23,15 @@ def assess(
     classes: Sequence[str],
     names: Sequence[str],
     temperature: float,
+    novelty: NDArray[np.float32] | None = None,
 ) -> dict[str, Any]:
     """The scores of `evaluate` and more, JSON-able; `probabilities` [N, C] are what the model will answer.
 
     Each class gets its one-vs-rest `roc_auc` and `average_precision` (null where they are not defined), with macro
     means over the classes that have one; `threshold_sweep` is that of `app.vision.ranking`; `calibration` compares
-    with the probabilities before they were divided by `temperature`; `mistakes` are the worst, see `worst_mistakes`.
+    with the probabilities before they were divided by `temperature`; `coverage` is that of `app.vision.decisions`;
+    `unknown` is the share of the images that the out-of-distribution scores `novelty` [N] call so, null without them;
+    `mistakes` are the worst, see `worst_mistakes`.
     """
     scores = evaluate(probabilities, labels, classes)
     for name, score in (("roc_auc", roc_auc), ("average_precision", average_precision)):
@@ -43,6 +47,9 @@ def assess(
         "log_loss_before": log_loss(uncalibrated, labels),
     }
     scores["threshold_sweep"] = threshold_sweep(probabilities, labels)
+    verdicts = Verdicts.of(probabilities, labels, novelty)
+    scores["coverage"] = coverage_curve(verdicts)
+    scores["unknown"] = None if novelty is None else float((~verdicts.known).mean())
     scores["mistakes"] = worst_mistakes(probabilities, labels, classes, names)
     return scores
 

@@ -10,19 +10,30 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from app.vision.engines import Engine, TorchEager
+from app.vision.engines import Engine, Outputs, TorchEager
 from app.vision.errors import InvalidData
 from app.vision.network import Network
+from app.vision.novelty import Novelty
 from app.vision.preprocessing import Preprocessing
 
 CHUNK = 32  # images a forward pass; larger calls are cut, so that memory does not grow with the call
 
 
 class Classifier:
-    """A network in evaluation mode with its class names, preprocessing and temperature. Safe in several threads."""
+    """A network in evaluation mode with its class names, preprocessing and temperature. Safe in several threads.
+
+    With `novelty` it knows images that are like none it was trained on; `thresholds` are the least probabilities at
+    which each class is accepted, of a model that was trained towards a precision.
+    """
 
     def __init__(
-        self, network: Network, classes: tuple[str, ...], preprocessing: Preprocessing, temperature: float = 1.0
+        self,
+        network: Network,
+        classes: tuple[str, ...],
+        preprocessing: Preprocessing,
+        temperature: float = 1.0,
+        novelty: Novelty | None = None,
+        thresholds: tuple[float | None, ...] | None = None,
     ) -> None:
         self.reference = TorchEager(network, preprocessing)
         self.network = self.reference.network
@@ -30,11 +41,14 @@ class Classifier:
         self.classes = classes
         self.preprocessing = preprocessing
         self.temperature = temperature
+        self.novelty = novelty
+        self.thresholds = thresholds
 
     @property
     def nbytes(self) -> int:
         """Bytes that the weights occupy in memory, those of the reference and of the engine that answers."""
-        return self.reference.nbytes + (0 if self.engine is self.reference else self.engine.nbytes)
+        engine = 0 if self.engine is self.reference else self.engine.nbytes
+        return self.reference.nbytes + engine + (self.novelty.nbytes if self.novelty else 0)
 
     def prepare(self, image: Image.Image | Path | bytes) -> NDArray[np.uint8]:
         """uint8 [crop, crop, 3] for `predict`; raises InvalidData for what is not an image."""
@@ -46,16 +60,25 @@ class Classifier:
         With the reference engine, an image's answer does not depend on the batch it comes in (to 1e-5). Raises
         InvalidData for another shape or dtype.
         """
+        return self.answer(batch)[:, : len(self.classes)]
+
+    def answer(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """What `predict` gives and, of a model with `novelty`, a last column: the score past which, 1, an image is
+        unknown. float32 [N, C] or [N, C + 1]."""
         side = self.preprocessing.crop
         if batch.dtype != np.uint8 or batch.shape[1:] != (side, side, 3):
             raise InvalidData(f"Expected uint8 [N, {side}, {side}, 3], got {batch.dtype} {list(batch.shape)}.")
         if not len(batch):
-            return np.zeros((0, len(self.classes)), dtype=np.float32)
+            return np.zeros((0, len(self.classes) + (self.novelty is not None)), dtype=np.float32)
         engine = self.engine  # it may be changed meanwhile
         chunks = [batch[start : start + CHUNK] for start in range(0, len(batch), CHUNK)]
-        return np.concatenate(
-            [to_probabilities(torch.from_numpy(engine.logits(one)), self.temperature) for one in chunks]
-        )
+        return np.concatenate([self._columns(engine.outputs(one)) for one in chunks])
+
+    def _columns(self, outputs: Outputs) -> NDArray[np.float32]:
+        probabilities = to_probabilities(torch.from_numpy(outputs.logits), self.temperature)
+        if self.novelty is None:
+            return probabilities
+        return np.column_stack([probabilities, self.novelty.scores(torch.from_numpy(outputs.features)).numpy()])
 
 
 def to_probabilities(logits: Tensor, temperature: float = 1.0) -> NDArray[np.float32]:

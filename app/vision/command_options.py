@@ -20,6 +20,7 @@ HELP = {
     "batch_size": "images a step, or what fits into memory",
     "learning_rate": "its peak, after the warm-up",
     "input_size": "side of the square that the network sees, pixels",
+    "target_precision": "of the answers that are to be accepted, 0.5 to 0.9999",
     "head.hidden": "units of the ReLU layers before the last one, separated by commas",
 }
 

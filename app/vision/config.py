@@ -25,6 +25,8 @@ T = TypeVar("T")
 MIN_INPUT_SIZE, MAX_INPUT_SIZE = 32, 1024
 # A VGG halves its input five times; below this nothing is left to pool, and a ResNet sees too little anyway.
 
+LEAST_TARGET, MOST_TARGET = 0.5, 0.9999  # of a precision; certainty cannot be shown by any number of images
+
 # The most that fields from zero up may be.
 _FROM_ZERO = {
     "weight_decay": 100.0,
@@ -93,6 +95,7 @@ class TrainConfig:
     compile: bool = False  # the stages that learn, by torch.compile; where that fails they run as ever
     on_out_of_memory: OnOutOfMemory = "fail"  # "shrink" computes batches in parts, whose gradients add up to the same
     views: int = 4  # augmented copies of each training image behind a frozen trunk; never off
+    target_precision: float | None = None  # of the answers that are to be accepted; validation says which those are
 
     def resolve(self) -> TrainConfig:
         """The same run with every None filled in; raises InvalidConfig naming the field that cannot stand."""
@@ -154,6 +157,7 @@ class TrainConfig:
         for name, most in _FROM_ZERO.items():
             real(name, getattr(self, name), up_to=most)
         real("head.dropout", self.head.dropout, up_to=0.95)
+        real("target_precision", self.target_precision, at_least=LEAST_TARGET, up_to=MOST_TARGET)
         one_of("head.pooling", self.head.pooling, get_args(Pooling))
         if len(self.head.hidden) > 4:
             raise InvalidConfig("head.hidden", f"{len(self.head.hidden)} layers; use at most 4.")

@@ -10,13 +10,16 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from app.vision.engine_names import REFERENCE
-from app.vision.engines import Engine
+from app.vision.engines import Engine, Outputs
+from app.vision.novelty import Novelty
 
 LEAST_AGREEMENT = 0.995  # share of held-out images to which engine and reference give the same label
 MOST_ACCURACY_DROP = 0.005
+MOST_UNKNOWN_SHIFT = 0.02  # how far the share of unknown images may lie from the reference's
 LARGE = 32  # images in the large batch whose time is taken
 ROUNDS = 5
 
@@ -26,7 +29,8 @@ class Measured:
     """What was found out about an engine on this machine. Times are medians in ms, of one image and of 32.
 
     `agreement` is the share of `images` that it labels as the reference does; `accuracy_drop` is the reference's
-    accuracy on them minus its own. `usable` says whether it may be chosen, `detail` why not.
+    accuracy on them minus its own; `unknown_shift` is the share of them that is unknown to it minus the reference's,
+    of a model that knows unknown images. `usable` says whether it may be chosen, `detail` why not.
     """
 
     engine: str
@@ -37,6 +41,7 @@ class Measured:
     single_ms: float | None = None
     large_ms: float | None = None
     detail: str | None = None
+    unknown_shift: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -44,34 +49,41 @@ class Measured:
 
 def measure(
     engine: Engine,
-    reference: NDArray[np.float32],
+    reference: Outputs,
     images: NDArray[np.uint8],
     labels: NDArray[np.int64],
     turn: Callable[[], AbstractContextManager[object]] = nullcontext,
+    novelty: Novelty | None = None,
 ) -> Measured:
-    """Compare with the reference's logits [N, C] on held-out `images` [N, S, S, 3], and take times.
+    """Compare with the reference's outputs on held-out `images` [N, S, S, 3] with `labels` [N], and take times.
 
     `turn` is entered around each computation, so that what is served meanwhile neither waits long nor disturbs.
     """
     rows = []
     for start in range(0, len(images), LARGE):
         with turn():
-            rows.append(engine.logits(images[start : start + LARGE]))
-    logits = np.concatenate(rows)
-    answered, expected = logits.argmax(axis=1), reference.argmax(axis=1)
+            rows.append(engine.outputs(images[start : start + LARGE]))
+    outputs = Outputs.joined(rows)
+    answered, expected = outputs.logits.argmax(axis=1), reference.logits.argmax(axis=1)
     agreement = float((answered == expected).mean())
     drop = (int((expected == labels).sum()) - int((answered == labels).sum())) / len(images)
+    shift = None if novelty is None else _unknown(outputs, novelty) - _unknown(reference, novelty)
     detail = None
-    if not np.isfinite(logits).all():
+    if not (np.isfinite(outputs.logits).all() and np.isfinite(outputs.features).all()):
         detail = "It answers with numbers that are not finite."
     elif agreement < LEAST_AGREEMENT:
         detail = f"It labels {agreement:.2%} of the images as the reference does, less than {LEAST_AGREEMENT:.1%}."
     elif drop > MOST_ACCURACY_DROP:
         detail = f"Its accuracy is {drop:.2%} lower than the reference's, more than {MOST_ACCURACY_DROP:.1%}."
+    elif shift is not None and abs(shift) > MOST_UNKNOWN_SHIFT:
+        detail = (
+            f"It calls {abs(shift):.2%} {'more' if shift > 0 else 'fewer'} of the images unknown than the reference"
+            f" does, and {MOST_UNKNOWN_SHIFT:.0%} is the most."
+        )
     single, large = images[:1], np.resize(images, (LARGE, *images.shape[1:]))
     return Measured(
         engine.name, detail is None, len(images), agreement, drop,
-        _milliseconds(engine, single, turn), _milliseconds(engine, large, turn), detail,
+        _milliseconds(engine, single, turn), _milliseconds(engine, large, turn), detail, shift,
     )  # fmt: skip
 
 
@@ -85,6 +97,10 @@ def choose(measured: Sequence[Measured]) -> str:
     return min(timed, default=(0.0, REFERENCE))[1]
 
 
+def _unknown(outputs: Outputs, novelty: Novelty) -> float:
+    return float((novelty.scores(torch.from_numpy(outputs.features)) > 1).float().mean())
+
+
 def _milliseconds(
     engine: Engine, batch: NDArray[np.uint8], turn: Callable[[], AbstractContextManager[object]]
 ) -> float:
@@ -92,6 +108,6 @@ def _milliseconds(
     for _ in range(ROUNDS + 1):  # the first one warms up
         with turn():
             began = time.perf_counter()
-            engine.logits(batch)
+            engine.outputs(batch)
             times.append(time.perf_counter() - began)
     return 1000 * median(times[1:])

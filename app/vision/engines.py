@@ -1,22 +1,40 @@
-"""Engines: what computes a model's class scores. All take the same prepared images; some are faster than others."""
+"""Engines: what computes a model's class scores and features. All take the same prepared images; some are faster."""
 
 from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from app.vision.engine_names import REFERENCE
 from app.vision.network import Network
 from app.vision.preprocessing import Preprocessing
+
+
+class Outputs(NamedTuple):
+    """What an engine computes of N images, float32: class scores [N, C], and the features [N, F] behind them."""
+
+    logits: NDArray[np.float32]
+    features: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, scored: tuple[Tensor, Tensor]) -> Outputs:
+        """From what `Network.scored` gives, wherever it lies."""
+        logits, features = scored
+        return cls(logits.float().cpu().numpy(), features.float().cpu().numpy())
+
+    @classmethod
+    def joined(cls, parts: Sequence[Outputs]) -> Outputs:
+        """Those of several batches as if they had been one."""
+        return cls(np.concatenate([one.logits for one in parts]), np.concatenate([one.features for one in parts]))
 
 
 class Engine(Protocol):
@@ -28,8 +46,8 @@ class Engine(Protocol):
     def nbytes(self) -> int:
         """Bytes that its weights occupy in memory."""
 
-    def logits(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """float32 [N, C] from prepared images uint8 [N, S, S, 3], N at least 1."""
+    def outputs(self, batch: NDArray[np.uint8]) -> Outputs:
+        """From prepared images uint8 [N, S, S, 3], N at least 1."""
 
 
 class TorchEager:
@@ -45,13 +63,12 @@ class TorchEager:
     def nbytes(self) -> int:
         return sum(tensor.nbytes for tensor in self.network.state_dict().values())
 
-    def logits(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def outputs(self, batch: NDArray[np.uint8]) -> Outputs:
         device = next(self.network.parameters()).device
         with torch.inference_mode(), full_precision(device):
             # A copy where the array is a view or read-only (a memory map): torch wants neither.
             pixels = torch.from_numpy(np.array(batch)).to(device)
-            scores: NDArray[np.float32] = self.network(self._preprocessing.normalize(pixels)).float().cpu().numpy()
-        return scores
+            return Outputs.of(self.network.scored(self._preprocessing.normalize(pixels)))
 
 
 class TorchBfloat16:
@@ -69,12 +86,11 @@ class TorchBfloat16:
     def nbytes(self) -> int:
         return sum(tensor.nbytes for tensor in self.network.state_dict().values())
 
-    def logits(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def outputs(self, batch: NDArray[np.uint8]) -> Outputs:
         device = next(self.network.parameters()).device
         with torch.inference_mode():
             pixels = self._preprocessing.normalize(torch.from_numpy(np.array(batch)).to(device))
-            scores: NDArray[np.float32] = self.network(pixels.bfloat16()).float().cpu().numpy()
-        return scores
+            return Outputs.of(self.network.scored(pixels.bfloat16()))
 
 
 class TorchCompiled:
@@ -90,23 +106,22 @@ class TorchCompiled:
         fold_batch_norms(self.network.trunk)
         self.network.to(memory_format=torch.channels_last)
         self._preprocessing = preprocessing
-        self._compiled = torch.compile(self.network)
+        self._compiled = torch.compile(self.network.scored)
         side = preprocessing.crop
         with torch._inductor.config.patch(compile_threads=1):  # no pool of processes beside the service
             for count in (1, 2, 4, 8, 16, 32):  # the compiler may want another version from some number on
-                self.logits(np.zeros((count, side, side, 3), dtype=np.uint8))
+                self.outputs(np.zeros((count, side, side, 3), dtype=np.uint8))
 
     @property
     def nbytes(self) -> int:
         return sum(tensor.nbytes for tensor in self.network.state_dict().values())
 
-    def logits(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def outputs(self, batch: NDArray[np.uint8]) -> Outputs:
         with torch.inference_mode():
             pixels = self._preprocessing.normalize(torch.from_numpy(np.array(batch)))
             if len(batch) > 1:
                 torch._dynamo.mark_dynamic(pixels, 0)
-            scores: NDArray[np.float32] = self._compiled(pixels).numpy()
-        return scores
+            return Outputs.of(self._compiled(pixels))
 
 
 class TorchHalf:
@@ -131,26 +146,26 @@ class TorchHalf:
         self._device = device
         side = preprocessing.crop
         for size in self.SIZES:
-            self.logits(np.zeros((size, side, side, 3), dtype=np.uint8))
+            self.outputs(np.zeros((size, side, side, 3), dtype=np.uint8))
 
     @property
     def nbytes(self) -> int:
         return sum(tensor.nbytes for tensor in self.network.state_dict().values())
 
-    def logits(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return np.concatenate(
-            [self._fixed(batch[start : start + self.SIZES[-1]]) for start in range(0, len(batch), self.SIZES[-1])]
-        )
+    def outputs(self, batch: NDArray[np.uint8]) -> Outputs:
+        largest = self.SIZES[-1]
+        parts = [self._fixed(batch[start : start + largest]) for start in range(0, len(batch), largest)]
+        return Outputs.joined(parts)
 
-    def _fixed(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def _fixed(self, batch: NDArray[np.uint8]) -> Outputs:
         size = next(size for size in self.SIZES if size >= len(batch))
         filled = np.zeros((size, *batch.shape[1:]), dtype=np.uint8)
         filled[: len(batch)] = batch
         # PyTorch keeps the algorithms that it found by the tensors' shapes; searching is a setting of the process.
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, benchmark=True):
             pixels = self._preprocessing.normalize(torch.from_numpy(filled).to(self._device))
-            scores: NDArray[np.float32] = self.network(pixels.to(self._dtype)).float().cpu().numpy()
-        return scores[: len(batch)]
+            logits, features = self.network.scored(pixels.to(self._dtype))
+            return Outputs.of((logits[: len(batch)], features[: len(batch)]))
 
 
 def fold_batch_norms(module: nn.Module) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -41,11 +41,21 @@ class Feed(Protocol):
         Rows that are but the partners of others in a mixture have none.
         """
 
-    def split_logits(self, split: str, *, exact: bool) -> Tensor:
+    def split_logits(self, split: str) -> Tensor:
         """What the network says now about a split's images, un-augmented: float32 [N, C] on the CPU.
 
-        As prediction computes it where `exact`; otherwise in the precision of the training, which is faster.
+        In the precision of the training, which is faster than that of prediction.
         """
+
+    def exactly(self, split: str, compute: Callable[[Tensor], Tensor]) -> Tensor:
+        """What `compute` gives [N, ...] for the features [N, F] of a split's images, as prediction computes them.
+
+        It is given some of them at a time and its results are put together; they lie on the CPU.
+        """
+
+    def known_features(self, rows: NDArray[np.int64]) -> Tensor:
+        """Trunk features float32 [n, F] on the CPU of those training images, as prediction computes them; of a frozen
+        trunk, as the first epoch showed them."""
 
     def spread_features(self, count: int) -> Tensor:
         """Trunk features float32 [n, F] of at most `count` training images, spread evenly over the split."""
@@ -98,12 +108,25 @@ class ImageFeed:
             features: Tensor = self._network.trunk(self._preprocessing.normalize(self._cropped(split, rows)))
         return features
 
-    def split_logits(self, split: str, *, exact: bool) -> Tensor:
+    def split_logits(self, split: str) -> Tensor:
         self._network.eval()
         with torch.inference_mode(), full_precision(self._device):
-            features = self.exact_features if exact else self._plain_features
             chunks = _chunks(np.arange(len(self._packs[split])))
-            return torch.cat(ranks.in_shares(chunks, lambda rows: self._network.head(features(split, rows)).cpu()))
+            return torch.cat(
+                ranks.in_shares(chunks, lambda rows: self._network.head(self._plain_features(split, rows)).cpu())
+            )
+
+    def exactly(self, split: str, compute: Callable[[Tensor], Tensor]) -> Tensor:
+        return self._exactly(split, np.arange(len(self._packs[split])), compute)
+
+    def known_features(self, rows: NDArray[np.int64]) -> Tensor:
+        return self._exactly("train", rows, lambda features: features)
+
+    def _exactly(self, split: str, rows: NDArray[np.int64], compute: Callable[[Tensor], Tensor]) -> Tensor:
+        self._network.eval()
+        with torch.inference_mode(), full_precision(self._device):
+            found = ranks.in_shares(_chunks(rows), lambda part: compute(self.exact_features(split, part)).cpu())
+            return torch.cat(found)
 
     def spread_features(self, count: int) -> Tensor:
         self._network.eval()
@@ -167,12 +190,18 @@ class FeatureFeed:
         logits: Tensor = self._head(features if how is None else mix(features, how))
         return logits
 
-    def split_logits(self, split: str, *, exact: bool) -> Tensor:
+    def split_logits(self, split: str) -> Tensor:
+        return self.exactly(split, self._head)
+
+    def exactly(self, split: str, compute: Callable[[Tensor], Tensor]) -> Tensor:
         self._head.eval()
         table = self._features[split][0]
         with torch.inference_mode():
             chunks = _chunks(np.arange(len(table)), 64 * CHUNK)
-            return torch.cat([self._head(self._read(table, rows)).cpu() for rows in chunks])
+            return torch.cat([compute(self._read(table, rows)).cpu() for rows in chunks])
+
+    def known_features(self, rows: NDArray[np.int64]) -> Tensor:
+        return self._read(self._features["train"][0], rows).cpu()
 
     def spread_features(self, count: int) -> Tensor:
         table = self._features["train"][0]

@@ -13,7 +13,7 @@ import numpy as np
 from app.vision.run import FitResult, Sample
 
 TOP = 5  # classes whose probabilities a row names
-COLUMNS = ("image", "split", "true", "predicted", "probability", "true_probability")
+COLUMNS = ("image", "split", "true", "predicted", "probability", "true_probability", "ood_score")
 
 
 def image_rows(
@@ -23,9 +23,11 @@ def image_rows(
 
     `image` is the file's name; `probability` is that of `predicted`, `true_probability` that of `true`, and `top`
     holds the most probable classes, five at most, each with its probability. All are those that the model answers.
+    `ood_score` is null where the model has none; past 1 the image is unknown to it.
     """
     of_split = [sample for sample in samples if sample.split == split]
-    for sample, row in zip(of_split, result.probabilities[split], strict=True):
+    scores = result.scores.get(split)
+    for number, (sample, row) in enumerate(zip(of_split, result.probabilities[split], strict=True)):
         best = np.argsort(-row, kind="stable")[:TOP]
         yield {
             "image": sample.path.name,
@@ -34,6 +36,7 @@ def image_rows(
             "predicted": classes[best[0]],
             "probability": float(row[best[0]]),
             "true_probability": float(row[sample.label]),
+            "ood_score": None if scores is None else float(scores[number]),
             "top": [{"class": classes[label], "probability": float(row[label])} for label in best],
         }
 
@@ -51,7 +54,7 @@ def csv_lines(rows: Iterable[dict[str, Any]], columns: Sequence[str] = COLUMNS) 
     """
     yield _csv_line(columns)
     for row in rows:
-        yield _csv_line([row[name] for name in columns])
+        yield _csv_line([row.get(name) for name in columns])  # rows of older models have no score
 
 
 def _csv_line(values: Sequence[Any]) -> bytes:

@@ -151,7 +151,7 @@ def _validate(run: Run, state: State) -> None:
     """Score the epoch, tell the observer, and keep the weights if they are the best so far."""
     config, position = run.config, state.position
     with nullcontext() if state.average is None else state.average.applied(run.network):
-        probabilities = to_probabilities(run.feed.split_logits("val", exact=False))
+        probabilities = to_probabilities(run.feed.split_logits("val"))
         classes = [str(label) for label in range(probabilities.shape[1])]
         scores = evaluate(probabilities, run.labels["val"], classes)
         accuracy, loss = ranks.agree((scores["accuracy"], scores["log_loss"]))

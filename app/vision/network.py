@@ -59,8 +59,12 @@ class Network(nn.Module):
         self.thawed: tuple[str, ...] = ()  # those of them that learn now
 
     def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.trunk(images).float())
-        return logits
+        return self.scored(images)[0]
+
+    def scored(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits and the features that they are computed from, both float32."""
+        features: Tensor = self.trunk(images).float()
+        return self.head(features), features
 
     def train(self, mode: bool = True) -> Network:
         """As ever, except that frozen stages stay in evaluation mode: their batch norm statistics must not drift."""

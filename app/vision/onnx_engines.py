@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from app.vision.engines import Outputs
 from app.vision.network import Network
 from app.vision.preprocessing import Preprocessing
 
@@ -22,16 +23,15 @@ _INPUT = "images"
 
 
 class _FromPixels(nn.Module):
-    """uint8 [N, S, S, 3] → logits: normalisation is part of the file, so that no caller can do it differently."""
+    """uint8 [N, S, S, 3] → logits and features. Normalisation is part of the file: no caller can do it differently."""
 
     def __init__(self, network: Network, preprocessing: Preprocessing) -> None:
         super().__init__()
         self.network = network
         self._preprocessing = preprocessing
 
-    def forward(self, images: Tensor) -> Tensor:
-        scores: Tensor = self.network(self._preprocessing.normalize(images))
-        return scores
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        return self.network.scored(self._preprocessing.normalize(images))
 
 
 def export_onnx(network: Network, preprocessing: Preprocessing, path: Path) -> None:
@@ -44,7 +44,13 @@ def export_onnx(network: Network, preprocessing: Preprocessing, path: Path) -> N
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # of the exporter about itself
         program = torch.onnx.export(
-            module, (example,), dynamo=True, dynamic_shapes=dynamic, input_names=[_INPUT], verbose=False
+            module,
+            (example,),
+            dynamo=True,
+            dynamic_shapes=dynamic,
+            input_names=[_INPUT],
+            verbose=False,
+            output_names=["logits", "features"],
         )
     assert program is not None
     program.save(path, external_data=False)
@@ -92,9 +98,8 @@ class OnnxRuntime:
         self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         self.nbytes = path.stat().st_size
 
-    def logits(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
-        scores: NDArray[np.float32] = self._session.run(None, {_INPUT: np.ascontiguousarray(batch)})[0]
-        return scores
+    def outputs(self, batch: NDArray[np.uint8]) -> Outputs:
+        return Outputs(*self._session.run(["logits", "features"], {_INPUT: np.ascontiguousarray(batch)}))
 
 
 class OpenVino:
@@ -112,7 +117,7 @@ class OpenVino:
         self._request = self._model.create_infer_request()
         self.nbytes = path.stat().st_size
 
-    def logits(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
-        # A copy: the array that comes back is the engine's own memory, which the next call overwrites.
-        scores: NDArray[np.float32] = np.array(self._request.infer({0: np.ascontiguousarray(batch)})[0])
-        return scores
+    def outputs(self, batch: NDArray[np.uint8]) -> Outputs:
+        found = self._request.infer({0: np.ascontiguousarray(batch)})
+        # Copies: the arrays that come back are the engine's own memory, which the next call overwrites.
+        return Outputs(np.array(found[0]), np.array(found[1]))

@@ -17,20 +17,24 @@ def model_file(path: Path) -> Path:
 
 def predict(options: argparse.Namespace) -> int:
     from app.vision.artefact import load_model
+    from app.vision.decisions import judge
 
     model = load_model(model_file(options.model))
     failures = 0
     for image in options.images:
         try:
-            probabilities = model.predict(model.prepare(image)[None])[0]
+            row = model.answer(model.prepare(image)[None])[0]
         except InvalidData as error:
             failures += 1
             fail(str(error), FAILED)
             continue
+        decision, score = judge(row, len(model.classes), model.thresholds)
+        probabilities = row[: len(model.classes)]
         best = probabilities.argsort()[::-1][: max(1, options.top_k)]
         answers = [{"class": model.classes[label], "probability": float(probabilities[label])} for label in best]
         if options.json:
-            say(json.dumps({"image": str(image), "predictions": answers}))
+            say(json.dumps({"image": str(image), "decision": decision, "ood_score": score, "predictions": answers}))
         else:
-            say(f"{image}  " + ", ".join(f"{answer['class']} {answer['probability']:.4f}" for answer in answers))
+            said = ", ".join(f"{answer['class']} {answer['probability']:.4f}" for answer in answers)
+            say(f"{image}  {said}" + (f"  {decision}" if decision else ""))
     return FAILED if failures else 0

@@ -176,4 +176,5 @@ def _identity(config: TrainConfig, samples: Sequence[Sample], classes: Sequence[
     digest = hashlib.sha256("\n".join(f"{sample.label} {sample.split}" for sample in samples).encode())
     settings = config.to_dict()
     del settings["loader_workers"]  # changes the pace alone
+    del settings["target_precision"]  # is looked at when all is trained
     return {"config": settings, "classes": list(classes), "samples": digest.hexdigest()}

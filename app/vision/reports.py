@@ -1,4 +1,4 @@
-"""Pictures of a finished run: loss curves, confusion matrix, reliability diagram, drawn without a display."""
+"""Pictures of a finished run: loss curves, confusion matrix, reliability diagram, coverage, drawn without a display."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from app.vision.coverage_picture import coverage_picture
+from app.vision.figures import GAP, TRAIN, VAL, figure_of, plain, split_name
 from app.vision.run import FitResult
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from app.vision.rate_search import RateSearch
 
 DPI = 130
-TRAIN, VAL, GAP, GRID = "#8a94a6", "#2563a8", "#e07a3f", "#d9dde4"
 LONGEST_NAME = 28  # characters of a class name that fit beside a matrix; longer ones lose their middle
 MOST_COUNTED = 25  # classes up to which every cell bears its count
 MOST_NAMED = 80  # classes up to which every one is named
@@ -29,17 +29,19 @@ BINS = 15  # of confidence, as in Guo et al. 2017, arXiv:1706.04599
 def write_reports(
     folder: Path, result: FitResult, labels: Mapping[str, ArrayLike], classes: Sequence[str]
 ) -> list[Path]:
-    """Write curves.png, and confusion-SPLIT.png and reliability-SPLIT.png of every split with probabilities.
+    """Write curves.png, and confusion-SPLIT.png, reliability-SPLIT.png and coverage-SPLIT.png of every split with
+    probabilities. And rate-search.png where there was a search.
 
-    And rate-search.png where there was a search.
     `labels` holds int [N] for each split, in the order of the samples. Gives the paths that were written.
     """
     figures = {"curves.png": loss_curves(result.history, result.best_epoch)}
     for split, probabilities in result.probabilities.items():
         truth = np.asarray(labels[split], dtype=np.int64)
         counts = np.asarray(result.metrics[split]["confusion"])
-        figures[f"confusion-{split}.png"] = confusion_matrix(counts, classes, title=_split_name(split))
-        figures[f"reliability-{split}.png"] = reliability_diagram(probabilities, truth, title=_split_name(split))
+        figures[f"confusion-{split}.png"] = confusion_matrix(counts, classes, title=split_name(split))
+        figures[f"reliability-{split}.png"] = reliability_diagram(probabilities, truth, title=split_name(split))
+        curve = result.metrics[split]["coverage"]
+        figures[f"coverage-{split}.png"] = coverage_picture(curve, split, result.decisions)
     if result.rate_search is not None:
         figures["rate-search.png"] = rate_curve(result.rate_search)
     return write_figures(folder, figures)
@@ -62,7 +64,7 @@ def loss_curves(history: Sequence[Mapping[str, Any]], best_epoch: int) -> Figure
     """Loss and accuracy of training and validation over the epochs of `FitResult.history`; the best one is marked."""
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-    figure = _figure(9.0, 3.8)
+    figure = figure_of(9.0, 3.8)
     epochs = [entry["epoch"] for entry in history]
     marker = "o" if len(epochs) < 3 else None  # a line through one point cannot be seen
     for axes, key, title in zip(figure.subplots(1, 2), ("loss", "accuracy"), ("Loss (nats)", "Accuracy"), strict=True):
@@ -84,7 +86,7 @@ def loss_curves(history: Sequence[Mapping[str, Any]], best_epoch: int) -> Figure
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.margins(x=0.02)
         axes.legend(frameon=False)
-        _plain(axes)
+        plain(axes)
         if key == "accuracy":
             axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         else:
@@ -94,7 +96,7 @@ def loss_curves(history: Sequence[Mapping[str, Any]], best_epoch: int) -> Figure
 
 def rate_curve(search: RateSearch) -> Figure:
     """The smoothed loss at each rate that was tried, and the suggestion."""
-    figure = _figure(6.4, 3.8)
+    figure = figure_of(6.4, 3.8)
     axes = figure.subplots()
     axes.plot(search.rates, search.losses, color=VAL)
     axes.set_xscale("log")
@@ -106,7 +108,7 @@ def rate_curve(search: RateSearch) -> Figure:
     axes.set_xlabel("Learning rate")
     axes.set_title("Smoothed training loss (nats)", loc="left")
     axes.legend(frameon=False, loc="upper left")
-    _plain(axes)
+    plain(axes)
     return figure
 
 
@@ -126,7 +128,7 @@ def confusion_matrix(counts: NDArray[Any], classes: Sequence[str], *, title: str
     font = 9.0 if size <= MOST_COUNTED else 7.0
     margin = 1.1 + longest * font * 0.0085
     side = max(size * cell, 2.2)
-    figure = _figure(side + margin + 1.0, side + margin)
+    figure = figure_of(side + margin + 1.0, side + margin)
     axes = figure.subplots()
     # Without numbers the shade alone must show that a cell is not empty.
     norm = PowerNorm(1.0 if size <= MOST_COUNTED else 0.5, vmin=0.0, vmax=1.0)
@@ -167,7 +169,7 @@ def reliability_diagram(
     edges = np.linspace(0.0, 1.0, bins + 1)
     count, confidence, accuracy = confidence_bins(probabilities, labels, bins)
     error = float((count * np.abs(accuracy - confidence)).sum() / max(count.sum(), 1))
-    figure = _figure(4.8, 5.4)
+    figure = figure_of(4.8, 5.4)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     filled = count > 0
     left, width = edges[:-1][filled], 1 / bins
@@ -188,7 +190,7 @@ def reliability_diagram(
     bottom.set_xlabel("Confidence (probability of the predicted class)")
     for axes in (top, bottom):
         axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-        _plain(axes)
+        plain(axes)
     top.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     return figure
 
@@ -209,26 +211,7 @@ def confidence_bins(
     )
 
 
-def _figure(width: float, height: float) -> Figure:
-    """A figure of its own, in inches: pyplot's global state is not wanted in a library, and savefig draws with Agg."""
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1), facecolor="white")
-
-
-def _plain(axes: Axes) -> None:
-    axes.grid(color=GRID, linewidth=0.7)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("#9aa2b1")
-
-
 def _shortened(name: str) -> str:
     half = (LONGEST_NAME - 1) // 2
     short = name if len(name) <= LONGEST_NAME else f"{name[:half]}…{name[-half:]}"
     return short.replace("$", r"\$")  # a pair of them would be taken for mathematics, and may not be any
-
-
-def _split_name(split: str) -> str:
-    return {"val": "Validation", "test": "Test"}.get(split, split)

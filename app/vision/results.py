@@ -26,6 +26,7 @@ def write_results(
         "best_epoch": result.best_epoch,
         "rate_search": result.rate_search.to_dict() if result.rate_search else None,
         "metrics": result.metrics,
+        "decisions": result.decisions,
         "history": result.history,
         "notes": list(result.notes),
         "duration_s": seconds,
@@ -38,6 +39,8 @@ def write_results(
     tables = _write_tables(out, result, samples, classes)
     for split, scores in result.metrics.items():
         _print_scores(split, scores)
+        if result.decisions is not None:
+            _print_decisions(split, result.decisions)
     for note in result.notes:
         say(f"\nnote: {note}")
     say(f"\nbest epoch {result.best_epoch}; done in {seconds:.0f} s")
@@ -67,3 +70,14 @@ def _print_scores(split: str, scores: Mapping[str, Any]) -> None:
             f"  {row['class']:{width}}  {row['precision']:9.3f}  {row['recall']:6.3f}  {row['f1']:5.3f}"
             f"  {row['support']:7d}"
         )
+
+
+def _print_decisions(split: str, decisions: Mapping[str, Any]) -> None:
+    found = decisions["splits"][split]
+    said = f"{found['coverage']:.1%} accepted"
+    if found["accepted"]:
+        said += (
+            f", {found['precision']:.1%} of them right"
+            f" (95 %: {found['precision_low']:.1%} to {found['precision_high']:.1%})"
+        )
+    say(f"  at a target precision of {decisions['target_precision']:g}: {said}; {found['unknown']} unknown")

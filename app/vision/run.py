@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -74,7 +74,9 @@ class FitResult:
     """A finished run. `probabilities` holds float32 [N, C] for "val" and "test", rows in the order of the samples.
 
     They are what the model answers: divided by the `temperature` that suits the validation images, unlike the losses
-    of the epochs. `notes` are for the run's user: what was not done as asked for, and why.
+    of the epochs. `notes` are for the run's user: what was not done as asked for, and why. `scores` holds the
+    out-of-distribution scores float32 [N] of the same images, where the model has them, and `decisions` is
+    `app.vision.decisions.decisions_of` where the configuration has a target.
     """
 
     model_path: Path
@@ -87,6 +89,8 @@ class FitResult:
     temperature: float = 1.0
     rate_search: RateSearch | None = None  # where the configuration asked for one
     notes: Sequence[str] = ()
+    scores: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    decisions: dict[str, Any] | None = None
 
 
 def check_samples(samples: Sequence[Sample], classes: Sequence[str]) -> None:

@@ -16,7 +16,9 @@ from app.vision.assessment import assess
 from app.vision.calibration import fit_temperature
 from app.vision.classifier import to_probabilities
 from app.vision.config import TrainConfig
+from app.vision.decisions import Verdicts, decisions_of, never_accepted
 from app.vision.errors import OutOfMemory
+from app.vision.held_out import look_at_held_out
 from app.vision.loop import train
 from app.vision.memory import is_exhaustion
 from app.vision.packing import Fetch, own_path
@@ -61,29 +63,35 @@ def fit(
     with reproducible(device), memory_errors(config), kept_memory():
         run, preprocessing = prepare(config, samples, classes, weights, workdir, observer, device, cache, fetch)
         labels, feed, progress = run.labels, run.feed, run.progress
-        found = ranks.agree(search_rate(run)) if config.find_rate else None
-        if found is not None:
-            run.config = replace(config, learning_rate=found.suggestion)
+        rates = ranks.agree(search_rate(run)) if config.find_rate else None
+        if rates is not None:
+            run.config = replace(config, learning_rate=rates.suggestion)
         position = train(run, resume)
         progress.report("evaluating", 0.0)
-        logits = {split: feed.split_logits(split, exact=True) for split in labels if split != "train"}
+        found = look_at_held_out(run)
     config = run.config
-    temperature = fit_temperature(logits["val"], labels["val"])
-    probabilities = {split: to_probabilities(scores, temperature) for split, scores in logits.items()}
+    temperature = fit_temperature(found.logits["val"], labels["val"])
+    probabilities = {split: to_probabilities(logits, temperature) for split, logits in found.logits.items()}
     metrics = {
         split: assess(
-            probabilities[split], to_probabilities(scores), labels[split], classes,
-            [sample.path.name for sample in samples if sample.split == split], temperature,
+            probabilities[split], to_probabilities(logits), labels[split], classes,
+            [sample.path.name for sample in samples if sample.split == split], temperature, found.scores.get(split),
         )
-        for split, scores in logits.items()
+        for split, logits in found.logits.items()
     }  # fmt: skip
+    decisions, shortfalls = None, []
+    if config.target_precision is not None:
+        verdicts = {split: Verdicts.of(rows, labels[split], found.scores.get(split))
+                    for split, rows in probabilities.items()}  # fmt: skip
+        decisions = decisions_of(verdicts, classes, config.target_precision)
+        shortfalls = never_accepted(decisions)
     model_path = workdir / "model.safetensors"
     summary = {split: {key: scores[key] for key in ("samples", "accuracy", "log_loss", "macro_f1")}
                for split, scores in metrics.items()}  # fmt: skip
     if ranks.is_first():
         save_model(
             model_path, run.network, config=config, classes=classes, preprocessing=preprocessing, metrics=summary,
-            temperature=temperature,
+            temperature=temperature, novelty=found.novelty, decisions=decisions,
         )  # fmt: skip
     ranks.wait()
     progress.report("evaluating", 1.0)
@@ -96,8 +104,10 @@ def fit(
         config,
         probabilities,
         temperature,
-        found,
-        [*position.notes, *feed.notes],
+        rates,
+        [*position.notes, *feed.notes, *shortfalls],
+        found.scores,
+        decisions,
     )
 
 

@@ -67,6 +67,8 @@ SCOPES = {
     ("GET", "/v1/models/{model}/pictures/{name}"): Scope.read,
     ("GET", "/v1/models/{model}/evaluations"): Scope.read,
     ("DELETE", "/v1/models/{model_id}"): Scope.write,
+    ("PUT", "/v1/models/{model_id}/decisions"): Scope.write,
+    ("DELETE", "/v1/models/{model_id}/decisions"): Scope.write,
     ("POST", "/v1/models/{model_id}:pin"): Scope.write,
     ("POST", "/v1/models/{model_id}:unpin"): Scope.write,
     ("GET", "/v1/models/{name}/aliases"): Scope.read,

@@ -92,7 +92,7 @@ def test_a_calibrated_int8_engine_answers_like_the_reference(model_id: tuple[Api
     assert best["label"] == expected[0]["label"]
     assert best["probability"] == pytest.approx(expected[0]["probability"], abs=0.15)
     (folder,) = api.stage.settings.engine_files.iterdir()
-    assert {path.name for path in folder.iterdir()} >= {"float32.onnx", "int8.onnx"}
+    assert {path.name for path in folder.iterdir()} >= {"scored.float32.onnx", "scored.int8.onnx"}
 
 
 def test_with_too_few_images_to_compare_on_the_reference_stays(make_api: MakeApi, trained: FitResult) -> None:

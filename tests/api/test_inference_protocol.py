@@ -86,6 +86,7 @@ def test_a_client_finds_out_what_there_is(served: Served) -> None:
         "normalized": ("FP32", [-1, 3, 32, 32]),
         "probabilities": ("FP32", [-1, 2]),
         "labels": ("BYTES", [-1]),
+        "decisions": ("BYTES", [-1]),
     }
     assert not client.is_model_ready("cats", headers=headers)
     assert not client.is_model_ready("pets")  # no key

@@ -98,6 +98,7 @@ def test_what_is_asked_for_is_what_is_planned(with_pets: Api) -> None:
         "resources": {"processes": 2, "machines": 1},
         "views": 2,
         "loader_workers": 1,
+        "target_precision": 0.9,
     }
     spec = with_pets.write.post("/v1/jobs", json={"dataset": "pets", **asked}).json()["spec"]
     assert spec == asked | {"train": "last_stages", "last_stages": 2, "find_rate": False}
@@ -329,7 +330,9 @@ def test_a_worker_trains_and_its_report_is_complete(finished: tuple[Api, str, li
     report = api.read.get(f"/v1/models/{result['model_id']}/report").json()
     assert report["best_epoch"] == result["best_epoch"]
     assert report["epochs"] == api.read.get(f"/v1/jobs/{job_id}/metrics").json()["items"]
-    assert [one["name"] for one in report["pictures"]] == ["confusion-val.png", "curves.png", "reliability-val.png"]
+    assert [one["name"] for one in report["pictures"]] == [
+        "confusion-val.png", "coverage-val.png", "curves.png", "reliability-val.png",
+    ]  # fmt: skip
     for one in report["pictures"]:
         data = api.read.get(one["href"]).content
         assert len(data) == one["size"]

@@ -331,7 +331,8 @@ def test_of_a_list_each_image_has_a_row_and_a_bad_one_spoils_no_other(done: Done
 def test_csv_has_the_same_rows(done: Done) -> None:
     rows, table = done.rows(done.whole), done.table(done.whole)
     assert list(table[0]) == [
-        *("image", "id", "split", "label", "status", "predicted", "probability", "error", "detail"),
+        *("image", "id", "split", "label", "status", "decision", "ood_score", "predicted", "probability"),
+        *("error", "detail"),
         *("probability:ants", "probability:bees"),
     ]
     assert len(rows) == len(table)

@@ -189,8 +189,8 @@ def test_a_models_report_is_written_into_a_folder(service: Deployment, trained: 
     answer = graft(service, "models", "report", "textures", "--out", str(tmp_path / "report"), "--json")
     assert answer.returncode == 0, answer.stderr
     assert json.loads(answer.stdout)["files"] == [
-        "confusion-val.png", "curves.png", "evaluations-val.csv", "evaluations-val.jsonl", "reliability-val.png",
-        "report.json",
+        "confusion-val.png", "coverage-val.png", "curves.png", "evaluations-val.csv", "evaluations-val.jsonl",
+        "reliability-val.png", "report.json",
     ]  # fmt: skip
     report = json.loads((tmp_path / "report" / "report.json").read_text())
     assert report["model"]["id"] == trained["id"]
@@ -214,6 +214,23 @@ def test_jobs_are_listed_shown_watched_and_cancelled(service: Deployment, traine
     assert watched.returncode == 1
     assert "cancelled" in watched.stderr
     assert graft(service, "jobs", "cancel", job["id"]).returncode == 1
+
+
+def test_a_target_is_trained_towards_shown_and_answered(service: Deployment, folder: Path) -> None:
+    """Two or three validation images of a class can show no precision at all, and that is said."""
+    options = ("--epochs", "2", "--name", "strict", "--target-precision", "0.8")
+    done = graft(service, "train", "textures", *options)
+    assert done.returncode == 0, done.stderr
+    shown = graft(service, "models", "show", "strict").stdout
+    assert "At a target precision of 0.8 0.0% are accepted; 0 unknown." in shown
+    assert "Never accepted, for validation does not show it: brick, moss, sky" in shown
+    sky = str(folder / "sky" / "1.jpg")
+    answered = graft(service, "predict", "strict", sky).stdout
+    assert "decision" in answered
+    assert "abstain" in answered
+    assert "decision" not in graft(service, "predict", "textures", sky).stdout
+    model = json.loads(graft(service, "models", "show", "strict", "--json").stdout)
+    assert graft(service, "models", "delete", model["id"]).returncode == 0
 
 
 def test_a_dataset_is_changed_frozen_and_downloaded(

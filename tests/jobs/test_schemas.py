@@ -67,6 +67,7 @@ ASKED: dict[str, tuple[Any, dict[str, Any]]] = {
     "on_out_of_memory": ("shrink", {"on_out_of_memory": "shrink"}),
     "views": (2, {"views": 2}),
     "loader_workers": (2, {"loader_workers": 2}),
+    "target_precision": (0.75, {"target_precision": 0.75}),
     "find_rate": (True, {"find_rate": True}),
 }
 
@@ -126,6 +127,8 @@ def test_a_choice_has_the_options_of_the_training_library(name: str) -> None:
         {"mixup": 10},
         {"views": 64},
         {"loader_workers": 64},
+        {"target_precision": 0.5},
+        {"target_precision": 0.9999},
     ],
 )
 def test_both_agree_on_the_most_that_is_allowed(most: dict[str, Any]) -> None:
@@ -153,6 +156,9 @@ def test_both_agree_on_the_most_that_is_allowed(most: dict[str, Any]) -> None:
         ({"batch_size": -1}, "batch_size"),
         ({"batch_size": "most"}, "batch_size"),
         ({"on_out_of_memory": "retry"}, "on_out_of_memory"),
+        ({"target_precision": 0.4}, "target_precision"),
+        ({"target_precision": 1}, "target_precision"),
+        ({"target_precision": float("nan")}, "target_precision"),
         ({"resources": {"processes": 0}}, "resources.processes"),
         ({"resources": {"machines": 0}}, "resources.machines"),
         ({"resources": {"machines": 65}}, "resources.machines"),

@@ -17,16 +17,16 @@ class Gated:
         self.entered = threading.Semaphore(0)
         self.batches: list[list[int]] = []
         self.failure: Exception | None = None
-        self.answer: float | None = None
+        self.says: float | None = None
 
-    def predict(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def answer(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         values = [int(image.flat[0]) for image in batch]
         self.batches.append(values)
         self.entered.release()
         assert self.gate.wait(60)
         if self.failure is not None:
             raise self.failure
-        return np.array([[value if self.answer is None else self.answer, 0] for value in values], dtype=np.float32)
+        return np.array([[value if self.says is None else self.says, 0] for value in values], dtype=np.float32)
 
 
 def image(value: int) -> NDArray[np.uint8]:

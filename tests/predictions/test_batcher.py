@@ -98,7 +98,7 @@ def test_a_failing_model_tells_everyone_who_waits_and_answers_no_more(gated: Gat
 
 
 def test_numbers_that_are_not_finite_are_a_failure_and_no_answer(gated: Gated) -> None:
-    gated.answer = float("nan")
+    gated.says = float("nan")
     gated.gate.set()
     (future,) = batcher_of(gated).submit([image(1)])
     with pytest.raises(Unavailable, match="FloatingPointError"):

@@ -139,14 +139,14 @@ def test_after_the_deadline_the_call_is_refused_and_what_waits_is_not_computed(
     open_cache: OpenCache, store: FilesystemStore, trained: Trained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     computed: list[int] = []
-    predict, gate = Classifier.predict, threading.Event()
+    answer, gate = Classifier.answer, threading.Event()
 
     def slow(self: Classifier, batch: np.ndarray) -> np.ndarray:
         computed.append(len(batch))
         assert gate.wait(60)
-        return predict(self, batch)
+        return answer(self, batch)
 
-    monkeypatch.setattr(Classifier, "predict", slow)
+    monkeypatch.setattr(Classifier, "answer", slow)
     model = ModelReference(MODEL, store.put_file(trained.result.model_path).sha256)
     predictor = Predictor(open_cache(), Decoder(2), IntakeLimits())
     picture = [sent_image(jpeg(photo(0, 77)))]

@@ -79,8 +79,8 @@ def test_training_leaves_model_metrics_and_pictures_and_nothing_else(trained: tu
     out, _ = trained
     assert {path.name for path in out.iterdir()} == {
         "model.safetensors", "metrics.json", "curves.png", "confusion-val.png", "confusion-test.png",
-        "reliability-val.png", "reliability-test.png", "evaluations-val.jsonl", "evaluations-val.csv",
-        "evaluations-test.jsonl", "evaluations-test.csv",
+        "reliability-val.png", "reliability-test.png", "coverage-val.png", "coverage-test.png",
+        "evaluations-val.jsonl", "evaluations-val.csv", "evaluations-test.jsonl", "evaluations-test.csv",
     }  # fmt: skip
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["images"] == {"train": 18, "val": 6, "test": 6}

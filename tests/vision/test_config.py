@@ -19,7 +19,9 @@ from app.vision.presets import Transform
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
 def test_resolve_leaves_no_gap_and_keeps_what_was_said(train: Any, optimizer: Any) -> None:
     config = TrainConfig("resnet50", train=train, optimizer=optimizer, epochs=7).resolve()
-    assert [name for name, value in dataclasses.asdict(config).items() if value is None] == ["base_model"]
+    assert [name for name, value in dataclasses.asdict(config).items() if value is None] == [
+        "base_model", "target_precision",
+    ]  # fmt: skip
     assert config.epochs == 7
     assert config.input_size == 224
     assert config.resolve() == config
@@ -72,6 +74,8 @@ def test_defaults_depend_on_what_learns() -> None:
         ({"cutmix": True}, "cutmix"),
         ({"views": 0}, "views"),
         ({"loader_workers": -1}, "loader_workers"),
+        ({"target_precision": 0.49}, "target_precision"),
+        ({"target_precision": 1.0}, "target_precision"),
         ({"precision": "float64"}, "precision"),
         ({"head": HeadConfig(pooling="min")}, "head.pooling"),  # type: ignore[arg-type]
         ({"head": HeadConfig(dropout=1.0)}, "head.dropout"),

@@ -15,8 +15,9 @@ from app.vision.backbones import get_backbone
 from app.vision.config import HeadConfig
 from app.vision.engine_choice import Measured, choose, measure
 from app.vision.engine_names import ENGINES, EngineName, named_engines, obstacle
-from app.vision.engines import Engine, TorchBfloat16, TorchCompiled, TorchEager, TorchHalf, fold_batch_norms
+from app.vision.engines import Engine, Outputs, TorchBfloat16, TorchCompiled, TorchEager, TorchHalf, fold_batch_norms
 from app.vision.network import Network, build_network, load_trunk
+from app.vision.novelty import fit_novelty
 from app.vision.preprocessing import Preprocessing
 from app.vision.weights import BUNDLED, load_state_dict
 from tests.images import REPOSITORY, photo
@@ -70,12 +71,15 @@ def onnx_file(network: Network, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def agreement(engine: Engine, reference: Engine) -> tuple[float, float]:
     """Share of equal labels, and the largest difference of a score in units of the scores' spread."""
     pixels, _ = pictures(range(60))
-    expected, answered = reference.logits(pixels), engine.logits(pixels)
-    assert answered.dtype == np.float32
+    (expected, known), (answered, features) = reference.outputs(pixels), engine.outputs(pixels)
+    assert answered.dtype == features.dtype == np.float32
+    assert features.shape == (60, 512)
+    # The features too are the engine's own, and the reference's but for the precision.
+    assert 0 <= np.abs(features - known).mean() / known.std() <= 0.1
     assert answered.shape == (60, 3)
     assert set(expected.argmax(axis=1)) == {0, 1, 2}  # it is no constant that is compared
     # Alone or among others: the same answer.
-    assert np.abs(engine.logits(pixels[7:8]) - answered[7:8]).max() <= 0.05 * expected.std()
+    assert np.abs(engine.outputs(pixels[7:8]).logits - answered[7:8]).max() <= 0.05 * expected.std()
     same = float((answered.argmax(axis=1) == expected.argmax(axis=1)).mean())
     return same, float(np.abs(answered - expected).max() / expected.std())
 
@@ -128,41 +132,46 @@ def test_a_calibrated_int8_file_labels_nearly_as_the_reference_does(
 
 
 class Colours:
-    """An engine that costs nothing: the scores of an image are its mean red, green and blue."""
+    """An engine that costs nothing: an image's scores and features are its mean red, green and blue."""
 
     name = "colours"
     nbytes = 0
 
-    def logits(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return batch.mean(axis=(1, 2), dtype=np.float32)
+    def outputs(self, batch: NDArray[np.uint8]) -> Outputs:
+        colours = batch.mean(axis=(1, 2), dtype=np.float32)
+        return Outputs(colours, colours)
 
 
 class Wrong:
-    """An engine that gives the reference's scores, with the labels of the first `wrong` images moved on by one."""
+    """An engine that gives the reference's scores, with the labels of the first `wrong` images moved on by one.
+
+    Its features are off by `shift`."""
 
     name = "wrong"
     nbytes = 0
 
-    def __init__(self, reference: Engine, wrong: int, value: float = 0.0) -> None:
+    def __init__(self, reference: Engine, wrong: int, value: float = 0.0, shift: float = 0.0) -> None:
         self._reference = reference
         self._wrong = wrong
         self._value = value
+        self._shift = shift
         self._seen = 0
 
-    def logits(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
-        scores = self._reference.logits(batch) + np.float32(self._value)
+    def outputs(self, batch: NDArray[np.uint8]) -> Outputs:
+        logits, features = self._reference.outputs(batch)
+        scores = logits + np.float32(self._value)
         moved = max(0, min(self._wrong - self._seen, len(batch)))
         self._seen += len(batch)
         scores[:moved] = np.roll(scores[:moved], 1, axis=1)
-        return scores
+        return Outputs(scores, features + np.float32(self._shift))
 
 
 def test_an_engine_that_disagrees_is_not_usable() -> None:
     reference = Colours()
     rng = np.random.default_rng(0)
     pixels, labels = rng.integers(0, 256, (200, 8, 8, 3), dtype=np.uint8), rng.integers(0, 3, 200)
-    expected = reference.logits(pixels)
-    truth = expected.argmax(axis=1)
+    expected = reference.outputs(pixels)
+    truth = expected.logits.argmax(axis=1)
 
     one = measure(Wrong(reference, 1), expected, pixels, truth)
     assert (one.usable, one.images, one.agreement, one.accuracy_drop) == (True, 200, 0.995, pytest.approx(0.005))
@@ -174,11 +183,28 @@ def test_an_engine_that_disagrees_is_not_usable() -> None:
     assert not broken.usable
     assert "finite" in str(broken.detail)
     itself = measure(reference, expected, pixels, labels)
-    assert (itself.usable, itself.agreement, itself.accuracy_drop) == (True, 1, 0)
+    assert (itself.usable, itself.agreement, itself.accuracy_drop, itself.unknown_shift) == (True, 1, 0, None)
     assert itself.single_ms is not None
     assert itself.single_ms > 0
     assert itself.large_ms is not None
     assert itself.large_ms > 0
+
+
+def test_an_engine_that_finds_other_images_unknown_is_not_usable() -> None:
+    reference = Colours()
+    pixels = np.random.default_rng(0).integers(0, 256, (200, 8, 8, 3), dtype=np.uint8)
+    expected = reference.outputs(pixels)
+    truth = expected.logits.argmax(axis=1)
+    novelty = fit_novelty(torch.from_numpy(expected.features), truth)
+    novelty = novelty.limited(novelty.distances(torch.from_numpy(expected.features)).numpy())
+    itself = measure(reference, expected, pixels, truth, novelty=novelty)
+    assert (itself.usable, itself.unknown_shift) == (True, 0)
+    away = measure(Wrong(reference, 0, shift=50.0), expected, pixels, truth, novelty=novelty)
+    assert away.agreement == 1
+    assert not away.usable
+    assert away.unknown_shift is not None
+    assert away.unknown_shift > 0.9
+    assert "more of the images unknown" in str(away.detail)
 
 
 def test_the_fastest_usable_engine_is_chosen() -> None:
@@ -195,13 +221,13 @@ def test_a_network_answers_while_it_is_exported(network: Network, reference: Tor
     from app.vision.onnx_engines import export_onnx
 
     images = pictures(range(1))[0]
-    expected = reference.logits(images)
+    expected = reference.outputs(images).logits
     exported = threading.Event()
 
     def answers() -> int:
         count = 0
         while not exported.is_set():
-            np.testing.assert_allclose(reference.logits(images), expected, atol=1e-5)
+            np.testing.assert_allclose(reference.outputs(images).logits, expected, atol=1e-5)
             count += 1
         return count
 
@@ -229,7 +255,7 @@ def test_a_compiled_network_labels_as_the_reference_does(network: Network, refer
     same, apart = agreement(engine, reference)
     assert same == 1
     assert 0 < apart <= 1e-3  # it was not the reference that answered
-    engine.logits(pictures(range(5))[0])
+    engine.outputs(pictures(range(5))[0])
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == compiled  # no caller waits for a compiler
 
 
@@ -243,10 +269,10 @@ def test_batches_of_fixed_sizes_are_filled_up(network: Network, reference: Torch
     """What an accelerator computes, on the CPU: the same numbers, in none but the sizes that were prepared."""
     engine = TorchHalf("cuda-bf16", network, PREPROCESSING, torch.bfloat16, torch.device("cpu"))
     seen: list[int] = []
-    engine.network.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    engine.network.trunk.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
     same, _ = agreement(engine, reference)
     assert same >= 0.98
-    assert len(engine.logits(pictures(range(5))[0])) == 5
+    assert [len(one) for one in engine.outputs(pictures(range(5))[0])] == [5, 5]
     assert seen == [32, 32, 1, 8]  # 60 images, one, five
 
 
@@ -272,7 +298,7 @@ import numpy
 from pathlib import Path
 from app.vision.onnx_engines import OpenVino
 engine = OpenVino("openvino", Path({str(onnx_file)!r}), 1)
-assert engine.logits(numpy.zeros((1, 32, 32, 3), numpy.uint8)).shape == (1, 3)
+assert engine.outputs(numpy.zeros((1, 32, 32, 3), numpy.uint8)).logits.shape == (1, 3)
 from openvino.tools.ovc import telemetry_utils
 print(calls, telemetry_utils.tm.__name__, [name for name in sys.modules if name.startswith("openvino_telemetry.")])
 """

@@ -13,6 +13,8 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from PIL import Image
 
+from app.vision.coverage_picture import coverage_picture
+from app.vision.decisions import Verdicts, coverage_curve, decisions_of
 from app.vision.reports import MOST_NAMED, confidence_bins, confusion_matrix, loss_curves, reliability_diagram
 from app.vision.reports import write_reports as write
 from tests.vision.conftest import Fit
@@ -108,12 +110,29 @@ def test_the_reliability_diagram_shows_accuracy_by_confidence_and_the_error() ->
     assert top.get_title(loc="left") == f"calibration error {0.8 * 0.15 + 0.2 * 0.3:.3f}"
 
 
+def test_coverage_is_drawn_with_its_interval_the_target_and_what_the_thresholds_come_to() -> None:
+    confidence = np.linspace(0.5, 1, 60)
+    verdicts = Verdicts(np.zeros(60, np.int64), confidence, confidence > 0.6, np.ones(60, np.bool_))
+    curve, decisions = coverage_curve(verdicts), decisions_of({"val": verdicts}, ["ants"], 0.9)
+    figure = coverage_picture(curve, "val", decisions)
+    drawn(figure)
+    (axes,) = figure.axes
+    line, target, point = axes.lines[:3]
+    assert list(line.get_xdata()) == curve["coverage"]
+    assert list(line.get_ydata()) == curve["precision"]
+    assert set(target.get_ydata()) == {0.9}
+    found = decisions["splits"]["val"]
+    assert (point.get_xdata()[0], point.get_ydata()[0]) == (found["coverage"], found["precision"])
+    assert len(coverage_picture(curve, "val").axes[0].lines) == 1
+
+
 def test_a_run_leaves_a_picture_of_each_kind(run_fit: Fit, samples: list[Any], tmp_path: Path) -> None:
     result = run_fit(epochs=2)
     labels = {split: [s.label for s in samples if s.split == split] for split in ("val", "test")}
     paths = write(tmp_path, result, labels, ("disc", "square", "stripes"))
     assert sorted(path.name for path in paths) == [
-        "confusion-test.png", "confusion-val.png", "curves.png", "reliability-test.png", "reliability-val.png",
+        "confusion-test.png", "confusion-val.png", "coverage-test.png", "coverage-val.png", "curves.png",
+        "reliability-test.png", "reliability-val.png",
     ]  # fmt: skip
     for path in paths:
         with Image.open(path) as picture:
@@ -127,6 +146,6 @@ def test_names_that_no_font_has_or_that_look_like_mathematics_spoil_no_picture(r
     labels = {split: done.probabilities[split].argmax(axis=1) for split in done.probabilities}
     classes = ["$x_{", "between $1$ and $5$", "\u65e5\u672c"]
     paths = write(tmp_path, done, labels, classes)
-    assert len(paths) == 5
+    assert len(paths) == 7
     figure = confusion_matrix(np.eye(3, dtype=int), classes)
     assert figure.axes[0].get_yticklabels()[0].get_text() == r"\$x_{"

@@ -49,7 +49,7 @@ def get_picture(
     reader: Reader,
     services: ServicesDep,
 ) -> StreamingResponse:
-    """curves.png, confusion-val.png, reliability-val.png; with a test split those of test as well."""
+    """curves.png, confusion-val.png, reliability-val.png, coverage-val.png; with a test split those of test as well."""
     blob = _find(services, reader.workspace_id, model, name)
     return blob_response(services.store, blob.sha256, blob.size, "image/png", name)
 
@@ -68,7 +68,7 @@ def get_evaluations(
     format: TableFormat = "jsonl",
 ) -> StreamingResponse:
     """A line for each image: its SHA-256 as `image`, the split, the true and the predicted class, the probabilities of
-    both, and (JSON) the `top` five classes. The answer is streamed, however many images there are."""
+    both, the `ood_score`, and (JSON) the `top` five classes. The answer is streamed, however many images there are."""
     blob = _find(services, reader.workspace_id, model, f"evaluations-{split}.jsonl")
     return table_response(services.store, blob, f"evaluations-{split}", format, csv_lines)
 

@@ -1,0 +1,28 @@
+"""Another target of precision for a model that is trained already, from what it said of its held-out images."""
+
+import json
+from typing import Any
+
+from app.core.errors import Conflict
+from app.registry.orm import Model
+from app.storage import BlobStore
+from app.vision.decisions import Verdicts, decisions_of
+
+
+def decisions_for(store: BlobStore, model: Model, target: float) -> dict[str, Any]:
+    """Thresholds and how they do, as a training with that target would have it; raises `Conflict` where it cannot be.
+
+    Reads the model's tables, which may be large, and writes nothing.
+    """
+    splits = {}
+    for split in ("val", "test"):
+        if (blob := model.files.get(f"evaluations-{split}.jsonl")) is not None:
+            with store.open(blob["sha256"]) as file:
+                splits[split] = Verdicts.of_rows(map(json.loads, file), model.classes)
+    if "val" not in splits:
+        raise Conflict(
+            f"Model {model.id} is older than the tables that thresholds are chosen from; train it again with "
+            "target_precision.",
+            code="no_evaluations",
+        )
+    return decisions_of(splits, model.classes, target)
