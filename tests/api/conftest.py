@@ -88,7 +88,6 @@ def worker_process(home: Path) -> Iterator[subprocess.Popen[bytes]]:
     environment: dict[str, Any] = os.environ | {
         "GRAFT_HOME": str(home),
         "GRAFT_WEIGHTS_DOWNLOAD": "false",
-        "GRAFT_POLL_SECONDS": "0.05",
         "GRAFT_HEARTBEAT_SECONDS": "0.3",
         "OMP_NUM_THREADS": "1",
     }
