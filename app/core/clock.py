@@ -3,10 +3,10 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import DateTime, Dialect, String, TypeDecorator
+from sqlalchemy import DateTime, Dialect, Double, String, TypeDecorator, literal
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.sql.expression import ColumnElement
+from sqlalchemy.sql.functions import FunctionElement
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -34,26 +34,27 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.astimezone(UTC)  # type: ignore[no-any-return]
 
 
-class DatabaseTime(ColumnElement[datetime]):
+class DatabaseTime(FunctionElement[datetime]):
     """SQL for the database's current time plus `seconds` (may be negative), read when the statement runs."""
 
     type = UtcDateTime()
-    inherit_cache = False
+    inherit_cache = True  # the seconds are a bound parameter: statements with it are compiled once
 
     def __init__(self, seconds: float = 0.0) -> None:
-        self.seconds = float(seconds)
+        super().__init__(literal(float(seconds), Double()))
 
 
 @compiles(DatabaseTime, "postgresql")
 def _postgresql(element: DatabaseTime, compiler: SQLCompiler, **kw: Any) -> str:
     # clock_timestamp, not now(): now() stands still at the transaction's start, which may be a lock wait ago.
-    return f"(clock_timestamp() + {element.seconds:.3f} * interval '1 second')"
+    return f"(clock_timestamp() + {compiler.process(element.clauses, **kw)} * interval '1 second')"
 
 
 @compiles(DatabaseTime, "sqlite")
 def _sqlite(element: DatabaseTime, compiler: SQLCompiler, **kw: Any) -> str:
     # SQLite counts milliseconds; the zeros make the text sort with what UtcDateTime writes.
-    return f"(strftime('%Y-%m-%d %H:%M:%f', 'now', '{element.seconds:+.3f} seconds') || '000')"
+    seconds = compiler.process(element.clauses, **kw)
+    return f"(strftime('%Y-%m-%d %H:%M:%f', 'now', {seconds} || ' seconds') || '000')"
 
 
 def utc_now() -> datetime:

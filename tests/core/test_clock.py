@@ -70,6 +70,16 @@ def test_two_moments_of_one_statement_shape_are_not_confused(database: Database)
     assert timedelta(seconds=3990) < third - second < timedelta(seconds=4010)
 
 
+def test_a_statement_with_the_time_is_compiled_once(database: Database, caplog: pytest.LogCaptureFixture) -> None:
+    """Workers ask for work all day; compiling took most of an idle one's time."""
+    keep(database)
+    with caplog.at_level("INFO", "sqlalchemy.engine"), database.reading() as session:
+        for seconds in (1, 2):
+            session.scalars(select(MOMENTS.c.at).where(MOMENTS.c.at < DatabaseTime(seconds))).all()
+    known = [line for line in caplog.messages if line.startswith(("[generated", "[cached", "[no key"))]
+    assert [line.split()[0] for line in known] == ["[generated", "[cached"]
+
+
 def test_the_databases_time_sorts_with_times_of_ours(database: Database) -> None:
     now = utc_now()
     past, future = now - timedelta(seconds=60), now + timedelta(seconds=60)
