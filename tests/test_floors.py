@@ -140,6 +140,13 @@ def test_importing_it_does_not_import_torch(module: str) -> None:
     assert done.stdout.split() == ["True"]
 
 
+@pytest.mark.parametrize("module", ["worker.training", "worker.ingesting"])
+def test_a_job_is_computed_without_a_database(module: str) -> None:
+    program = f"import sys, {module}; print('sqlalchemy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False"]
+
+
 @pytest.mark.parametrize("module", MODULES)
 def test_a_module_says_what_it_does_and_stays_short(module: str) -> None:
     lines = MODULES[module].read_text().count("\n")

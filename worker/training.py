@@ -7,7 +7,6 @@ from typing import Any
 from app.core.logging import log
 from app.core.settings import Settings
 from app.datasets.manifest import Manifest, read_manifest
-from app.jobs.base_model import BESIDE_CONFIG
 from app.jobs.states import FailureReason
 from app.jobs.weights import configured_weights
 from app.storage import BlobDamaged, BlobMissing, BlobStore
@@ -32,6 +31,9 @@ from app.vision.training import fit
 from worker.messages import Work
 from worker.parent import JobFailure, Parent, Setback, StopRequested
 from worker.ranks import sharing
+
+# What a training's spec holds that is no field of `TrainConfig`.
+_BESIDE_CONFIG = frozenset({"model_name", "lineage", "resources"})
 
 _REASONS: dict[type[VisionError], tuple[FailureReason, str]] = {
     InvalidData: (FailureReason.invalid_data, "Look at the dataset's report, mend the images, and upload them again."),
@@ -68,7 +70,7 @@ def train(work: Work, parent: Parent, settings: Settings) -> dict[str, Any]:
     scratch = Path(work["scratch"])
     assert work["manifest_sha256"] is not None
     manifest = read_manifest(store.read(work["manifest_sha256"]))
-    config = TrainConfig.from_dict({key: value for key, value in work["spec"].items() if key not in BESIDE_CONFIG})
+    config = TrainConfig.from_dict({key: value for key, value in work["spec"].items() if key not in _BESIDE_CONFIG})
     processes = work["spec"].get("resources", {}).get("processes", 1)
     try:
         return _fit(config, manifest, work, store, scratch, parent, settings, processes)

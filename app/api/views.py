@@ -9,8 +9,9 @@ from sqlalchemy.orm import Session
 from app.api.problems import MEDIA_TYPE, Problem
 from app.core.settings import Settings
 from app.datasets import service as datasets
-from app.datasets.orm import Dataset, DatasetState
+from app.datasets.orm import Dataset
 from app.datasets.schemas import DatasetOut, VersionOut
+from app.datasets.states import DatasetState
 from app.jobs import members
 from app.jobs import service as jobs
 from app.jobs.orm import Job

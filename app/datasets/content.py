@@ -15,7 +15,8 @@ from app.datasets.intake import StoredImage
 from app.datasets.labelled import Labelled, place
 from app.datasets.layout import Skipped, check_counts
 from app.datasets.manifest import ManifestItem, manifest_sha256, write_manifest
-from app.datasets.orm import Dataset, DatasetImage, DatasetState, DatasetVersion, VersionImage
+from app.datasets.orm import Dataset, DatasetImage, DatasetVersion, VersionImage
+from app.datasets.states import DatasetState
 from app.vision.folder_names import Split
 
 

@@ -1,7 +1,6 @@
 """Tables of datasets, the images in them, and their frozen versions."""
 
 from datetime import datetime
-from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
@@ -12,15 +11,7 @@ from app.auth.orm import Workspace
 from app.core.clock import DatabaseTime, UtcDateTime
 from app.core.database import Base, Json, enum_column
 from app.core.ids import new_id
-
-
-class DatasetState(StrEnum):
-    """`processing` while the upload is read; `ready` to train on; `failed` with the reason in `failure`."""
-
-    processing = "processing"
-    ready = "ready"
-    failed = "failed"
-
+from app.datasets.states import DatasetState
 
 _NAMED = text("deleted_at IS NULL AND state <> 'failed'")
 

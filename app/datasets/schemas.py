@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
-from app.datasets.orm import DatasetState
+from app.datasets.states import DatasetState
 from app.vision.folder_names import Split
 
 

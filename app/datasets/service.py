@@ -15,7 +15,8 @@ from app.core.errors import Conflict, FieldError, NotFound, TooLarge
 from app.core.ids import new_id, parse_id
 from app.core.paging import Page, paginate
 from app.datasets.ingestion import Ingested
-from app.datasets.orm import Dataset, DatasetImage, DatasetState, DatasetVersion, ResumableUpload, VersionImage
+from app.datasets.orm import Dataset, DatasetImage, DatasetVersion, ResumableUpload, VersionImage
+from app.datasets.states import DatasetState
 from app.storage import Blob
 
 _ROWS_AT_ONCE = 1000

@@ -9,7 +9,8 @@ from sqlalchemy.orm import Session
 from app.auth.orm import Workspace
 from app.core.errors import Conflict, FieldError, Invalid, NotFound, TooMany
 from app.datasets import service as datasets
-from app.datasets.orm import Dataset, DatasetState, DatasetVersion
+from app.datasets.orm import Dataset, DatasetVersion
+from app.datasets.states import DatasetState
 from app.jobs.orm import Job
 from app.jobs.states import JobKind, JobState
 

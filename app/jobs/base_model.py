@@ -11,9 +11,6 @@ from sqlalchemy.orm import Session
 from app.jobs.orm import Job
 from app.jobs.states import TERMINAL
 
-# What a training's spec holds that is no field of `TrainConfig`.
-BESIDE_CONFIG = frozenset({"model_name", "lineage", "resources"})
-
 # What a spec calls the blobs that its job needs and that another's row may let go of: the model that a training starts
 # from, the model that predictions are asked of, and the list of images that they are asked for.
 _PINNED = ("base_model", "artefact_sha256", "images_sha256")

@@ -6,11 +6,11 @@ import itertools
 from collections import OrderedDict
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from app.vision.backbones import Backbone, get_backbone
 from app.vision.config import HeadConfig, Pooling, TrainConfig
+from app.vision.torchvision_models import get_model
 
 
 class Head(nn.Module):
@@ -109,7 +109,7 @@ def build_network(backbone: Backbone, classes: int, head: HeadConfig, *, seed: i
 
 def _trunk(backbone: Backbone, pooling: Pooling = "avg") -> nn.Sequential:
     """torchvision's layers, regrouped into stages from the image to the features."""
-    model = torchvision.models.get_model(backbone.name.partition("-")[0], weights=None)
+    model = get_model(backbone.name.partition("-")[0], weights=None)
     stages: OrderedDict[str, nn.Module] = OrderedDict()
     if backbone.family == "vgg":
         block: list[nn.Module] = []

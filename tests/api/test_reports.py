@@ -74,7 +74,7 @@ def test_a_report_names_its_files_and_hands_them_out(api: Api, model_id: str) ->
     assert answer.headers["content-type"].startswith("text/csv")
     heading, row = csv.reader(io.StringIO(answer.text))
     assert heading == ["image", "split", "true", "predicted", "probability", "true_probability", "ood_score"]
-    assert row == ["00", "val", "ants", 'a "bee", or two', "0.75", "0.25", ""]
+    assert row == ["00", "val", 'an "ant", or two', "bees", "0.75", "0.25", ""]
     problem(api.read.get(f"/v1/models/{model_id}/evaluations?split=test"), 404, "no_such_file", remedy="It has curves")
     problem(api.read.get(f"/v1/models/{model_id}/pictures/other.png"), 404, "no_such_file", remedy="It has curves.png")
     problem(api.read.get(f"/v1/models/{model_id}/pictures/x.exe"), 422, "invalid", "name")

@@ -140,7 +140,7 @@ def test_predict_a_dataset_in_a_job(service: Deployment, trained: dict[str, Any]
     assert answer.returncode == 0, answer.stderr
     assert "brick" in answer.stdout
     header, *rows = table.read_text().splitlines()
-    assert header.startswith("image,id,split,label,status,predicted,probability")
+    assert header.startswith("image,id,split,label,status,decision,ood_score,predicted,probability")
     assert {row.split(",")[2] for row in rows} == {"val"}
     (job,) = json.loads(graft(service, "jobs", "list", "--kind", "predict", "--json").stdout)["items"]
     assert (job["state"], job["result"]["images"]) == ("succeeded", len(rows))

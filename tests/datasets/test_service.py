@@ -12,8 +12,9 @@ from app.core.errors import Conflict, NotFound
 from app.core.ids import new_id
 from app.datasets import content
 from app.datasets import service as datasets
-from app.datasets.orm import Dataset, DatasetImage, DatasetState, DatasetVersion
+from app.datasets.orm import Dataset, DatasetImage, DatasetVersion
 from app.datasets.schemas import VersionOut
+from app.datasets.states import DatasetState
 from tests.factories import FAILURE, ingested, new_dataset, ready_dataset, sha, upload, workspace
 
 

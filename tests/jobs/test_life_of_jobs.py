@@ -11,7 +11,8 @@ from sqlalchemy import select
 
 from app.core.database import Base, Database
 from app.core.errors import Conflict
-from app.datasets.orm import Dataset, DatasetState
+from app.datasets.orm import Dataset
+from app.datasets.states import DatasetState
 from app.jobs import checkpoints, events, queue
 from app.jobs import service as jobs
 from app.jobs.orm import Job

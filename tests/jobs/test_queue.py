@@ -15,7 +15,8 @@ from sqlalchemy.orm import Session
 from app.core.clock import DatabaseTime, utc_now
 from app.core.database import Database
 from app.core.errors import Conflict, Unavailable
-from app.datasets.orm import Dataset, DatasetState
+from app.datasets.orm import Dataset
+from app.datasets.states import DatasetState
 from app.jobs import checkpoints, events, queue
 from app.jobs import service as jobs
 from app.jobs.orm import Checkpoint, Job

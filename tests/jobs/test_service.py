@@ -10,8 +10,9 @@ from app.core.database import Database
 from app.core.errors import Conflict, GraftError, Invalid, NotFound
 from app.core.ids import new_id
 from app.datasets import service as datasets
-from app.datasets.orm import Dataset, DatasetState
+from app.datasets.orm import Dataset
 from app.datasets.schemas import SplitOptions
+from app.datasets.states import DatasetState
 from app.jobs import queue
 from app.jobs import service as jobs
 from app.jobs.orm import Job

@@ -13,9 +13,10 @@ from moto.server import ThreadedMotoServer
 from sqlalchemy import select
 
 from app.datasets import service as datasets
-from app.datasets.orm import Dataset, DatasetImage, DatasetState
+from app.datasets.orm import Dataset, DatasetImage
 from app.datasets.references import ImportRequest, check_import
 from app.datasets.schemas import SplitOptions
+from app.datasets.states import DatasetState
 from app.jobs import service as jobs
 from app.jobs.orm import Job
 from app.jobs.states import JobState

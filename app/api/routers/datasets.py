@@ -27,9 +27,9 @@ from app.api.waiting import until
 from app.auth.service import Principal
 from app.datasets import content
 from app.datasets import service as datasets
-from app.datasets.orm import DatasetState
 from app.datasets.report import report_on
 from app.datasets.schemas import DatasetOut, DatasetReport, SplitOptions, UploadOptions
+from app.datasets.states import DatasetState
 from app.jobs import service as jobs
 from app.registry.mislabels import likely_mislabels
 
