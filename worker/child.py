@@ -17,6 +17,7 @@ from app.core.settings import Settings
 from app.jobs.states import FailureReason
 from app.storage.configured import configured_store
 from app.storage.disk import explained, is_disk_error
+from worker import family
 from worker.death import LESS_MEMORY
 from worker.messages import Kind, Work, decode
 from worker.parent import JobFailure, Parent, Setback, StopRequested
@@ -92,6 +93,8 @@ def _take_stdout() -> BinaryIO:
 def _die_with_parent() -> NoReturn:
     while sys.stdin.buffer.read(1):
         pass
+    # What it started goes first: who dropped its environment is known by its parent alone.
+    family.end_family(None, os.getpid())
     os.killpg(0, signal.SIGKILL)
     raise AssertionError("unreachable")
 

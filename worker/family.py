@@ -24,7 +24,7 @@ class Process:
     started: str  # a process id is used again, the two together are not
 
 
-def end_family(mark: str, root: int | None = None, known: Collection[Process] = ()) -> bool:
+def end_family(mark: str | None, root: int | None = None, known: Collection[Process] = ()) -> bool:
     """Kill every member of the family, and those `known` from an earlier look. Returns when they are gone, and whether
     they are."""
     deadline = time.monotonic() + _PATIENCE
@@ -37,14 +37,16 @@ def end_family(mark: str, root: int | None = None, known: Collection[Process] = 
     return True
 
 
-def members(mark: str, root: int | None = None) -> list[Process]:
+def members(mark: str | None, root: int | None = None) -> list[Process]:
     """Who carries a mark that begins with `mark`, is of the session or group of `root`, or was started by one of these.
 
     Who drops its environment and changes its session is known by its parent alone, so look before that one ends.
     """
-    marked = f"\0{VARIABLE}={mark}".encode()
     everybody = list(_processes())
-    found = {one.pid for one in everybody if root in (one.pid, one.session, one.group) or _carries(one.pid, marked)}
+    found = {one.pid for one in everybody if root in (one.pid, one.session, one.group)}
+    if mark is not None:
+        marked = f"\0{VARIABLE}={mark}".encode()
+        found |= {one.pid for one in everybody if _carries(one.pid, marked)}
     grown = True
     while grown:  # what a member started, though it may have dropped the mark
         line = {one.pid for one in everybody if one.parent in found} - found

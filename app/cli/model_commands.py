@@ -1,4 +1,4 @@
-"""`graft backbones` and `graft models`: list, show, alias, report, delete."""
+"""`graft backbones` and `graft models`: list, show, alias, report, decisions, delete."""
 
 import json
 from pathlib import Path
@@ -77,6 +77,33 @@ def models_report(
         api.download(f"{one['href']}&format=csv", (folder / one["name"]).with_suffix(".csv"))
     written = sorted(path.name for path in folder.iterdir())
     return print_json({"folder": str(folder), "files": written}) if as_json else print(*written, sep="\n")
+
+
+@models.command("decisions")
+def models_decisions(
+    model: ModelRef,
+    target_precision: Annotated[
+        float | None, typer.Option(help="Accept answers only where this share of them is shown to be right.")
+    ] = None,
+    delete: Annotated[bool, typer.Option("--delete", help="Accept and refuse nothing any more.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show which answers of a model are accepted; set or take away the precision that it is held to."""
+    if delete and target_precision is not None:
+        raise CommandError("Give --target-precision or --delete, not both.", 2)
+    api = client()
+    reference = f"/v1/models/{quote(model, safe='@')}"
+    path = f"/v1/models/{api.get(reference)['id']}/decisions"
+    if delete:
+        api.delete(path)
+    elif target_precision is not None:
+        api.put(path, {"target_precision": target_precision})
+    found = api.get(reference)
+    if as_json:
+        return print_json({"decisions": found["decisions"]})
+    from app.cli import show
+
+    return show.show_model(found)
 
 
 @models.command("delete")

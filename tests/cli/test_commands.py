@@ -134,6 +134,16 @@ def test_predict_by_name_and_by_id(service: Deployment, folder: Path, trained: d
     assert graft(service, "models", "show", "textures@production").returncode == 1
 
 
+def test_a_target_of_precision_is_set_and_taken_away(service: Deployment, trained: dict[str, Any]) -> None:
+    decisions = "models", "decisions", "textures"
+    shown = graft(service, *decisions, "--target-precision", "0.3", COLUMNS="300")
+    assert "At a target precision of 0.3" in shown.stdout, shown.stderr
+    found = json.loads(graft(service, *decisions, "--json").stdout)["decisions"]
+    assert (found["target_precision"], set(found["thresholds"])) == (0.3, {"brick", "moss", "sky"})
+    assert graft(service, *decisions, "--delete", "--target-precision", "0.3").returncode == 2
+    assert json.loads(graft(service, *decisions, "--delete", "--json").stdout) == {"decisions": None}
+
+
 def test_predict_a_dataset_in_a_job(service: Deployment, trained: dict[str, Any], tmp_path: Path) -> None:
     table, lines = tmp_path / "rows.csv", tmp_path / "rows.jsonl"
     answer = graft(service, "predict", "textures", "--dataset", "textures", "--split", "val", "--out", str(table))

@@ -197,15 +197,17 @@ time.sleep(600)
 """
 
 
-def test_a_killed_worker_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not even a child that is stuck in a C call with the interpreter's lock, and cannot see that its pipe closed."""
+@pytest.mark.parametrize("rest", ["time.sleep(600)", "ctypes.PyDLL(None).sleep(600)"])
+def test_a_killed_worker_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rest: str) -> None:
+    """Neither what a child started that sees its pipe close and goes, nor a child that is stuck in a C call with the
+    interpreter's lock and cannot see it."""
     pids = run_away(tmp_path, monkeypatch)
     site = tmp_path / "injected" / "sitecustomize.py"
     site.write_text(
-        site.read_text() + "    import ctypes, worker.ingesting\n"
+        site.read_text() + "    import ctypes, time, worker.ingesting\n"
         "    def ingest(work, parent, settings):\n"
         "        parent.progress('reading', 0.0, None)\n"
-        "        while True: ctypes.PyDLL(None).sleep(600)\n"
+        f"        while True: {rest}\n"
         "    worker.ingesting.ingest = ingest\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", STUCK], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
