@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
 
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
@@ -102,6 +103,12 @@ def job_views(session: Session, rows: Sequence[Job], settings: Settings) -> list
 def job_view(session: Session, row: Job, settings: Settings) -> JobOut:
     (view,) = job_views(session, [row], settings)
     return view
+
+
+def accepted(session: Session, job: Job, settings: Settings) -> JSONResponse:
+    """The answer to who has just queued the job."""
+    view = job_view(session, job, settings).model_dump(mode="json")
+    return JSONResponse(view, status_code=202, headers={"Location": f"/v1/jobs/{job.id}"})
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from app.api.deps import IdempotencyKey, Predictor, Reader, Services, ServicesDep
 from app.api.downloads import TABLE, Rows, TableFormat, table_response
 from app.api.idempotency import answer_once, fingerprint
-from app.api.views import job_view, problems
+from app.api.views import accepted, problems
 from app.datasets import service as datasets
 from app.jobs.views import JobOut
 from app.predictions import batch
@@ -38,8 +38,7 @@ def create_predict_job(
         def create() -> JSONResponse:
             limits = services.settings.max_attempts, services.settings.max_queued_jobs
             job = batch.submit(session, services.doorbell, predictor.workspace_id, body, listed, *limits)
-            view = job_view(session, job, services.settings).model_dump(mode="json")
-            return JSONResponse(view, status_code=202, headers={"Location": f"/v1/jobs/{job.id}"})
+            return accepted(session, job, services.settings)
 
         request_sha256 = fingerprint("POST /v1/jobs:predict", body.model_dump())
         return answer_once(session, predictor.workspace_id, key, request_sha256, create)
