@@ -136,11 +136,11 @@ def test_predict_by_name_and_by_id(service: Deployment, folder: Path, trained: d
 
 def test_a_target_of_precision_is_set_and_taken_away(service: Deployment, trained: dict[str, Any]) -> None:
     decisions = "models", "decisions", "textures"
-    shown = graft(service, *decisions, "--target-precision", "0.3", COLUMNS="300")
-    assert "At a target precision of 0.3" in shown.stdout, shown.stderr
+    shown = graft(service, *decisions, "--target-precision", "0.5", COLUMNS="300")
+    assert "At a target precision of 0.5" in shown.stdout, shown.stderr
     found = json.loads(graft(service, *decisions, "--json").stdout)["decisions"]
-    assert (found["target_precision"], set(found["thresholds"])) == (0.3, {"brick", "moss", "sky"})
-    assert graft(service, *decisions, "--delete", "--target-precision", "0.3").returncode == 2
+    assert (found["target_precision"], set(found["thresholds"])) == (0.5, {"brick", "moss", "sky"})
+    assert graft(service, *decisions, "--delete", "--target-precision", "0.5").returncode == 2
     assert json.loads(graft(service, *decisions, "--delete", "--json").stdout) == {"decisions": None}
 
 
