@@ -50,3 +50,12 @@ def test_whatever_else_is_asked_of_it_is_answered_by_the_compiler() -> None:
     walk = "import sys, inspect, app.vision.torchvision_models; inspect.getmodule(inspect.currentframe());"
     asks = ";from torch._dynamo.utils import counters; import torch._dynamo.config;"
     assert printed(walk + LOADED + asks + LOADED).split() == ["False", "True"]
+
+
+def test_torchvision_still_gets_its_answer() -> None:
+    program = (
+        "import sys, app.vision.torchvision_models; asked = sys.modules['torchvision.ops.roi_align'];"
+        "found = asked.is_compile_supported('cpu'); from torch._dynamo.utils import is_compile_supported as real;"
+        "print(found == real('cpu'), real is not asked.is_compile_supported)"
+    )
+    assert printed(program) == "True True"
