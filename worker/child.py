@@ -93,9 +93,10 @@ def _take_stdout() -> BinaryIO:
 def _die_with_parent() -> NoReturn:
     while sys.stdin.buffer.read(1):
         pass
-    # What it started goes first: who dropped its environment is known by its parent alone.
-    family.end_family(None, os.getpid())
-    os.killpg(0, signal.SIGKILL)
+    try:  # what it started goes first: who dropped its environment is known by its parent alone
+        family.end_family(None, os.getpid())
+    finally:
+        os.killpg(0, signal.SIGKILL)
     raise AssertionError("unreachable")
 
 
