@@ -7,7 +7,7 @@ from uuid import UUID
 
 import anyio
 from fastapi import APIRouter, Depends, Header, Query
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 
@@ -31,7 +31,7 @@ from app.core.errors import Unavailable
 from app.jobs import events
 from app.jobs import service as jobs
 from app.jobs.base_model import Base
-from app.jobs.orm import Job, JobEvent
+from app.jobs.orm import JobEvent
 from app.jobs.plan import plan
 from app.jobs.plan_views import PlanOut
 from app.jobs.schemas import TrainRequest
@@ -56,24 +56,15 @@ def create_job(body: TrainRequest, writer: Writer, services: ServicesDep, key: I
     base, config = _resolved(body, services, writer.workspace_id)
     with services.database.writing() as session:
 
-        def submit() -> Job:
+        def create() -> JSONResponse:
             if base is not None:  # deleted since, it is not there; and from here on it cannot be
                 registry.base_of(session, writer.workspace_id, str(base.model_id), lock=True)
             limits = services.settings.max_attempts, services.settings.max_queued_jobs
-            return jobs.submit_training(session, services.doorbell, writer.workspace_id, body, config, *limits, base)
+            job = jobs.submit_training(session, services.doorbell, writer.workspace_id, body, config, *limits, base)
+            return accepted(session, job, services.settings)
 
-        if key is not None:  # the answer is kept with the job
-            request_sha256 = fingerprint("POST /v1/jobs", body.model_dump())
-            return answer_once(
-                session,
-                writer.workspace_id,
-                key,
-                request_sha256,
-                lambda: accepted(session, submit(), services.settings),
-            )
-        job = submit()
-    with services.database.reading() as session:  # a worker begins while its outlook is worked out
-        return accepted(session, job, services.settings)
+        request_sha256 = fingerprint("POST /v1/jobs", body.model_dump())
+        return answer_once(session, writer.workspace_id, key, request_sha256, create)
 
 
 def _resolved(body: TrainRequest, services: Services, workspace_id: UUID) -> tuple[Base | None, TrainConfig]:
