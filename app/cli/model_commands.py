@@ -103,7 +103,12 @@ def models_decisions(
         return print_json({"decisions": found["decisions"]})
     from app.cli import show
 
-    return show.show_model(found)
+    show.show_model(found)
+    if found["decisions"] is None:
+        show.console.print(
+            "No target of precision is set: nothing is accepted or refused. --target-precision sets one."
+        )
+    return None
 
 
 @models.command("delete")

@@ -142,6 +142,7 @@ def test_a_target_of_precision_is_set_and_taken_away(service: Deployment, traine
     assert (found["target_precision"], set(found["thresholds"])) == (0.5, {"brick", "moss", "sky"})
     assert graft(service, *decisions, "--delete", "--target-precision", "0.5").returncode == 2
     assert json.loads(graft(service, *decisions, "--delete", "--json").stdout) == {"decisions": None}
+    assert "No target of precision is set" in graft(service, *decisions, COLUMNS="300").stdout
 
 
 def test_predict_a_dataset_in_a_job(service: Deployment, trained: dict[str, Any], tmp_path: Path) -> None:
