@@ -17,7 +17,7 @@ def main() -> None:
     torch.set_num_threads(1)
     config = TrainConfig.from_dict(json.loads(sys.argv[1]))
     with tempfile.TemporaryDirectory() as folder:
-        samples = make_samples(Path(folder), train=32, val=2, test=0)
+        samples = make_samples(Path(folder), train=64, val=2, test=0)
         weights = BUNDLED / "resnet18-tiny64.safetensors"
         fit(config, samples, CLASSES, weights=weights, workdir=Path(folder) / "run", observer=Recorder())
     status = Path("/proc/self/status").read_text()

@@ -54,13 +54,13 @@ def peak(**fields: object) -> tuple[int, dict[str, int]]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
 def test_memory_is_that_of_a_real_training() -> None:
-    """All of it within a factor of 1.5, and what a larger batch adds within 2: which buffers its convolutions take
-    depends on the CPU."""
+    """All of it within a factor of 1.5, and what a larger batch adds within the same. That batch is large, for peaks
+    differ by a hundred megabytes from run to run."""
     taken, foretold = peak(train="all", batch_size=8)
-    more, more_foretold = peak(train="all", batch_size=96)
+    more, more_foretold = peak(train="all", batch_size=192)
     for found, told in ((taken, sum(foretold.values())), (more, sum(more_foretold.values()))):
         assert 1 / 1.5 < told / found < 1.5
-    assert 1 / 2 < (sum(more_foretold.values()) - sum(foretold.values())) / (more - taken) < 2
+    assert 1 / 1.5 < (sum(more_foretold.values()) - sum(foretold.values())) / (more - taken) < 1.5
 
 
 @pytest.mark.parametrize("fields", [{"train": "head"}, {"augmentation": "light", "views": 2}, {"train": "last_stages"}])
