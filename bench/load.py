@@ -12,17 +12,20 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import urlsplit
+
+Image: TypeAlias = "bytes | Sequence[bytes]"  # what one request sends: a JPEG, or several as the parts of a form
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where images go: each body is posted to `url`; `label` is where the answer's JSON has the class."""
+    """Where images go: each body is posted to `url`; `label` is where the answer's JSON has the class, and None in it
+    stands for each item of a list."""
 
     url: str
     headers: dict[str, str]
-    label: tuple[str | int, ...] = ("items", 0, "predictions", 0, "label")
+    label: tuple[str | int | None, ...] = ("items", 0, "predictions", 0, "label")
     form: str | None = None  # the field of a multipart form that the image is sent in, instead of as the body
 
 
@@ -42,13 +45,13 @@ class Answers:
         return len(self.latencies) / self.seconds
 
 
-def closed_loop(target: Target, images: list[bytes], seconds: float, connections: int) -> Answers:
+def closed_loop(target: Target, images: Sequence[Image], seconds: float, connections: int) -> Answers:
     """As many connections, each sending one image after another."""
     return _in_a_process(_closed, target, images, seconds, connections)
 
 
 def open_loop(
-    target: Target, images: list[bytes], seconds: float, rate: float, connections: int, *, from_due: bool = True
+    target: Target, images: Sequence[Image], seconds: float, rate: float, connections: int, *, from_due: bool = True
 ) -> Answers:
     """`rate` requests a second at random times (a Poisson process), whatever the answers.
 
@@ -67,7 +70,7 @@ def _in_a_process(work: Callable[..., None], *given: Any) -> Answers:
     return found
 
 
-def _closed(target: Target, images: list[bytes], seconds: float, connections: int, out: Any) -> None:
+def _closed(target: Target, images: Sequence[Image], seconds: float, connections: int, out: Any) -> None:
     def work(first: int, ask: Callable[[int, float], None]) -> None:
         number = first
         while time.perf_counter() < ends:
@@ -80,7 +83,7 @@ def _closed(target: Target, images: list[bytes], seconds: float, connections: in
 
 
 def _open(
-    target: Target, images: list[bytes], seconds: float, rate: float, connections: int, from_due: bool, out: Any
+    target: Target, images: Sequence[Image], seconds: float, rate: float, connections: int, from_due: bool, out: Any
 ) -> None:
     random, due, at = Random(0), queue.SimpleQueue[tuple[int, float]](), 0.0
     while (at := at + random.expovariate(rate)) < seconds:
@@ -101,7 +104,7 @@ def _open(
 
 def _gather(
     target: Target,
-    images: Sequence[bytes],
+    images: Sequence[Image],
     connections: int,
     work: Callable[[int, Callable[[int, float], None]], None],
     began: float,
@@ -122,10 +125,7 @@ def _gather(
                 if response.status == 503 and response.headers["Retry-After"]:
                     found.refused.append(took)
                 elif response.status == 200:
-                    answer = json.loads(body)
-                    for step in target.label:
-                        answer = answer[step]
-                    found.labels[number] = str(answer)
+                    found.labels[number] = _label(json.loads(body), target.label)
                     found.latencies.append(took)
                 else:
                     found.failed.append(f"{response.status} {body[:100]!r}")
@@ -146,14 +146,24 @@ def _gather(
     return found
 
 
-def _bodies(target: Target, images: Sequence[bytes]) -> tuple[dict[str, str], Sequence[bytes]]:
+def _bodies(target: Target, images: Sequence[Image]) -> tuple[dict[str, str], Sequence[bytes]]:
+    groups = [[one] if isinstance(one, bytes) else one for one in images]
     if target.form is None:
-        return target.headers | {"Content-Type": "image/jpeg"}, images
+        return target.headers | {"Content-Type": "image/jpeg"}, [image for (image,) in groups]
     line = "e6f1b2"
     head = f'--{line}\r\nContent-Disposition: form-data; name="{target.form}"; filename="x.jpg"\r\n'
-    before, after = f"{head}Content-Type: image/jpeg\r\n\r\n".encode(), f"\r\n--{line}--\r\n".encode()
+    before, after = f"{head}Content-Type: image/jpeg\r\n\r\n".encode(), f"--{line}--\r\n".encode()
     headers = target.headers | {"Content-Type": f"multipart/form-data; boundary={line}"}
-    return headers, [before + image + after for image in images]
+    return headers, [b"".join(before + image + b"\r\n" for image in group) + after for group in groups]
+
+
+def _label(answer: Any, path: Sequence[str | int | None]) -> str:
+    """What the answer has at `path`; of several items, their labels with commas."""
+    if not path:
+        return str(answer)
+    if path[0] is None:
+        return ",".join(_label(item, path[1:]) for item in answer)
+    return _label(answer[path[0]], path[1:])
 
 
 def percentile(values: Sequence[float], share: float) -> float:

@@ -6,20 +6,22 @@ reference. All engines answer the same prepared images; agreement and accuracy a
 
 from __future__ import annotations
 
-import os
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app.predictions.engine_files import EngineFiles
+from app.predictions.engine_making import make_engine
 from app.vision.artefact import load_model
 from app.vision.classifier import Classifier
 from app.vision.config import TrainConfig
 from app.vision.engine_choice import choose, measure
-from app.vision.engine_names import ENGINES, missing_libraries
-from app.vision.engines import Engine, TorchBfloat16
+from app.vision.engine_names import ENGINES, obstacle
+from app.vision.engines import Engine, Outputs
 from app.vision.imagefolder import read_image_folder
 from app.vision.run import Sample
 from app.vision.training import fit
@@ -32,23 +34,12 @@ TARGET = 6.0
 
 def engines(classifier: Classifier, calibration: NDArray[np.uint8], folder: Path) -> dict[str, Engine]:
     """Every engine that this machine can have, the reference first."""
-    found: dict[str, Engine] = {
-        "torch": classifier.reference,
-        "torch-bf16": TorchBfloat16(classifier.network, classifier.preprocessing),
-    }
-    if any(missing_libraries(name) for name in ENGINES):
-        note("without the extra graftwork[openvino]: torch's engines alone")
-        return found
-    from app.vision.onnx_engines import OnnxRuntime, OpenVino, export_onnx, quantize_onnx
-
-    threads = len(os.sched_getaffinity(0))
-    exported, quantized = folder / "float32.onnx", folder / "int8.onnx"
-    export_onnx(classifier.network, classifier.preprocessing, exported)
-    quantize_onnx(exported, quantized, calibration)
-    found["onnxruntime"] = OnnxRuntime(exported, threads)
-    found["openvino"] = OpenVino("openvino", exported, threads)
-    found["openvino-bf16"] = OpenVino("openvino-bf16", exported, threads, precision="bf16")
-    found["openvino-int8"] = OpenVino("openvino-int8", quantized, threads)
+    files, found = EngineFiles(folder, 2**40), {}
+    for name in ENGINES:
+        if (reason := obstacle(name)) is not None:
+            note(reason)
+        else:
+            found[name] = make_engine(name, classifier, partial(files.get, "bench"), lambda: calibration)
     return found
 
 
@@ -82,9 +73,9 @@ def main() -> None:
         images, labels = prepared(classifier, held_out)
         calibration, _ = prepared(classifier, train[:: max(1, len(train) // 128)])
 
-        found = engines(classifier, calibration, folder)
-        reference = np.concatenate([classifier.reference.outputs(part).logits for part in np.array_split(images, 8)])
-        measured = [measure(engine, reference, images, labels) for engine in found.values()]
+        found = engines(classifier, calibration, folder / "engines")
+        reference = Outputs.joined([classifier.reference.outputs(part) for part in np.array_split(images, 8)])
+        measured = [measure(one, reference, images, labels, novelty=classifier.novelty) for one in found.values()]
         for one in measured:
             note(f"{one.engine}: {one}")
         chosen = choose(measured)

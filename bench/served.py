@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,12 @@ from app.cli.client import Client
 from app.cli.demo import own_service
 from app.cli.pack import as_archive
 from app.cli.show import watch_dataset, watch_job
+from app.predictions.engine_files import EngineFiles
+from app.predictions.engine_making import make_engine
 from app.vision.artefact import load_model
 from app.vision.classifier import Classifier
-from app.vision.engines import TorchBfloat16, TorchCompiled
+from app.vision.engine_names import EngineName
 from app.vision.imagefolder import read_image_folder
-from app.vision.onnx_engines import OnnxRuntime, OpenVino
 from bench.inputs import image_folder
 from bench.load import Target, closed_loop
 from bench.rounds import note
@@ -62,7 +64,7 @@ def served(given: Any) -> Iterator[Served]:
             sha256 = model["artefact_sha256"]
             note(f"the service chose {model['serving']['engine']}")
             classifier = load_model(home / "blobs" / sha256[:2] / sha256[2:4] / sha256)
-            use_engine(classifier, model["serving"]["engine"], home / "engines" / sha256)
+            use_engine(classifier, model["serving"]["engine"], EngineFiles(home / "engines", 2**40), sha256)
             yield Served(client, home, model, images, classifier)
 
 
@@ -85,20 +87,13 @@ def _trained(client: Client, folder: Path, given: Any, images: list[bytes]) -> d
         time.sleep(1)
 
 
-def use_engine(classifier: Classifier, name: str, files: Path) -> None:
-    """Let `classifier` use the engine that the service chose, from the service's own file."""
-    threads = len(os.sched_getaffinity(0))
-    if name == "torch-bf16":
-        classifier.engine = TorchBfloat16(classifier.network, classifier.preprocessing)
-    elif name == "torch-compile":
-        classifier.engine = TorchCompiled(classifier.network, classifier.preprocessing)
-    elif name == "onnxruntime":
-        classifier.engine = OnnxRuntime(files / "float32.onnx", threads)
-    elif name.startswith("openvino"):
-        file = files / ("int8.onnx" if name == "openvino-int8" else "float32.onnx")
-        classifier.engine = OpenVino(name, file, threads, precision="bf16" if name == "openvino-bf16" else "f32")
-    elif name != "torch":
-        raise SystemExit(f"the service chose {name}, which this benchmark does not compare with")
+def use_engine(classifier: Classifier, name: EngineName, files: EngineFiles, sha256: str) -> None:
+    """Let `classifier` use the engine that the service chose, from the service's own files."""
+
+    def calibration() -> NDArray[np.uint8]:
+        raise SystemExit("the service's own INT8 file is not where it was")
+
+    classifier.engine = make_engine(name, classifier, partial(files.get, sha256), calibration)
 
 
 Prepare = Callable[[bytes], "NDArray[np.uint8]"]

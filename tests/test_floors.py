@@ -49,6 +49,7 @@ VISION_IMPORTS = {
 ENVIRONMENT = {
     "app.cli.demo",  # a service with none of this machine's GRAFT_ variables
     "app.cli.options",  # what the command line gives, for this process and its children
+    "app.vision.__main__",  # cuBLAS is told that way to give the same sums every time
     "app.vision.launch",  # torchrun tells a process its rank that way
     "app.cli.up",  # the worker beside the API
     "worker.process",  # a job's child, without what is none of its business

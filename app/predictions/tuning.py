@@ -5,7 +5,7 @@ import os
 import platform
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -49,7 +49,11 @@ class Tuner:
         self._store = store
         self._files = files
         self._candidates = [name for name in candidates if name != REFERENCE and not missing_libraries(name)]
-        self.machine = machine()
+
+    @cached_property
+    def machine(self) -> str:
+        """What this process's measurements depend on."""
+        return machine(any(name.startswith("cuda") for name in self._candidates))
 
     @property
     def has_candidates(self) -> bool:
@@ -145,8 +149,8 @@ def engines_of(session: Session, model_id: UUID) -> Sequence[ModelEngine]:
     return session.scalars(query.order_by(ModelEngine.measured_at.desc())).all()
 
 
-def machine() -> str:
-    """What a measurement depends on: the processor, the cores, and the versions that compute."""
+def machine(gpu: bool) -> str:
+    """What a measurement depends on: the processor, the cores, with `gpu` the GPU, and the versions that compute."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     processor = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
@@ -157,7 +161,14 @@ def machine() -> str:
         except importlib.metadata.PackageNotFoundError:
             continue
     cores = len(os.sched_getaffinity(0))
-    return f"{processor or platform.machine()}, {cores} cores, {', '.join(versions)}"[:200]
+    parts = [processor or platform.machine(), f"{cores} cores", *_gpus() * gpu, *versions]
+    return ", ".join(parts)[:200]
+
+
+def _gpus() -> list[str]:
+    import torch
+
+    return [torch.cuda.get_device_name()] if torch.cuda.is_available() else []
 
 
 def _outputs(

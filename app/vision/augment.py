@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -76,15 +77,22 @@ def _jitter(pixels: Tensor, u: Tensor, preset: Preset) -> Tensor:
 
     All three are linear, so together they are one matrix and one offset for each picture: memory is read once.
     """
-    spread = torch.tensor([preset.brightness, preset.contrast, preset.saturation], device=u.device)
+    spread = _constant((preset.brightness, preset.contrast, preset.saturation), u.device)
     brightness, contrast, saturation = (1 + (2 * u[:, 6:9] - 1) * spread).T
-    luma = torch.tensor([0.299, 0.587, 0.114], device=u.device)
+    luma = _constant((0.299, 0.587, 0.114), u.device)
     saturate = torch.eye(3, device=u.device) * saturation.view(-1, 1, 1) + luma * (1 - saturation).view(-1, 1, 1)
     matrix = saturate * (brightness * contrast).view(-1, 1, 1)
     grey = brightness * (pixels.mean(dim=(2, 3)) @ luma)
     offset = ((1 - contrast) * grey).view(-1, 1, 1)
     out = torch.baddbmm(offset, matrix, pixels.flatten(2)).clamp_(0.0, 255.0)
     return out.view_as(pixels)
+
+
+@cache
+def _constant(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Kept, for a GPU has to finish what it was told before it is sent anything."""
+    with torch.inference_mode(False):
+        return torch.tensor(values, device=device)
 
 
 def _erase(pixels: Tensor, u: Tensor, preset: Preset) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -17,12 +17,16 @@ from app.vision.compilation import CompiledTrunk
 from app.vision.config import TrainConfig, settled
 from app.vision.engines import full_precision
 from app.vision.loader import Loader
+from app.vision.memory import available
 from app.vision.mixing import Mix, mix
 from app.vision.network import Head, Network
 from app.vision.precision import trunk_dtype
 from app.vision.preprocessing import Preprocessing
 from app.vision.presets import preset_of
 from app.vision.rowcache import Rows
+
+RESIDENT_DEVICES = frozenset({"cuda"})
+RESIDENT_SHARE = 0.25  # of the memory that is free: the rest is for the network and its batches
 
 
 class Feed(Protocol):
@@ -61,6 +65,30 @@ class Feed(Protocol):
         """Trunk features float32 [n, F] of at most `count` training images, spread evenly over the split."""
 
 
+class Pixels:
+    """A split's decoded images, in the memory of a GPU that has room for all of them, else on the disk."""
+
+    def __init__(self, rows: Rows, device: torch.device) -> None:
+        self._rows = rows
+        self._device = device
+        self._resident: Tensor | None = None
+        if device.type in RESIDENT_DEVICES and 0 < rows.nbytes <= RESIDENT_SHARE * available(device):
+            for part in _chunks(np.arange(len(rows))):
+                pixels = torch.from_numpy(rows.read(part))
+                if self._resident is None:
+                    self._resident = pixels.new_empty((len(rows), *pixels.shape[1:]), device=device)
+                self._resident[part[0] : part[-1] + 1] = pixels
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def read(self, rows: NDArray[np.int64]) -> Tensor:
+        """uint8 [n, S, S, 3], where they lie."""
+        if self._resident is None:
+            return torch.from_numpy(self._rows.read(rows))
+        return self._resident[sent(rows, self._device)]
+
+
 class ImageFeed:
     """Training images from the pack, augmented and passed through the whole network."""
 
@@ -75,7 +103,7 @@ class ImageFeed:
     ) -> None:
         """`packs` has the pixels of each split, `seeds` what the augmentation of each image depends on."""
         self._network = network
-        self._packs = packs
+        self._packs = {split: Pixels(rows, device) for split, rows in packs.items()}
         self._seeds = seeds
         self._preprocessing = preprocessing
         self._preset = preset_of(settled(config.augmentation))
@@ -147,25 +175,24 @@ class ImageFeed:
         return features
 
     def _cropped(self, split: str, rows: NDArray[np.int64]) -> Tensor:
-        pixels = self._preprocessing.crop_array(self._packs[split].read(rows))
-        return torch.from_numpy(np.ascontiguousarray(pixels)).to(self._device)
+        return self._preprocessing.crop_array(self._packs[split].read(rows)).contiguous().to(self._device)
 
     def _prepared(self, epoch: int, rows: NDArray[np.int64]) -> Tensor:
         """What a loader's thread can do: read, and on a CPU augment. uint8 or float32 of any layout, 0..255."""
+        batch = self._packs["train"].read(rows)
         if self._preset is None:
-            pixels = np.ascontiguousarray(self._preprocessing.crop_array(self._packs["train"].read(rows)))
-        else:
-            pixels = self._packs["train"].read(rows)
-        batch = torch.from_numpy(pixels)
-        return self._augmented(batch, rows, epoch) if self._device.type == "cpu" else batch.pin_memory()
+            batch = self._preprocessing.crop_array(batch).contiguous()
+        if self._device.type == "cpu":
+            return self._augmented(batch, rows, epoch)
+        return batch if batch.is_cuda else batch.pin_memory()
 
     def _augmented(self, batch: Tensor, rows: NDArray[np.int64], epoch: int) -> Tensor:
         """The batch on the device, augmented unless it is already."""
         batch = batch.to(self._device, non_blocking=True)
         if self._preset is None or batch.is_floating_point():
             return batch
-        uniform = torch.from_numpy(draw(self._seed, epoch, self._seeds["train"][rows]))
-        return augment(batch, uniform.to(self._device), self._preset, self._preprocessing.crop)
+        uniform = sent(draw(self._seed, epoch, self._seeds["train"][rows]), self._device)
+        return augment(batch, uniform, self._preset, self._preprocessing.crop)
 
 
 class FeatureFeed:
@@ -209,6 +236,12 @@ class FeatureFeed:
 
     def _read(self, table: Rows, rows: NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(table.read(rows)).to(self._device)
+
+
+def sent(array: NDArray[Any], device: torch.device) -> Tensor:
+    """The array on the device, without waiting for what a GPU still has to do."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 def seeds_of(keys: Sequence[bytes]) -> NDArray[np.uint64]:

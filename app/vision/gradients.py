@@ -15,6 +15,7 @@ from app.vision import ranks
 from app.vision.checkpoint import State
 from app.vision.config import TrainConfig, settled, whole_batch
 from app.vision.errors import InvalidConfig, OutOfMemory
+from app.vision.feeds import sent
 from app.vision.memory import is_exhaustion, largest_batch
 from app.vision.mixing import Mix, draw_mix, part_of
 from app.vision.network import learned_state, thaw
@@ -91,17 +92,17 @@ def _release(run: Run) -> None:
 
 def _add_gradients(run: Run, state: State, batches: Sequence[NDArray[np.int64]], first: int) -> tuple[float, int]:
     epoch, samples = state.position.epoch, sum(len(rows) for rows in batches)
-    loss_sum, correct = 0.0, 0
+    # Added up where they are computed: to ask a GPU for a number is to wait until it has done all it was told.
+    sums = torch.zeros(2, dtype=torch.float64, device=next(run.network.parameters()).device)
     for number, rows in enumerate(batches, first):
         how = draw_mix(run.config, epoch, number, len(rows))
         for start, stop in _parts(len(rows), state.position.parts):
             loss, right = _loss(run, epoch, *part_of(rows, how, start, stop))
             part = loss * ((stop - start) / samples)
             (part if state.scaler is None else state.scaler.scale(part)).backward()  # type: ignore[no-untyped-call]
-            loss_sum += loss.item() * (stop - start)
-            correct += right
+            sums += torch.stack([loss.detach().double() * (stop - start), right.double()])
     ranks.add_up_gradients(run.network.parameters())
-    loss_sum, total = ranks.add_up(torch.tensor([loss_sum, correct], dtype=torch.float64)).tolist()
+    loss_sum, total = ranks.add_up(sums.cpu()).tolist()
     return loss_sum, int(total)
 
 
@@ -113,16 +114,16 @@ def _parts(samples: int, parts: int) -> list[tuple[int, int]]:
     return list(itertools.pairwise(edges))
 
 
-def _loss(run: Run, epoch: int, rows: NDArray[np.int64], how: Mix | None) -> tuple[Tensor, int]:
-    """The mean loss of some training rows, and how many of them are right."""
+def _loss(run: Run, epoch: int, rows: NDArray[np.int64], how: Mix | None) -> tuple[Tensor, Tensor]:
+    """The mean loss of some training rows, and how many of them are right; both scalars on the device."""
     logits = run.feed.logits(epoch, rows, how)
-    target = torch.from_numpy(run.labels["train"][rows]).to(logits.device)
+    target = sent(run.labels["train"][rows], logits.device)
     if how is None:
-        return run.loss(logits, target), int((logits.argmax(dim=1) == target).sum())
+        return run.loss(logits, target), (logits.argmax(dim=1) == target).sum()
     own, other = target[: len(logits)], target[torch.from_numpy(how.partner).to(target.device)]
     loss = how.share * run.loss(logits, own) + (1 - how.share) * run.loss(logits, other)
     most = own if how.share >= 0.5 else other  # what the mixed sample shows most of
-    return loss, int((logits.argmax(dim=1) == most).sum())
+    return loss, (logits.argmax(dim=1) == most).sum()
 
 
 def check_shares(config: TrainConfig, samples: int) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import warnings
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from app.vision.errors import InvalidData
 from app.vision.pixels import to_rgb, upright
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from app.vision.backbones import Backbone
@@ -24,7 +26,19 @@ if TYPE_CHECKING:
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+Pixels = TypeVar("Pixels", "NDArray[np.uint8]", "torch.Tensor")
+
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+@cache
+def _affine(preprocessing: Preprocessing, device: torch.device) -> tuple[Tensor, Tensor]:
+    """(x / 255 - mean) / std as one factor and one summand a channel. Kept: a GPU waits for what is sent to it."""
+    import torch
+
+    with torch.inference_mode(False):
+        std, mean = torch.tensor(preprocessing.std, device=device), torch.tensor(preprocessing.mean, device=device)
+        return 1 / (255 * std), -mean / std
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +97,8 @@ class Preprocessing:
         )
         return np.asarray(square, dtype=np.uint8)
 
-    def crop_array(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The centre [..., crop, crop, 3] of uint8 [..., resize, resize, 3]; a view."""
+    def crop_array(self, pixels: Pixels) -> Pixels:
+        """The centre [..., crop, crop, 3] of uint8 [..., resize, resize, 3], an array or a tensor; a view."""
         start = (self.resize - self.crop) // 2
         return pixels[..., start : start + self.crop, start : start + self.crop, :]
 
@@ -92,10 +106,7 @@ class Preprocessing:
         """float32 [N, 3, H, W] from uint8 [N, H, W, 3] (or [N, 3, H, W]), or from float 0..255 of either layout."""
         import torch
 
-        std = torch.tensor(self.std, device=batch.device)
-        mean = torch.tensor(self.mean, device=batch.device)
-        # (x / 255 - mean) / std, as one multiplication and one addition.
-        scale, shift = 1 / (255 * std), -mean / std
+        scale, shift = _affine(self, batch.device)
         if batch.shape[-1] != 3:
             out = batch.float().mul(scale.view(1, 3, 1, 1)).add_(shift.view(1, 3, 1, 1))
             return out.contiguous(memory_format=torch.channels_last)

@@ -66,6 +66,11 @@ class Rows:
     def __len__(self) -> int:
         return len(self._row)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all rows."""
+        return len(self) * self._kind.row_bytes
+
     def read(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """[n, *shape], fresh memory; neighbours in the file are read at one go."""
         out = np.empty((len(rows), *self._kind.shape), dtype=self._kind.dtype)

@@ -47,7 +47,7 @@ def test_an_engine_is_measured_remembered_and_used(model_id: tuple[Api, str]) ->
         assert time.monotonic() < deadline
         time.sleep(0.1)
     (found,) = engines(api, model)
-    assert found["machine"] == machine()
+    assert found["machine"] == machine(gpu=False)
     reference, other = found["measured"]
     assert (reference["engine"], reference["agreement"], reference["images"]) == ("torch", 1, 24)
     assert other["engine"] == "torch-bf16"
@@ -58,7 +58,7 @@ def test_an_engine_is_measured_remembered_and_used(model_id: tuple[Api, str]) ->
     assert found["chosen"] == fastest["engine"]
 
     with api.stage.database.writing() as session:  # as if another engine had been the fastest
-        session.get_one(ModelEngine, (UUID(model), machine())).chosen = "torch-bf16"
+        session.get_one(ModelEngine, (UUID(model), machine(gpu=False))).chosen = "torch-bf16"
     with open_api(api.stage.settings) as again:
         again.predict = again.caller(api.workspace, Scope.predict)
         again.read = again.caller(api.workspace, Scope.read)

@@ -17,7 +17,8 @@ from tests.vision.test_command import ENVIRONMENT, QUICK, ROOT, command
 from tests.vision.test_command import folder as folder  # a fixture
 
 FIELDS: dict[str, Any] = {
-    "train": "last_stages", "epochs": 2, "batch_size": 7, "optimizer": "sgd", "precision": "float32"
+    "train": "last_stages", "epochs": 2, "batch_size": 7, "optimizer": "sgd", "precision": "float32",
+    "input_size": 64,
 }  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from app.vision import loop
 from app.vision.architecture import stages
@@ -53,6 +54,7 @@ def peak(**fields: object) -> tuple[int, dict[str, int]]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the batch is in a GPU's memory")
 def test_memory_is_that_of_a_real_training() -> None:
     """All of it within a factor of 1.5, and what a larger batch adds within the same. That batch is large, for peaks
     differ by a hundred megabytes from run to run."""

@@ -28,6 +28,8 @@ from tests.vision.test_command import ENVIRONMENT, QUICK, ROOT, command, run
 from tests.vision.test_command import folder as folder  # a fixture
 from tests.vision.two_ranks import PLAIN, RUNS, STAGES, STOP_AFTER
 
+pytestmark = pytest.mark.skipif(torch.cuda.device_count() == 1, reason="two processes do not share one GPU")
+
 # What two processes and one come to differs by rounding alone: sums in another order, over some steps of SGD.
 TOLERANCE = 2e-4
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -14,6 +15,8 @@ from tests.servers import free_port
 from tests.vision.test_command import ENVIRONMENT, QUICK, ROOT, command, run
 from tests.vision.test_command import folder as folder  # a fixture
 from tests.vision.test_ranks import TOLERANCE
+
+pytestmark = pytest.mark.skipif(torch.cuda.device_count() == 1, reason="two processes do not share one GPU")
 
 OPTIONS = (*QUICK, "--train", "1", "--epochs", "2", "--batch-size", "8", "--optimizer", "sgd", "--precision", "float32")
 

@@ -13,7 +13,7 @@ from app.vision import features
 from app.vision.artefact import load_model
 from app.vision.config import HeadConfig, TrainConfig
 from app.vision.feeds import ImageFeed
-from app.vision.rowcache import RowCache
+from app.vision.rowcache import RowCache, Rows
 from app.vision.run import FitResult, Sample
 from app.vision.training import fit
 from tests.vision.conftest import WEIGHTS, Fit
@@ -138,3 +138,18 @@ def test_loader_threads_change_no_bit_of_the_weights(run_fit: Fit, augmentation:
     expected = load_model(alone.model_path).network.state_dict()
     for name, tensor in load_model(threaded.model_path).network.state_dict().items():
         assert torch.equal(tensor, expected[name]), name
+
+
+@pytest.mark.parametrize("augmentation", ["none", "light"])
+def test_images_that_lie_on_the_device_are_those_of_the_disk(
+    run_fit: Fit, monkeypatch: pytest.MonkeyPatch, augmentation: str
+) -> None:
+    """As on a GPU with room for them: each is read once, whatever the epochs."""
+    fields: dict[str, Any] = {"train": "last_stages", "epochs": 3, "batch_size": 8, "augmentation": augmentation}
+    read = run_fit("read", **fields)
+    monkeypatch.setattr("app.vision.feeds.RESIDENT_DEVICES", frozenset({"cpu"}))
+    real, seen = Rows.read, []
+    monkeypatch.setattr(Rows, "read", lambda rows, wanted: (seen.append(len(wanted)), real(rows, wanted))[1])
+    resident = run_fit("resident", **fields)
+    assert sum(seen) == 24 + 12 + 6
+    assert resident.model_path.read_bytes() == read.model_path.read_bytes()

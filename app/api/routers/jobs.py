@@ -1,5 +1,7 @@
 """Training jobs: submit, watch, cancel."""
 
+import json
+import time
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import Annotated, Any
@@ -8,7 +10,7 @@ from uuid import UUID
 import anyio
 from fastapi import APIRouter, Depends, Header, Query
 from fastapi.responses import JSONResponse, Response, StreamingResponse
-from fastapi.sse import EventSourceResponse, ServerSentEvent
+from fastapi.sse import format_sse_event
 from starlette.concurrency import run_in_threadpool
 
 from app.api.deps import (
@@ -44,6 +46,7 @@ from app.vision.config import TrainConfig
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 _LOOK_EVERY = 0.3  # seconds between looks for new events
+_SILENCE = 15.0  # seconds until a comment says that the connection lives: proxies close what is silent for long
 _LOOK_AGAIN_AFTER = 2.0  # seconds, where the database did not answer
 
 
@@ -150,9 +153,15 @@ def _known_job(job_id: UUID, reader: Reader, session: ReadSession) -> UUID:
     return jobs.get(session, reader.workspace_id, job_id).id
 
 
+class EventStream(StreamingResponse):
+    """Not FastAPI's own: its keep-alive raises where a client leaves while an event waits to be sent."""
+
+    media_type = "text/event-stream"
+
+
 @router.get(
     "/{job_id}/events",
-    response_class=EventSourceResponse,
+    response_class=EventStream,
     responses=problems(404, 422),
     summary="Stream a job's events",
 )
@@ -161,16 +170,21 @@ async def stream_events(
     reader: Reader,
     services: ServicesDep,
     last_event_id: Annotated[int | None, Header(ge=0)] = None,
-) -> AsyncIterator[ServerSentEvent]:
+) -> EventStream:
     """Server-sent events until the job has ended: `state` and `epoch` carry ids, and with `Last-Event-ID` the stream
     goes on after that one; `progress` is the present figure and carries none."""
-    seq = last_event_id or 0
+    events = _events(services, reader.workspace_id, job_id, last_event_id or 0)
+    return EventStream(events, headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+
+
+async def _events(services: Services, workspace_id: UUID, job_id: UUID, seq: int) -> AsyncIterator[bytes]:
     shown: dict[str, Any] = {}
+    sent_at = time.monotonic()
 
     def look() -> tuple[list[JobEvent], JobOut]:
         with services.database.reading() as session:
             # The job first: an event written between the two looks is then not taken for the end.
-            job = JobOut.model_validate(jobs.get(session, reader.workspace_id, job_id))
+            job = JobOut.model_validate(jobs.get(session, workspace_id, job_id))
             return list(events.after(session, job_id, seq)), job
 
     while True:
@@ -179,15 +193,18 @@ async def stream_events(
         except Unavailable:  # the stream outlives a moment without a database
             await anyio.sleep(_LOOK_AGAIN_AFTER)
             continue
-        for one in new:
-            seq = one.seq
-            yield ServerSentEvent(event=one.type, id=str(one.seq), data=one.data)
-        if job.state in TERMINAL:
-            if not new:
-                return
-            continue
+        lines = [format_sse_event(event=one.type, id=str(one.seq), data_str=json.dumps(one.data)) for one in new]
+        seq = new[-1].seq if new else seq
+        if job.state in TERMINAL and not new:
+            return
         progress = {"phase": job.phase, "progress": job.progress, "eta_seconds": job.eta_seconds}
         if job.state is JobState.running and progress != shown:
             shown = progress
-            yield ServerSentEvent(event="progress", data=progress)
-        await anyio.sleep(_LOOK_EVERY)
+            lines.append(format_sse_event(event="progress", data_str=json.dumps(progress)))
+        if not lines and time.monotonic() - sent_at >= _SILENCE:
+            lines.append(format_sse_event(comment="still here"))
+        for line in lines:
+            yield line
+            sent_at = time.monotonic()
+        if job.state not in TERMINAL:
+            await anyio.sleep(_LOOK_EVERY)
