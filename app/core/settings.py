@@ -71,7 +71,7 @@ class Settings(BaseSettings):
 
     # Jobs.
     train_slots: int = Field(default=1, gt=0, description="Trainings at once on this machine; one a GPU.")
-    lease_seconds: float = Field(default=12.0, gt=0)
+    lease_seconds: float = Field(default=10.0, gt=0)
     heartbeat_seconds: float = Field(default=2.0, gt=0)
     poll_seconds: float = Field(default=1.0, gt=0)
     broker_poll_seconds: float = Field(default=5.0, gt=0)
