@@ -63,7 +63,7 @@ def ours(path: Path, count: int) -> float:
         found = ingest(
             path, FilesystemStore(Path(folder)),
             val_fraction=0.2, test_fraction=0.0, seed=0,
-            archive_limits=ArchiveLimits(), take_in=pool.take_in, threads=processes, progress=lambda _: None,
+            archive_limits=ArchiveLimits(), take_in=pool.take_in_all, threads=processes, progress=lambda _: None,
         )  # fmt: skip
         seconds = time.perf_counter() - began
         assert found.report["accepted"] == count, found.report

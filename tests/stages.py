@@ -15,7 +15,6 @@ from app.core.ids import new_id
 from app.core.settings import Settings
 from app.datasets import service as datasets
 from app.datasets.ingestion import ingest
-from app.datasets.intake import take_in
 from app.datasets.limits import archive_limits, intake_limits
 from app.datasets.schemas import SplitOptions
 from app.jobs import queue
@@ -32,7 +31,7 @@ from app.storage import BlobStore
 from app.vision.config import TrainConfig
 from app.vision.run import FitResult, Sample
 from app.vision.weights import BUNDLED
-from tests.factories import SilentDoorbell
+from tests.factories import SilentDoorbell, take_in_all
 from tests.images import folder_zip, photo, png
 from worker.results import record_result
 
@@ -117,7 +116,7 @@ class Stage:
                 test_fraction=0.0,
                 seed=0,
                 archive_limits=archive_limits(self.settings),
-                take_in=partial(take_in, limits=intake_limits(self.settings)),
+                take_in=partial(take_in_all, limits=intake_limits(self.settings)),
                 progress=lambda _: None,
             )
             with self.database.writing() as session:

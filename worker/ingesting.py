@@ -45,7 +45,7 @@ def ingest(work: Work, parent: Parent, settings: Settings) -> dict[str, Any]:
                 val_fraction=spec["val_fraction"],
                 test_fraction=spec["test_fraction"],
                 seed=spec["seed"],
-                take_in=pool.take_in,
+                take_in=pool.take_in_all,
                 threads=max(processes, _AT_ONCE) if source.apart else processes,
                 progress=progress,
             ).to_dict()

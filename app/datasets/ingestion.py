@@ -1,16 +1,18 @@
 """Turn an archive, or files of elsewhere, into verified image blobs and a frozen manifest. Knows no database."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from app.core.errors import GraftError
 from app.datasets.archive import ArchiveLimits
 from app.datasets.counts import by_split, count_labels
-from app.datasets.intake import RejectedImage, StoredImage
+from app.datasets.intake import File, RejectedImage, Taken
 from app.datasets.layout import Layout, Placement, check_counts
 from app.datasets.manifest import ManifestItem, write_manifest
 from app.datasets.sources import ArchiveSource, ReadFile, Source
@@ -20,9 +22,11 @@ from app.storage.batches import Batches
 from app.vision.folder_names import Split
 
 _LISTED = 1000  # findings kept a list; the counts are complete
-_AHEAD = 8  # files a thread that are read before the oldest is done: bounds the memory
+_AHEAD = 8  # groups a thread that are read before the oldest is done: bounds the memory
+_GROUP = 32  # files that are taken in at one go,
+_GROUP_BYTES = 1 << 18  # of so many bytes: what is larger goes by itself
 
-TakeIn = Callable[[bytes, str], StoredImage]  # `intake.take_in` with its limits, or that of a pool of processes
+TakeIn = Callable[[Sequence[File]], list[Taken]]  # `IntakePool.take_in_all`
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +126,8 @@ def ingest_from(
 ) -> Ingested:
     """Read the files of `source`, keep what is an image, split it, and freeze the result.
 
-    `take_in` is called from so many `threads` at once. `progress` gets fractions from 0 to 1. Raises
-    `UnusableUpload` when what is left cannot be trained on.
+    `take_in` is called from so many `threads` at once, each time with a few files. `progress` gets fractions from 0 to
+    1. Raises `UnusableUpload` when what is left cannot be trained on.
     """
     layout = source.layout()
     report = Report(files=len(layout.placements) + len(layout.skipped))
@@ -173,30 +177,22 @@ def _take_in_all(
     progress: Callable[[float], None],
 ) -> list[_Kept]:
     """Verify and store every placed file, in the source's order whichever thread is faster."""
-
-    def results() -> Iterator[tuple[str, Future[StoredImage]]]:
-        waiting: deque[tuple[str, Future[StoredImage]]] = deque()
-        for name, read in source.files(layout):
-            try:
-                ready = read if source.apart else _already(read())
-            except RejectedImage as error:
-                refused: Future[StoredImage] = Future()
-                refused.set_exception(error)
-                waiting.append((name, refused))
-            else:
-                waiting.append((name, pool.submit(lambda ready, name: take_in(ready(), name), ready, name)))
-            if len(waiting) >= _AHEAD * threads:
-                yield waiting.popleft()
-        yield from waiting
-
     accepted: list[tuple[str, int, int, str]] = []
     with Batches(store) as batches, ThreadPoolExecutor(threads, "intake") as pool:
+
+        def results() -> Iterator[list[tuple[str, Taken]]]:
+            waiting: deque[Future[list[tuple[str, Taken]]]] = deque()
+            for group in _groups(source, layout):
+                waiting.append(pool.submit(_take_in, group, take_in))
+                if len(waiting) >= _AHEAD * threads:
+                    yield waiting.popleft().result()
+            for future in waiting:
+                yield future.result()
+
         try:
-            for done, (name, result) in enumerate(results(), start=1):
-                try:
-                    image = result.result()
-                except RejectedImage as rejected:
-                    report.reject(name, rejected.code, rejected.reason, rejected.remedy)
+            for done, (name, image) in enumerate(chain.from_iterable(results()), start=1):
+                if isinstance(image, RejectedImage):
+                    report.reject(name, image.code, image.reason, image.remedy)
                 else:
                     batches.put(image.data)
                     accepted.append((name, image.width, image.height, image.phash))
@@ -213,8 +209,44 @@ def _take_in_all(
     ]
 
 
-def _already(data: bytes) -> ReadFile:
-    return lambda: data
+def _groups(source: Source, layout: Layout) -> Iterator[list[tuple[str, ReadFile]]]:
+    """The placed files, several small ones together. Of files that can be read apart, each by itself: the threads
+    fetch them, and how large they are shows only then."""
+    group: list[tuple[str, ReadFile]] = []
+    size = 0
+    for name, read in source.files(layout):
+        if source.apart:
+            yield [(name, read)]
+            continue
+        data = _read(read)
+        more = 0 if isinstance(data, RejectedImage) else len(data)
+        if group and (len(group) >= _GROUP or size + more > _GROUP_BYTES):
+            yield group
+            group, size = [], 0
+        group.append((name, partial(_known, data)))
+        size += more
+    if group:
+        yield group
+
+
+def _take_in(group: Sequence[tuple[str, ReadFile]], take_in: TakeIn) -> list[tuple[str, Taken]]:
+    found = [(name, _read(read)) for name, read in group]
+    readable = [(data, name) for name, data in found if not isinstance(data, RejectedImage)]
+    taken = iter(take_in(readable) if readable else ())
+    return [(name, data if isinstance(data, RejectedImage) else next(taken)) for name, data in found]
+
+
+def _read(read: ReadFile) -> bytes | RejectedImage:
+    try:
+        return read()
+    except RejectedImage as error:
+        return error
+
+
+def _known(data: bytes | RejectedImage) -> bytes:
+    if isinstance(data, RejectedImage):
+        raise data
+    return data
 
 
 def _without_duplicates(kept: list[_Kept], report: Report) -> list[_Kept]:

@@ -82,6 +82,10 @@ class RejectedImage(Exception):
         self.remedy = remedy
 
 
+File = tuple[bytes, str]  # and its name
+Taken = StoredImage | RejectedImage
+
+
 def take_in(data: bytes, name: str, limits: IntakeLimits) -> StoredImage:
     """Decode `data` fully, and keep its picture and nothing else of it.
 

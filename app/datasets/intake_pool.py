@@ -7,14 +7,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields
 from types import TracebackType
 from typing import IO, Any, Self
 
 from PIL import Image
 
-from app.datasets.intake import IntakeLimits, Note, RejectedImage, StoredImage, take_in
+from app.datasets.intake import File, IntakeLimits, Note, RejectedImage, StoredImage, Taken, take_in
 from app.datasets.similarity import perceptual_hash
 
 _MEMORY_BYTES = 4 * 2**30  # of address space: several copies of the largest image
@@ -45,15 +46,37 @@ class IntakePool:
 
     def take_in(self, data: bytes, name: str) -> StoredImage:
         """As `intake.take_in`; also raises `RejectedImage` (`image_too_costly`) where the process died of the image."""
+        (taken,) = self.take_in_all([(data, name)])
+        if isinstance(taken, RejectedImage):
+            raise taken
+        return taken
+
+    def take_in_all(self, files: Sequence[File]) -> list[Taken]:
+        """`take_in` of each file, in order, with its `RejectedImage` in the place of what was rejected.
+
+        All are handed over at one go, which costs small images less than one by one. Where the process dies of one of
+        them, the others are not its victims.
+        """
+        taken = self._ask(files)
+        if isinstance(taken, list):
+            return taken
+        return [taken] if len(files) == 1 else [one for file in files for one in self.take_in_all([file])]
+
+    def _ask(self, files: Sequence[File]) -> list[Taken] | RejectedImage:
+        """What a process answers, or why it died."""
         process = self._idle.get()
         try:
             if process is None:
                 process = self._start()
+            assert process.stdin is not None
+            assert process.stdout is not None
             try:
-                return _ask(process, data, name)
+                _send(process.stdin, {"names": [name for _, name in files]}, *(data for data, _ in files))
+                process.stdin.flush()
+                return [_taken(*_receive(process.stdout)) for _ in files]
             except (OSError, EOFError):
                 code, process = process.wait(), None
-                raise _died(code, self._limits) from None
+                return _died(code, self._limits)
         finally:
             self._idle.put(process)
 
@@ -62,18 +85,17 @@ class IntakePool:
         # With nothing of this process's environment: it holds secrets, and what is read may be hostile.
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={})
         self._all.append(process)
+        assert process.stdout is not None
+        if not process.stdout.readline():  # no image has been near it, so it is no image's fault
+            raise RuntimeError(f"the process that reads images cannot start (exit status {process.wait()})")
         return process
 
 
-def _ask(process: "subprocess.Popen[bytes]", data: bytes, name: str) -> StoredImage:
-    assert process.stdin is not None
-    assert process.stdout is not None
-    _send(process.stdin, {"name": name}, data)
-    answer, kept = _receive(process.stdout)
+def _taken(answer: dict[str, Any], parts: list[bytes]) -> Taken:
     if "rejected" in answer:
-        raise RejectedImage(*answer["rejected"])
+        return RejectedImage(*answer["rejected"])
     answer["notes"] = tuple(Note(**note) for note in answer["notes"])
-    return StoredImage(data=kept, **answer)
+    return StoredImage(data=parts[0], **answer)
 
 
 def _died(code: int, limits: IntakeLimits) -> RejectedImage:
@@ -85,20 +107,23 @@ def _died(code: int, limits: IntakeLimits) -> RejectedImage:
     return RejectedImage("image_too_costly", reason, _REMEDY)
 
 
-def _send(pipe: IO[bytes], head: dict[str, object], body: bytes) -> None:
-    pipe.write(json.dumps(head | {"size": len(body)}).encode() + b"\n")
-    pipe.write(body)
-    pipe.flush()
+def _send(pipe: IO[bytes], head: dict[str, object], *parts: bytes) -> None:
+    pipe.write(json.dumps(head | {"sizes": [len(part) for part in parts]}).encode() + b"\n")
+    for part in parts:
+        pipe.write(part)
 
 
-def _receive(pipe: IO[bytes]) -> tuple[dict[str, Any], bytes]:
+def _receive(pipe: IO[bytes]) -> tuple[dict[str, Any], list[bytes]]:
+    """Head and parts of a message, all of it. Raises EOFError where it ends before."""
     line = pipe.readline()
-    head = json.loads(line) if line.endswith(b"\n") else {"size": 0}
-    size = head.pop("size")
-    body = pipe.read(size)
-    if not line.endswith(b"\n") or len(body) < size:
+    if not line.endswith(b"\n"):
         raise EOFError
-    return head, body
+    head = json.loads(line)
+    sizes = head.pop("sizes")
+    parts = [pipe.read(size) for size in sizes]
+    if [len(part) for part in parts] != sizes:
+        raise EOFError
+    return head, parts
 
 
 def _serve(limits: IntakeLimits) -> None:
@@ -111,21 +136,24 @@ def _serve(limits: IntakeLimits) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # it has nothing to write
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     requests, answers = sys.stdin.buffer, sys.stdout.buffer
+    answers.write(b"ready\n")
+    answers.flush()
     while True:
         try:
-            head, data = _receive(requests)
+            head, files = _receive(requests)
         except EOFError:
             return
-        _, most = resource.getrlimit(resource.RLIMIT_CPU)
-        resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + limits.cpu_seconds + 1, most))
-        try:
-            kept = take_in(data, str(head["name"]), limits)
-        except RejectedImage as rejected:
-            _send(answers, {"rejected": [rejected.code, rejected.reason, rejected.remedy]}, b"")
-        else:
-            answer = asdict(replace(kept, data=b""))
-            del answer["data"]
-            _send(answers, answer, kept.data)
+        for name, data in zip(head["names"], files, strict=True):
+            _, most = resource.getrlimit(resource.RLIMIT_CPU)
+            resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + limits.cpu_seconds + 1, most))
+            try:
+                kept = take_in(data, str(name), limits)
+            except RejectedImage as rejected:
+                _send(answers, {"rejected": [rejected.code, rejected.reason, rejected.remedy]})
+            else:
+                answer = {one.name: getattr(kept, one.name) for one in fields(kept) if one.name != "data"}
+                _send(answers, answer | {"notes": [asdict(note) for note in kept.notes]}, kept.data)
+        answers.flush()
 
 
 if __name__ == "__main__":

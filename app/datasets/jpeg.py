@@ -1,12 +1,14 @@
 """Takes a JPEG apart and keeps what its pixels need: no metadata, no thumbnail, nothing after the end (ITU-T T.81)."""
 
-import re
+import numpy as np
+from numpy.typing import NDArray
 
 _SOI, _EOI, _SOS, _DRI = 0xD8, 0xD9, 0xDA, 0xDD
 _FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive: Huffman coded all
 _KEPT = (*_FRAMES, 0xC4, 0xDB, _DRI)  # with Huffman and quantisation tables
 _DROPPED = (*range(0xE0, 0xF0), 0xFE)  # application data and comments
-_NEXT_MARKER = re.compile(rb"\xff+[^\xff\x00\xd0-\xd7]")  # in entropy-coded data, past stuffing and restarts
+_IN_SCANS = np.zeros(256, dtype=bool)  # what may follow 0xFF in entropy-coded data: stuffing, restarts, and fill bytes
+_IN_SCANS[[0x00, *range(0xD0, 0xD8), 0xFF]] = True
 _JFIF = b"\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
 _MAX_SCANS = 64  # encoders write about ten; each costs a pass over the whole image
 _MAX_TABLES = 1 << 14  # bytes
@@ -25,6 +27,7 @@ def stripped(data: bytes) -> bytes | None:
         return None
     parts, jfif, adobe = [], b"", b""
     at, scans, frames, tables = 2, 0, 0, 0
+    markers: NDArray[np.int64] | None = None
     while True:
         while data[at : at + 2] == b"\xff\xff":  # fill bytes
             at += 1
@@ -49,11 +52,21 @@ def stripped(data: bytes) -> bytes | None:
             scans += 1
             if scans > _MAX_SCANS:
                 raise TooManyScans(f"it has more than {_MAX_SCANS} scans")
-            found = _NEXT_MARKER.search(data, at)
-            if found is None:
+            if markers is None:
+                markers = _markers(data)
+            place = int(np.searchsorted(markers, at))
+            if place == len(markers):
                 return None
-            parts += [segment, data[at : found.start()]]
-            at = found.start()
+            scan = data[at : markers[place]].rstrip(b"\xff")
+            parts += [segment, scan]
+            at += len(scan)
     if frames != 1 or scans == 0 or tables > _MAX_TABLES:
         return None
     return b"".join([b"\xff\xd8", jfif, adobe, *parts, b"\xff\xd9"])
+
+
+def _markers(data: bytes) -> NDArray[np.int64]:
+    """Where entropy-coded data would end, in ascending order: each 0xFF before what is no part of such data."""
+    octets = np.frombuffer(data, dtype=np.uint8)
+    marks = np.flatnonzero(octets[:-1] == 0xFF)
+    return marks[~_IN_SCANS[octets[marks + 1]]]

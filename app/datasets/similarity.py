@@ -9,7 +9,7 @@ from PIL import Image
 
 NEAR = 4  # bits; scaled, recompressed and slightly cropped copies lie below, other photographs lie around 32
 _BITS = 64
-_SAMPLE = 128  # px a side, more than enough for a hash of 32 × 32
+_SAMPLE = 64  # px a side, twice those of the picture that is hashed: what it is scaled from first, and cheaply
 
 
 def perceptual_hash(image: Image.Image) -> str:

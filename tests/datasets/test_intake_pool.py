@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from PIL import Image
 
-from app.datasets.intake import IntakeLimits, RejectedImage, take_in
+from app.datasets.intake import IntakeLimits, RejectedImage, StoredImage, take_in
 from app.datasets.intake_pool import IntakePool
+from tests.factories import take_in_all
 from tests.images import gif, jpeg, photo, png
 
 LIMITS = IntakeLimits(max_pixels=10_000, cpu_seconds=1)
@@ -58,6 +60,30 @@ def test_an_image_that_kills_its_process_is_rejected_alone(number: signal.Signal
         assert caught.value.code == "image_too_costly"
         assert says in caught.value.reason
         assert pool.take_in(*FILES[0]).width == 64  # a new process has taken its place
+
+
+def test_several_files_are_answered_in_their_order(pool: IntakePool) -> None:
+    assert [(one.sha256 if isinstance(one, StoredImage) else one.code) for one in pool.take_in_all(FILES)] == [
+        (one.sha256 if isinstance(one, StoredImage) else one.code) for one in take_in_all(FILES, LIMITS)
+    ]
+    assert pool.take_in_all([]) == []
+
+
+def test_one_that_kills_the_process_spoils_none_of_the_others() -> None:
+    """A picture that takes longer than its second of processor time, among others."""
+    slow = png(Image.effect_noise((4000, 4000), 90))
+    limits = IntakeLimits(max_pixels=10**9, cpu_seconds=0)
+    others = [(jpeg(photo(0, number)), f"{number}.jpg") for number in range(4)]
+    with IntakePool(limits, 1) as pool:
+        taken = pool.take_in_all([*others[:2], (slow, "slow.png"), *others[2:]])
+    codes = [one.code if isinstance(one, RejectedImage) else "kept" for one in taken]
+    assert codes == ["kept", "kept", "image_too_costly", "kept", "kept"]
+
+
+def test_a_process_that_cannot_start_is_no_images_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.datasets.intake_pool.sys.executable", "/bin/false")
+    with IntakePool(LIMITS, 1) as pool, pytest.raises(RuntimeError, match=r"cannot start \(exit status 1\)"):
+        pool.take_in(*FILES[0])
 
 
 def test_the_process_is_bounded_and_knows_nothing(pool: IntakePool) -> None:
