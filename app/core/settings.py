@@ -70,7 +70,11 @@ class Settings(BaseSettings):
     max_import_bytes: int = Field(default=16 * 2**20, gt=0, description="Of the body that lists them.")
 
     # Jobs.
-    train_slots: int = Field(default=1, gt=0, description="Trainings at once on this machine; one a GPU.")
+    train_slots: int = Field(
+        default=1,
+        ge=0,
+        description="Trainings at once on this machine, one a GPU; 0 leaves it uploads and predictions.",
+    )
     lease_seconds: float = Field(default=10.0, gt=0)
     heartbeat_seconds: float = Field(default=2.0, gt=0)
     poll_seconds: float = Field(default=1.0, gt=0)

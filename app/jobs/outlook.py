@@ -74,7 +74,7 @@ def outlooks(
             found[job.id] = Outlook("machines" if job.held_up == FailureReason.machines_missing else "run_after")
         elif room[job.workspace_id] + max_running <= 0:
             found[job.id] = Outlook("workspace_limit")
-        elif slots and job.machines > able:
+        elif slots and job.machines > max(able, 1):
             found[job.id] = Outlook("machines")
         else:
             room[job.workspace_id] -= 1

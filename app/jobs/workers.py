@@ -112,8 +112,9 @@ def needed() -> ColumnElement[int]:
 
 
 def able() -> ColumnElement[int]:
-    """SQL for the number of living workers that take jobs."""
-    here = RegisteredWorker.expires_at > DatabaseTime(), RegisteredWorker.problem.is_(None)
+    """SQL for the number of living workers that take trainings."""
+    alive, well = RegisteredWorker.expires_at > DatabaseTime(), RegisteredWorker.problem.is_(None)
+    here = alive, well, RegisteredWorker.train_slots > 0
     return select(func.count()).select_from(RegisteredWorker).where(*here).scalar_subquery()
 
 

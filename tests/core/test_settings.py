@@ -95,7 +95,7 @@ def test_an_empty_variable_is_one_that_is_not_set(name: str, monkeypatch: pytest
         ("PORT", "65536"),
         ("MAX_UPLOAD_BYTES", "0"),
         ("MAX_FILE_BYTES", "-5"),
-        ("TRAIN_SLOTS", "0"),
+        ("TRAIN_SLOTS", "-1"),
         ("LEASE_SECONDS", "0"),
         ("MEETING_SECONDS", "0"),
         ("POLL_SECONDS", "soon"),

@@ -52,6 +52,14 @@ def test_workers_without_room_are_another_reason_than_none(database: Database) -
         assert trainings(session) == {job: Outlook("slot", 1, 0.0)}
 
 
+def test_a_worker_without_slots_for_trainings_is_none_for_them(database: Database) -> None:
+    with database.writing() as session:
+        job, upload = training(session).id, ingestion(session, new_dataset(session, "new")).id
+        worker(session, train_slots=0)
+        assert trainings(session) == {job: Outlook("worker", 1)}
+        assert outlooks(session, JobKind.ingest, 64) == {upload: Outlook("slot", 1, 0.0)}
+
+
 def test_the_estimate_comes_from_what_runs_what_is_ahead_and_what_like_jobs_took(database: Database) -> None:
     with database.writing() as session:
         worker(session, train_slots=2)

@@ -18,6 +18,7 @@ from app.vision.run import FitResult
 from tests.stages import train_tiny
 from tests.worker.conftest import Site, children, group_is_gone, wait_for
 from tests.worker.test_process import inject
+from worker.worker import Worker
 
 CLASSES = ("ants", "bees")
 BATCHES, HALF_WAY = 6, 3  # of four images each; before the third one a child waits
@@ -53,6 +54,10 @@ class Predicting:
         job = site.stage.claim(JobKind.train)
         assert job is not None
         self.model = site.stage.finish(job, trained, CLASSES)
+
+    def start(self) -> Worker:
+        """A worker that is there for uploads and predictions alone."""
+        return self.site.start(train_slots=0)
 
     def job(self, **fields: Any) -> UUID:
         asked = {"model": str(self.model), "dataset": "pets", "probabilities": "all"}
@@ -115,7 +120,7 @@ def predicting(
 
 def test_a_job_runs_to_its_rows_and_its_child_goes(predicting: Callable[..., Predicting]) -> None:
     found = predicting()
-    worker = found.site.start()
+    worker = found.start()
     assert children("predict", os.getpid()) == []  # none waits for a job
     job = found.end(found.job())
     assert (job.attempt, job.progress, job.failure, job.setback) == (1, 1.0, None, None)
@@ -127,7 +132,7 @@ def test_a_job_runs_to_its_rows_and_its_child_goes(predicting: Callable[..., Pre
 
 def test_a_killed_child_is_replaced_and_no_image_has_two_rows(predicting: Callable[..., Predicting]) -> None:
     found = predicting()
-    found.site.start()
+    found.start()
     job_id = found.job()
     child = found.until_half_way()
     os.killpg(child, signal.SIGKILL)
@@ -139,7 +144,7 @@ def test_a_killed_child_is_replaced_and_no_image_has_two_rows(predicting: Callab
 
 def test_a_killed_child_is_replaced_by_one_that_goes_on(predicting: Callable[..., Predicting]) -> None:
     found = predicting(keep_every=0.0)
-    found.site.start()
+    found.start()
     job_id = found.job()
     child = found.until_half_way()
     wait_for(lambda: found.kept(job_id) == [4, 8])
@@ -151,7 +156,7 @@ def test_a_killed_child_is_replaced_by_one_that_goes_on(predicting: Callable[...
 
 def test_a_stopped_worker_gives_its_job_back_and_the_next_goes_on(predicting: Callable[..., Predicting]) -> None:
     found = predicting()
-    first = found.site.start()
+    first = found.start()
     job_id = found.job()
     child = found.until_half_way()
     found.site.stop(first)
@@ -159,26 +164,26 @@ def test_a_stopped_worker_gives_its_job_back_and_the_next_goes_on(predicting: Ca
     assert (job.state, job.attempt) == (JobState.queued, 0)
     assert found.kept(job_id) == [4 * HALF_WAY]
     assert group_is_gone(child)
-    found.site.start()
+    found.start()
     assert (found.end(job_id).attempt, found.batches()) == (1, 2 * BATCHES)
 
 
 def test_rows_that_were_kept_and_are_damaged_are_computed_again(predicting: Callable[..., Predicting]) -> None:
     found = predicting()
-    first = found.site.start()
+    first = found.start()
     job_id = found.job()
     found.until_half_way()
     found.site.stop(first)
     (kept,) = found.site.rows(Checkpoint, job_id)
     path = found.site.stage.store.fetch(kept.sha256, found.site.stage.settings.scratch)
     path.write_bytes(path.read_bytes().replace(b"ants", b"bees"))
-    found.site.start()
+    found.start()
     assert (found.end(job_id).attempt, found.batches()) == (1, HALF_WAY + 2 * BATCHES)
 
 
 def test_a_running_job_that_is_cancelled_ends_with_its_processes(predicting: Callable[..., Predicting]) -> None:
     found = predicting()
-    found.site.start()
+    found.start()
     job_id = found.job()
     child = found.until_half_way()
     with found.site.stage.database.writing() as session:
@@ -202,7 +207,7 @@ def test_a_training_holds_no_predictions_up(predicting: Callable[..., Predicting
 def test_the_engine_that_is_asked_for_computes(predicting: Callable[..., Predicting]) -> None:
     found = predicting()
     found.gate.touch()
-    found.site.start()
+    found.start()
     job = found.site.until(found.job(engine="torch-bf16"), JobState.succeeded)
     assert job.result is not None
     assert job.result["engine"] == "torch-bf16"
@@ -215,7 +220,7 @@ def test_the_engine_that_is_asked_for_computes(predicting: Callable[..., Predict
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, and so the engine")
 def test_an_engine_that_the_worker_has_not_fails_the_job_with_a_remedy(predicting: Callable[..., Predicting]) -> None:
     found = predicting()
-    found.site.start()
+    found.start()
     job = found.site.until(found.job(engine="cuda-fp16"), JobState.failed)
     assert job.failure is not None
     assert (job.failure["reason"], job.attempt) == ("invalid_config", 1)
@@ -227,7 +232,7 @@ def test_a_model_whose_file_is_gone_fails_the_job(predicting: Callable[..., Pred
     found = predicting()
     job_id = found.job()
     found.site.stage.store.delete(found.site.job(job_id).spec["artefact_sha256"])
-    found.site.start()
+    found.start()
     job = found.site.until(job_id, JobState.failed)
     assert job.failure is not None
     assert job.failure["reason"] == "weights_unavailable"
