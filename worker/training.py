@@ -66,6 +66,7 @@ def train(work: Work, parent: Parent, settings: Settings) -> dict[str, Any]:
 
     Nothing where another machine leads: that one has the model.
     """
+    parent.progress("weights", 0.0, None)  # at once: a long manifest takes its time
     store = configured_store(settings)
     scratch = Path(work["scratch"])
     assert work["manifest_sha256"] is not None

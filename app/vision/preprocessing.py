@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-Pixels = TypeVar("Pixels", "NDArray[np.uint8]", "torch.Tensor")
+ArrayOrTensor = TypeVar("ArrayOrTensor", "NDArray[np.uint8]", "torch.Tensor")
 
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
@@ -97,7 +97,7 @@ class Preprocessing:
         )
         return np.asarray(square, dtype=np.uint8)
 
-    def crop_array(self, pixels: Pixels) -> Pixels:
+    def crop_array(self, pixels: ArrayOrTensor) -> ArrayOrTensor:
         """The centre [..., crop, crop, 3] of uint8 [..., resize, resize, 3], an array or a tensor; a view."""
         start = (self.resize - self.crop) // 2
         return pixels[..., start : start + self.crop, start : start + self.crop, :]

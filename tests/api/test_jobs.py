@@ -265,6 +265,17 @@ def test_a_stream_goes_on_where_it_broke_off(with_pets: Api, trained: FitResult)
     assert streamed(with_pets, job_id, "5") == []
 
 
+def test_a_silent_stream_says_that_it_lives(with_pets: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.api.routers.jobs._SILENCE", 0.0)
+    job_id = with_pets.job()
+    with with_pets.read.stream(f"/v1/jobs/{job_id}/events") as response:
+        assert response.headers["cache-control"] == "no-cache"
+        lines = response.iter_lines()
+        assert next(line for line in lines if line.startswith(":")) == ": still here"
+        assert with_pets.write.post(f"/v1/jobs/{job_id}:cancel").json()["state"] == "cancelled"
+        assert [line for line in lines if line.startswith("id")] == ["id: 2"]
+
+
 def test_a_stream_of_many_events_is_complete(with_pets: Api, trained: FitResult) -> None:
     job_id = with_pets.job()
     job = with_pets.stage.claim(JobKind.train)
