@@ -37,6 +37,7 @@ class Worker:
         self._database = Database(settings.sqlalchemy_url)
         self._store = configured_store(settings)
         self._stopping = threading.Event()
+        self._stopped = threading.Event()  # by every slot
         name = f"{socket.gethostname()}:{os.getpid()}"
         many = settings.train_slots > 1
         room = Room(settings, self._store)
@@ -52,16 +53,14 @@ class Worker:
         self._registration = Registration(settings, self._database, name, room.problem)
         self._rung = {slot: threading.Event() for slot in self._slots}
         self._listener = Listener(doorbell, self._wake) if doorbell else None
-        self._threads = [
-            *(threading.Thread(target=self._poll, args=(slot,), name=f"poll-{slot.kind}") for slot in self._slots),
-            threading.Thread(target=self._sweep, name="sweep"),
-        ]
+        self._polls = [threading.Thread(target=self._poll, args=(one,), name=f"poll-{one.kind}") for one in self._slots]
+        self._sweeper = threading.Thread(target=self._sweep, name="sweep")
 
     def start(self) -> None:
         self._registration.start()
         if self._listener is not None:
             self._listener.start()
-        for thread in self._threads:
+        for thread in (*self._polls, self._sweeper):
             thread.start()
 
     def ring(self, kind: JobKind) -> None:
@@ -81,8 +80,11 @@ class Worker:
         stops = [threading.Thread(target=slot.stop) for slot in self._slots]
         for thread in stops:
             thread.start()
-        for thread in [*stops, *self._threads]:
+        for thread in (*stops, *self._polls):
             thread.join()
+        # Until now it swept: a stop may take its time, and it may be the only one who can notice a lost worker.
+        self._stopped.set()
+        self._sweeper.join()
         self._registration.stop()
         self._reaper.close()
         self._database.close()
@@ -105,7 +107,7 @@ class Worker:
 
     def _sweep(self) -> None:
         next_garbage = time.monotonic()
-        while not self._stopping.is_set():
+        while not self._stopped.is_set():
             try:
                 if take_back_expired(self._database):
                     for kind in JobKind:
@@ -116,7 +118,7 @@ class Worker:
                     collect_garbage(self._database, self._store, self._settings)
             except Exception as error:
                 _log_fault("sweep_failed", error)
-            self._stopping.wait(self._settings.sweep_seconds)
+            self._stopped.wait(self._settings.sweep_seconds)
 
 
 def _log_fault(event: str, error: Exception) -> None:

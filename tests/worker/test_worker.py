@@ -15,7 +15,7 @@ from sqlalchemy import update
 from app.jobs import service as jobs
 from app.jobs import workers
 from app.jobs.orm import Checkpoint, EpochMetrics, Job, JobEvent
-from app.jobs.states import JobState
+from app.jobs.states import JobKind, JobState
 from app.jobs.views import WorkerOut
 from app.registry import service as registry
 from app.registry.orm import Model
@@ -161,6 +161,22 @@ def test_a_stopped_worker_leaves_no_process(site: Site) -> None:
     assert all(group_is_gone(child) for child in warm)
     assert children("train", os.getpid()) == []
     assert children("ingest", os.getpid()) == []
+
+
+def test_a_worker_that_is_being_stopped_still_takes_lost_jobs_back(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own job may need its time, and there may be no other worker."""
+    worker = site.start(train_slots=0, sweep_seconds=0.05)
+    slot, come = worker._slots[0], threading.Event()
+    stop = slot.stop
+    monkeypatch.setattr(slot, "stop", lambda: (come.wait(), stop()))
+    stopping = threading.Thread(target=site.stop, args=(worker,))
+    stopping.start()
+    wait_for(worker._stopping.is_set)
+    job_id = site.train()
+    assert site.stage.claim(JobKind.train, lease_seconds=-1) is not None
+    site.until(job_id, JobState.queued)
+    come.set()
+    stopping.join()
 
 
 def test_a_worker_that_lost_its_claim_writes_nothing_more(site: Site) -> None:
