@@ -36,7 +36,7 @@ up: $(VENV)/run.stamp ## Start the service on this machine
 
 # A thread a process: several of them on few cores wait for one another most of the time.
 test: $(VENV)/dev.stamp ## Run every test; they start their own PostgreSQL, Redis and S3
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 JOBS ?= 2000
 SECONDS ?= 1800

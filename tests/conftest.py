@@ -17,6 +17,14 @@ from tests import servers
 
 _numbers = count()
 
+# Folders with long tests, the longest first: what is long and begins last is waited for by processes with nothing to do.
+_FIRST = ("worker", "e2e", "chaos", "cli", "vision", "bench", "jobs")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    folders = {item: item.path.relative_to(Path(__file__).parent).parts[0] for item in items}
+    items.sort(key=lambda item: _FIRST.index(folders[item]) if folders[item] in _FIRST else len(_FIRST))
+
 
 @pytest.fixture(autouse=True)
 def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
