@@ -17,7 +17,7 @@ from tests import servers
 
 _numbers = count()
 
-# Folders with long tests, the longest first: what is long and begins last is waited for by processes with nothing to do.
+# Folders with long tests, the longest first: for what is long and begins last, all other processes wait.
 _FIRST = ("worker", "e2e", "chaos", "cli", "vision", "bench", "jobs")
 
 
