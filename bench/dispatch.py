@@ -61,6 +61,7 @@ def service(mode: str, folder: Path, notes: Path) -> Iterator[tuple[Deployment, 
     hooks.mkdir()
     (hooks / "sitecustomize.py").write_text(HOOK)
     variables = {"PYTHONPATH": f"{hooks}:{REPOSITORY}", "DISPATCH_NOTES": str(notes), "OMP_NUM_THREADS": "1"}
+    variables["GRAFT_WARM_CHILDREN"] = "true"
     if mode == "embedded":
         with deployments.embedded(folder / "home", **variables) as deployment:
             yield deployment, None

@@ -39,14 +39,14 @@ class Worker:
         self._stopping = threading.Event()
         self._stopped = threading.Event()  # by every slot
         name = f"{socket.gethostname()}:{os.getpid()}"
-        many = settings.train_slots > 1
+        many, warm = settings.train_slots > 1, settings.warm_children
         room = Room(settings, self._store)
         self._slots = [
-            Slot(settings, self._database, self._store, room, JobKind.train, name, device if many else None)
+            Slot(settings, self._database, self._store, room, JobKind.train, name, device if many else None, ahead=warm)
             for device in range(settings.train_slots)
         ]
         self._slots += [
-            Slot(settings, self._database, self._store, room, kind, name, None, ahead=kind is JobKind.ingest)
+            Slot(settings, self._database, self._store, room, kind, name, None, ahead=warm and kind is JobKind.ingest)
             for kind in (JobKind.ingest, JobKind.predict)
         ]
         self._reaper = Reaper()

@@ -75,6 +75,9 @@ class Settings(BaseSettings):
         ge=0,
         description="Trainings at once on this machine, one a GPU; 0 leaves it uploads and predictions.",
     )
+    warm_children: bool = Field(
+        default=True, description="Start a job's process before there is a job: it takes memory, and saves seconds."
+    )
     lease_seconds: float = Field(default=10.0, gt=0)
     heartbeat_seconds: float = Field(default=2.0, gt=0)
     poll_seconds: float = Field(default=1.0, gt=0)

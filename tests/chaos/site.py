@@ -71,7 +71,9 @@ def open_site(mode: Mode, home: Path, workers: int, **settings: str) -> Iterator
             with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
                 connection.execute("CREATE DATABASE graft")
             settings |= {"GRAFT_DATABASE_URL": server.url("graft"), "GRAFT_REDIS_URL": broker.url}
-        variables = environment(home, OMP_NUM_THREADS="1", GRAFT_LOG_FORMAT="json", **poison.environment(home))
+        variables = environment(
+            home, OMP_NUM_THREADS="1", GRAFT_LOG_FORMAT="json", GRAFT_WARM_CHILDREN="true", **poison.environment(home)
+        )
         variables |= settings
 
         def graft(*arguments: str) -> str:

@@ -50,9 +50,11 @@ class Deployment:
 
 
 def environment(home: Path, **more: str) -> dict[str, str]:
-    """This process's environment with no Graftwork settings but these."""
+    """This process's environment with no Graftwork settings but these. No child waits for a job: few tests have as many
+    jobs as it would cost."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith("GRAFT_")}
-    return {**ours, "GRAFT_HOME": str(home), "GRAFT_WEIGHTS_DOWNLOAD": "false", **more}
+    fixed = {"GRAFT_HOME": str(home), "GRAFT_WEIGHTS_DOWNLOAD": "false", "GRAFT_WARM_CHILDREN": "false"}
+    return {**ours, **fixed, **more}
 
 
 @contextmanager

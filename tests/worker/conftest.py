@@ -31,8 +31,10 @@ class Site:
         stage.dataset(self.workspace, "pets")
 
     def start(self, **changed: Any) -> Worker:
-        """A worker with the site's settings, but for those `changed`."""
-        worker = Worker(self.stage.settings.model_copy(update=changed), self.stage.settings.poll_seconds)
+        """A worker with the site's settings, but for those `changed`; no child waits for a job, which would cost more
+        than most tests do."""
+        settings = self.stage.settings.model_copy(update={"warm_children": False} | changed)
+        worker = Worker(settings, settings.poll_seconds)
         worker.start()
         self.workers.append(worker)
         return worker

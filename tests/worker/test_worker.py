@@ -155,7 +155,7 @@ def test_a_worker_is_registered_while_it_lives(site: Site) -> None:
 
 
 def test_a_stopped_worker_leaves_no_process(site: Site) -> None:
-    worker = site.start()
+    worker = site.start(warm_children=True)
     warm = [*wait_for(lambda: children("train", os.getpid())), *wait_for(lambda: children("ingest", os.getpid()))]
     site.stop(worker)
     assert all(group_is_gone(child) for child in warm)
@@ -297,7 +297,7 @@ def test_a_child_that_is_stopped_before_it_can_listen_costs_no_attempt(
 
 def test_the_working_folder_of_a_lost_worker_goes_soon(site: Site) -> None:
     """Not only when a worker starts: the lease of the lost one may end after that."""
-    site.start()
+    site.start(warm_children=True)
     wait_for(lambda: children("ingest", os.getpid()))
     folder = site.stage.settings.scratch / f"job-{site.train(epochs=1)}-0"
     (folder / "images").mkdir(parents=True)
