@@ -96,7 +96,7 @@ def wait_for(look: Callable[[], Any]) -> Any:
     while time.monotonic() < deadline:
         if found := look():
             return found
-        time.sleep(0.02)
+        time.sleep(0.05)  # a look may be a query, and the processors are wanted
     raise AssertionError("it did not come true")
 
 
@@ -142,7 +142,7 @@ def _set(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
 @pytest.fixture
 def site(worker_environment: None, sqlite_url: str, tmp_path: Path) -> Iterator[Site]:
     settings = Settings(
-        home=tmp_path, weights_download=False, poll_seconds=0.05, heartbeat_seconds=0.2, max_attempts=2, _env_file=None
+        home=tmp_path, weights_download=False, poll_seconds=0.2, heartbeat_seconds=0.2, max_attempts=2, _env_file=None
     )  # type: ignore[call-arg]
     site = Site(Stage(settings, Database(sqlite_url), configured_store(settings)))
     yield site
@@ -156,7 +156,7 @@ def undisturbed(migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory)
     shutil.copy(migrated_sqlite, home / "graftwork.db")
     with pytest.MonkeyPatch.context() as patch:
         _set(patch, home)
-        settings = Settings(home=home, weights_download=False, poll_seconds=0.05, _env_file=None)  # type: ignore[call-arg]
+        settings = Settings(home=home, weights_download=False, poll_seconds=0.2, _env_file=None)  # type: ignore[call-arg]
         site = Site(Stage(settings, Database(settings.sqlalchemy_url), configured_store(settings)))
         try:
             site.start()
