@@ -1,10 +1,9 @@
 """Turn an archive, or files of elsewhere, into verified image blobs and a frozen manifest. Knows no database."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,11 @@ from typing import Any
 from app.core.errors import GraftError
 from app.datasets.archive import ArchiveLimits
 from app.datasets.counts import by_split, count_labels
-from app.datasets.intake import File, RejectedImage, Taken
+from app.datasets.groups import TakeIn, groups, take_in_group
+from app.datasets.intake import RejectedImage, Taken
 from app.datasets.layout import Layout, Placement, check_counts
 from app.datasets.manifest import ManifestItem, write_manifest
-from app.datasets.sources import ArchiveSource, ReadFile, Source
+from app.datasets.sources import ArchiveSource, Source
 from app.datasets.split import draw_split, fill_split
 from app.storage import BlobStore
 from app.storage.batches import Batches
@@ -23,10 +23,6 @@ from app.vision.folder_names import Split
 
 _LISTED = 1000  # findings kept a list; the counts are complete
 _AHEAD = 8  # groups a thread that are read before the oldest is done: bounds the memory
-_GROUP = 32  # files that are taken in at one go,
-_GROUP_BYTES = 1 << 18  # of so many bytes: what is larger goes by itself
-
-TakeIn = Callable[[Sequence[File]], list[Taken]]  # `IntakePool.take_in_all`
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,8 +178,8 @@ def _take_in_all(
 
         def results() -> Iterator[list[tuple[str, Taken]]]:
             waiting: deque[Future[list[tuple[str, Taken]]]] = deque()
-            for group in _groups(source, layout):
-                waiting.append(pool.submit(_take_in, group, take_in))
+            for group in groups(source, layout):
+                waiting.append(pool.submit(take_in_group, group, take_in))
                 if len(waiting) >= _AHEAD * threads:
                     yield waiting.popleft().result()
             for future in waiting:
@@ -207,46 +203,6 @@ def _take_in_all(
         _Kept(name, layout.placements[name], blob.sha256, width, height, blob.size, phash)
         for (name, width, height, phash), blob in zip(accepted, blobs, strict=True)
     ]
-
-
-def _groups(source: Source, layout: Layout) -> Iterator[list[tuple[str, ReadFile]]]:
-    """The placed files, several small ones together. Of files that can be read apart, each by itself: the threads
-    fetch them, and how large they are shows only then."""
-    group: list[tuple[str, ReadFile]] = []
-    size = 0
-    for name, read in source.files(layout):
-        if source.apart:
-            yield [(name, read)]
-            continue
-        data = _read(read)
-        more = 0 if isinstance(data, RejectedImage) else len(data)
-        if group and (len(group) >= _GROUP or size + more > _GROUP_BYTES):
-            yield group
-            group, size = [], 0
-        group.append((name, partial(_known, data)))
-        size += more
-    if group:
-        yield group
-
-
-def _take_in(group: Sequence[tuple[str, ReadFile]], take_in: TakeIn) -> list[tuple[str, Taken]]:
-    found = [(name, _read(read)) for name, read in group]
-    readable = [(data, name) for name, data in found if not isinstance(data, RejectedImage)]
-    taken = iter(take_in(readable) if readable else ())
-    return [(name, data if isinstance(data, RejectedImage) else next(taken)) for name, data in found]
-
-
-def _read(read: ReadFile) -> bytes | RejectedImage:
-    try:
-        return read()
-    except RejectedImage as error:
-        return error
-
-
-def _known(data: bytes | RejectedImage) -> bytes:
-    if isinstance(data, RejectedImage):
-        raise data
-    return data
 
 
 def _without_duplicates(kept: list[_Kept], report: Report) -> list[_Kept]:

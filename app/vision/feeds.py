@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,16 +17,13 @@ from app.vision.compilation import CompiledTrunk
 from app.vision.config import TrainConfig, settled
 from app.vision.engines import full_precision
 from app.vision.loader import Loader
-from app.vision.memory import available
 from app.vision.mixing import Mix, mix
 from app.vision.network import Head, Network
 from app.vision.precision import trunk_dtype
 from app.vision.preprocessing import Preprocessing
 from app.vision.presets import preset_of
+from app.vision.resident import Pixels, sent
 from app.vision.rowcache import Rows
-
-RESIDENT_DEVICES = frozenset({"cuda"})
-RESIDENT_SHARE = 0.25  # of the memory that is free: the rest is for the network and its batches
 
 
 class Feed(Protocol):
@@ -63,30 +60,6 @@ class Feed(Protocol):
 
     def spread_features(self, count: int) -> Tensor:
         """Trunk features float32 [n, F] of at most `count` training images, spread evenly over the split."""
-
-
-class Pixels:
-    """A split's decoded images, in the memory of a GPU that has room for all of them, else on the disk."""
-
-    def __init__(self, rows: Rows, device: torch.device) -> None:
-        self._rows = rows
-        self._device = device
-        self._resident: Tensor | None = None
-        if device.type in RESIDENT_DEVICES and 0 < rows.nbytes <= RESIDENT_SHARE * available(device):
-            for part in _chunks(np.arange(len(rows))):
-                pixels = torch.from_numpy(rows.read(part))
-                if self._resident is None:
-                    self._resident = pixels.new_empty((len(rows), *pixels.shape[1:]), device=device)
-                self._resident[part[0] : part[-1] + 1] = pixels
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def read(self, rows: NDArray[np.int64]) -> Tensor:
-        """uint8 [n, S, S, 3], where they lie."""
-        if self._resident is None:
-            return torch.from_numpy(self._rows.read(rows))
-        return self._resident[sent(rows, self._device)]
 
 
 class ImageFeed:
@@ -236,12 +209,6 @@ class FeatureFeed:
 
     def _read(self, table: Rows, rows: NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(table.read(rows)).to(self._device)
-
-
-def sent(array: NDArray[Any], device: torch.device) -> Tensor:
-    """The array on the device, without waiting for what a GPU still has to do."""
-    tensor = torch.from_numpy(array)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 def seeds_of(keys: Sequence[bytes]) -> NDArray[np.uint64]:

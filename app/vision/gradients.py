@@ -15,10 +15,10 @@ from app.vision import ranks
 from app.vision.checkpoint import State
 from app.vision.config import TrainConfig, settled, whole_batch
 from app.vision.errors import InvalidConfig, OutOfMemory
-from app.vision.feeds import sent
 from app.vision.memory import is_exhaustion, largest_batch
 from app.vision.mixing import Mix, draw_mix, part_of
 from app.vision.network import learned_state, thaw
+from app.vision.resident import sent
 from app.vision.sampling import batch_count
 
 if TYPE_CHECKING:

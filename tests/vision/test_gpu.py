@@ -71,7 +71,7 @@ def test_images_on_the_disk_and_in_the_gpus_memory_give_the_same(
     pictures: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resident = run(pictures, tmp_path / "resident")
-    monkeypatch.setattr("app.vision.feeds.RESIDENT_SHARE", 0.0)
+    monkeypatch.setattr("app.vision.resident.SHARE", 0.0)
     same(resident, run(pictures, tmp_path / "read", loader_workers=2))
 
 

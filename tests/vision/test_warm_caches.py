@@ -147,7 +147,7 @@ def test_images_that_lie_on_the_device_are_those_of_the_disk(
     """As on a GPU with room for them: each is read once, whatever the epochs."""
     fields: dict[str, Any] = {"train": "last_stages", "epochs": 3, "batch_size": 8, "augmentation": augmentation}
     read = run_fit("read", **fields)
-    monkeypatch.setattr("app.vision.feeds.RESIDENT_DEVICES", frozenset({"cpu"}))
+    monkeypatch.setattr("app.vision.resident.DEVICES", frozenset({"cpu"}))
     real, seen = Rows.read, []
     monkeypatch.setattr(Rows, "read", lambda rows, wanted: (seen.append(len(wanted)), real(rows, wanted))[1])
     resident = run_fit("resident", **fields)

@@ -1,0 +1,47 @@
+"""Decoded images in the memory of a GPU that has room for them, and how small things get to it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from app.vision.memory import available
+from app.vision.rowcache import Rows
+
+DEVICES = frozenset({"cuda"})
+SHARE = 0.25  # of the memory that is free: the rest is for the network and its batches
+_CHUNK = 32  # images read at a time
+
+
+class Pixels:
+    """A split's decoded images, in the memory of a GPU that has room for all of them, else on the disk."""
+
+    def __init__(self, rows: Rows, device: torch.device) -> None:
+        self._rows = rows
+        self._device = device
+        self._resident: Tensor | None = None
+        if device.type in DEVICES and 0 < rows.nbytes <= SHARE * available(device):
+            for start in range(0, len(rows), _CHUNK):
+                pixels = torch.from_numpy(rows.read(np.arange(start, min(start + _CHUNK, len(rows)))))
+                if self._resident is None:
+                    self._resident = pixels.new_empty((len(rows), *pixels.shape[1:]), device=device)
+                self._resident[start : start + len(pixels)] = pixels
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def read(self, rows: NDArray[np.int64]) -> Tensor:
+        """uint8 [n, S, S, 3], where they lie."""
+        if self._resident is None:
+            return torch.from_numpy(self._rows.read(rows))
+        return self._resident[sent(rows, self._device)]
+
+
+def sent(array: NDArray[Any], device: torch.device) -> Tensor:
+    """The array on the device, without waiting for what a GPU still has to do."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
