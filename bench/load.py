@@ -136,14 +136,19 @@ def _gather(
         work(first, ask)
         link.close()
 
+    cpu = _cpu()  # what came before, the imports, is not part of the load
     threads = [threading.Thread(target=connection, args=(first,)) for first in range(connections)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    found.seconds, found.cpu = time.perf_counter() - began, used.ru_utime + used.ru_stime
+    found.seconds, found.cpu = time.perf_counter() - began, _cpu() - cpu
     return found
+
+
+def _cpu() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
 
 
 def _bodies(target: Target, images: Sequence[Image]) -> tuple[dict[str, str], Sequence[bytes]]:

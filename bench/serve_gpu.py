@@ -31,6 +31,7 @@ class Compiled:
 
     name = "compiled-bf16"
     nbytes = 0
+    batch = REQUEST
 
     def __init__(self, classifier: Classifier) -> None:
         network = copy.deepcopy(classifier.network).requires_grad_(False).eval()

@@ -65,6 +65,8 @@ def served(given: Any) -> Iterator[Served]:
             note(f"the service chose {model['serving']['engine']}")
             classifier = load_model(home / "blobs" / sha256[:2] / sha256[2:4] / sha256)
             use_engine(classifier, model["serving"]["engine"], EngineFiles(home / "engines", 2**40), sha256)
+            found = next(one for one in model["engines"][0]["measured"] if one["engine"] == classifier.engine.name)
+            classifier.engine.batch = found["batch"]
             yield Served(client, home, model, images, classifier)
 
 

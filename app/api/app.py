@@ -32,6 +32,7 @@ from app.api.routers import (
 from app.api.tus import TusHeaders
 from app.core.database import Database
 from app.core.logging import configure_logging
+from app.core.recent import Recent
 from app.core.settings import Settings
 from app.datasets.limits import intake_limits
 from app.jobs.doorbell import open_doorbell
@@ -135,6 +136,8 @@ def _open_services(settings: Settings) -> Services:
         ),
         admission=Admission(max_requests=settings.predict_requests, max_bytes=settings.predict_bytes),
         hashes=Hashes(),
+        principals=Recent(database),
+        references=Recent(database),
     )
 
 

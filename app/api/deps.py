@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Header, Query, Request, Security
 from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
 
 from app.api.docs import BEARER
 from app.api.pieces import Hashes
@@ -14,9 +15,11 @@ from app.auth.schemas import Scope
 from app.auth.service import Principal
 from app.core.database import Database
 from app.core.paging import MAX_LIMIT
+from app.core.recent import Recent
 from app.core.settings import Settings
 from app.jobs.doorbell import Doorbell
 from app.predictions.admission import Admission
+from app.predictions.references import ModelReference
 from app.predictions.service import Predictor as PredictionService
 from app.storage import BlobStore
 from app.vision.weights import WeightStore
@@ -34,6 +37,8 @@ class Services:
     predictions: PredictionService
     admission: Admission
     hashes: Hashes
+    principals: Recent[Principal]  # by their Authorization header
+    references: Recent[ModelReference]  # by workspace and model id
 
 
 # `async`, though they wait for nothing: FastAPI would run each of them in a thread of its own.
@@ -63,7 +68,7 @@ WriteSession = Annotated[Session, Depends(_writing, scope="function")]
 OPEN_ROUTES = frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
 
 
-def authenticate(
+async def authenticate(
     request: Request,
     services: ServicesDep,
     _documented: Annotated[Any, Security(BEARER)],
@@ -72,7 +77,15 @@ def authenticate(
     """The application's own dependency: no key, no answer, except on the open routes."""
     if request.scope["route"].path in OPEN_ROUTES:
         return None
-    with services.database.reading() as session:
+    recent = services.principals
+    if (known := recent.get(authorization)) is not None:
+        return known
+    now = recent.now
+    return recent.put(authorization, await run_in_threadpool(_read_principal, services.database, authorization), now)
+
+
+def _read_principal(database: Database, authorization: str | None) -> Principal:
+    with database.reading() as session:
         return auth.authenticate(session, authorization)
 
 

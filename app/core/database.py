@@ -60,6 +60,7 @@ class Database:
         self.url = make_url(url)
         self.engine = _make_engine(url)
         self._writer = self.engine.execution_options(graft_begin="BEGIN IMMEDIATE")
+        self.writes = 0  # transactions that this process has ended, with whatever outcome
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
@@ -70,8 +71,11 @@ class Database:
     @contextmanager
     def writing(self) -> Iterator[Session]:
         """A session whose transaction is committed on leaving, or rolled back if the body raises."""
-        with _translated(), Session(self._writer, expire_on_commit=False) as session, session.begin():
-            yield session
+        try:
+            with _translated(), Session(self._writer, expire_on_commit=False) as session, session.begin():
+                yield session
+        finally:
+            self.writes += 1
 
     @contextmanager
     def migrating(self) -> Iterator[Connection]:
@@ -150,8 +154,8 @@ def _make_engine(url: str) -> Engine:
         engine = create_engine(
             parsed,
             pool_pre_ping=True,
-            pool_size=10,
-            max_overflow=20,
+            pool_size=20,
+            max_overflow=10,
             connect_args={
                 "connect_timeout": 5,
                 "options": f"-c timezone=utc -c idle_in_transaction_session_timeout={_IDLE_SECONDS * 1000:.0f}",
@@ -160,7 +164,8 @@ def _make_engine(url: str) -> Engine:
     elif parsed.get_backend_name() == "sqlite":
         if parsed.database:
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-        engine = create_engine(parsed, connect_args={"timeout": 10, "check_same_thread": False})
+        # As many as threads ask at once: what is over the pool's size is opened and closed for each of them.
+        engine = create_engine(parsed, pool_size=40, connect_args={"timeout": 10, "check_same_thread": False})
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
     else:

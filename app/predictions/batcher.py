@@ -114,8 +114,10 @@ class Batcher:
                 continue
             with self._turns:
                 # Taken when it is this model's turn, so that what came while others computed is in it.
+                # No more than the engine computes at a time: the others' answers would wait for it, too.
+                most = min(self._max_batch, self.classifier.engine.batch)
                 with self._changed:
-                    batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._max_batch))]
+                    batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), most))]
                 # A caller whose deadline has passed has cancelled: no work is done for it.
                 batch = [one for one in batch if one[1].set_running_or_notify_cancel()]
                 if batch and not self._answer(batch):

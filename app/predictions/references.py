@@ -27,6 +27,9 @@ class ModelReference:
         return f"{self.artefact_sha256}/{self.engine or 'best'}"
 
 
+COLUMNS = (Model.artefact_sha256, Model.artefact_size, Model.pinned, Model.classes, Model.decisions)
+
+
 def reference(model: Model) -> ModelReference:
     thresholds = None
     if model.decisions is not None:

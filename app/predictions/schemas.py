@@ -31,7 +31,8 @@ class EngineMeasured(BaseModel):
     agreement: float | None = Field(description="Share of the images that it labels as the reference does.")
     accuracy_drop: float | None = Field(description="The reference's accuracy on them minus its own.")
     single_ms: float | None = Field(description="Milliseconds for one image.")
-    large_ms: float | None = Field(description="Milliseconds for 32 images together.")
+    large_ms: float | None = Field(description="Milliseconds for 32 images, given to it `batch` at a time.")
+    batch: int | None = Field(default=None, description="Images at a time with which it was the fastest.")
     unknown_shift: float | None = Field(
         default=None, description="The share of them that is `unknown` to it minus the reference's."
     )

@@ -72,7 +72,13 @@ class Tuner:
         def calibration() -> "NDArray[np.uint8]":
             return self._images(model_id, classifier, ("train",), CALIBRATION)[0]
 
-        return make_engine(name, classifier, partial(self._files.get, artefact_sha256), calibration)
+        engine = make_engine(name, classifier, partial(self._files.get, artefact_sha256), calibration)
+        with self._database.reading() as session:
+            found = session.get(ModelEngine, (model_id, self.machine))
+        for one in found.measured if found is not None else ():
+            if one["engine"] == name:
+                engine.batch = one.get("batch") or engine.batch
+        return engine
 
     def tune(
         self,

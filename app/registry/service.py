@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import Select, select
 from sqlalchemy.exc import InvalidRequestError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session, load_only
 
 from app.core.errors import FieldError, Invalid, NotFound
 from app.core.ids import parse_id
@@ -16,6 +16,8 @@ from app.jobs.base_model import Base
 from app.jobs.orm import Job
 from app.registry.orm import Model, ModelAlias
 from app.storage import Blob
+
+Columns = Sequence[InstrumentedAttribute[Any]]
 
 
 def record(session: Session, job: Job, artefact: Blob, trained: dict[str, Any]) -> Model:
@@ -87,31 +89,39 @@ def named(session: Session, workspace_id: UUID, reference: str, field: str, *, l
     return model
 
 
-def get(session: Session, workspace_id: UUID, model_id: UUID) -> Model:
-    model = session.scalar(select(Model).where(Model.id == model_id, Model.workspace_id == workspace_id))
+def get(session: Session, workspace_id: UUID, model_id: UUID, *, columns: Columns = ()) -> Model:
+    model = session.scalar(_models(columns).where(Model.id == model_id, Model.workspace_id == workspace_id))
     if model is None:
         raise NotFound(f"There is no model {model_id} here. GET /v1/models lists them.")
     return model
 
 
-def find(session: Session, workspace_id: UUID, reference: str) -> Model:
-    """The model that `reference` means: an id, `name@alias`, or a name (of several models the newest)."""
+def find(session: Session, workspace_id: UUID, reference: str, *, columns: Columns = ()) -> Model:
+    """The model that `reference` means: an id, `name@alias`, or a name (of several models the newest).
+
+    With `columns` no more than these are read: a model's metrics and training are long.
+    """
     if (model_id := parse_id(reference)) is not None:
-        return get(session, workspace_id, model_id)
+        return get(session, workspace_id, model_id, columns=columns)
     name, at, alias = reference.rpartition("@")
     if at:
-        aliased = select(Model).join(ModelAlias, ModelAlias.model_id == Model.id).where(
+        aliased = _models(columns).join(ModelAlias, ModelAlias.model_id == Model.id).where(
             ModelAlias.workspace_id == workspace_id, ModelAlias.name == name, ModelAlias.alias == alias
         )  # fmt: skip
         if (model := session.scalar(aliased)) is not None:
             return model
-    named = select(Model).where(Model.workspace_id == workspace_id, Model.name == reference)
+    named = _models(columns).where(Model.workspace_id == workspace_id, Model.name == reference)
     model = session.scalar(named.order_by(Model.id.desc()).limit(1))
     if model is None:
         raise NotFound(
             f"There is no model {reference!r} here. GET /v1/models lists them; name@alias needs the alias to be set."
         )
     return model
+
+
+def _models(columns: Columns) -> Select[Model]:
+    query = select(Model)
+    return query.options(load_only(*columns)) if columns else query
 
 
 def set_alias(session: Session, workspace_id: UUID, name: str, alias: str, reference: str) -> ModelAlias:

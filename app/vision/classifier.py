@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from app.vision.engines import Engine, Outputs, TorchEager
+from app.vision.engines import LARGE, Engine, Outputs, TorchEager
 from app.vision.errors import InvalidData
 from app.vision.network import Network
 from app.vision.novelty import Novelty
 from app.vision.preprocessing import Preprocessing
 
-CHUNK = 32  # images a forward pass; larger calls are cut, so that memory does not grow with the call
+CHUNK = LARGE  # images a forward pass
 
 
 class Classifier:
@@ -71,7 +71,7 @@ class Classifier:
         if not len(batch):
             return np.zeros((0, len(self.classes) + (self.novelty is not None)), dtype=np.float32)
         engine = self.engine  # it may be changed meanwhile
-        chunks = [batch[start : start + CHUNK] for start in range(0, len(batch), CHUNK)]
+        chunks = [batch[start : start + engine.batch] for start in range(0, len(batch), engine.batch)]
         return np.concatenate([self._columns(engine.outputs(one)) for one in chunks])
 
     def _columns(self, outputs: Outputs) -> NDArray[np.float32]:

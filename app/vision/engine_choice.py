@@ -14,19 +14,21 @@ import torch
 from numpy.typing import NDArray
 
 from app.vision.engine_names import REFERENCE
-from app.vision.engines import Engine, Outputs
+from app.vision.engines import LARGE, Engine, Outputs
 from app.vision.novelty import Novelty
 
 LEAST_AGREEMENT = 0.995  # share of held-out images to which engine and reference give the same label
 MOST_ACCURACY_DROP = 0.005
 MOST_UNKNOWN_SHIFT = 0.05  # how far the share of unknown images may lie from the reference's: INT8 rounds features
-LARGE = 32  # images in the large batch whose time is taken
+BATCHES = (8, 16, LARGE)  # images at a time that are tried
+CLOSE = 1.03  # a batch that takes so much longer than the best one is as good; then the larger one it is
 ROUNDS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What was found out about an engine on this machine. Times are medians in ms, of one image and of 32.
+    """What was found out about an engine on this machine. Times are medians in ms, of one image and of 32, which are
+    given to it `batch` at a time, as is the fastest.
 
     `agreement` is the share of `images` that it labels as the reference does; `accuracy_drop` is the reference's
     accuracy on them minus its own; `unknown_shift` is the share of them that is unknown to it minus the reference's,
@@ -42,6 +44,7 @@ class Measured:
     large_ms: float | None = None
     detail: str | None = None
     unknown_shift: float | None = None
+    batch: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -55,7 +58,8 @@ def measure(
     turn: Callable[[], AbstractContextManager[object]] = nullcontext,
     novelty: Novelty | None = None,
 ) -> Measured:
-    """Compare with the reference's outputs on held-out `images` [N, S, S, 3] with `labels` [N], and take times.
+    """Compare with the reference's outputs on held-out `images` [N, S, S, 3] with `labels` [N], and take times; the
+    engine's `batch` is then the one that was the fastest.
 
     `turn` is entered around each computation, so that what is served meanwhile neither waits long nor disturbs.
     """
@@ -80,10 +84,13 @@ def measure(
             f"It calls {abs(shift):.2%} {'more' if shift > 0 else 'fewer'} of the images unknown than the reference"
             f" does, and {MOST_UNKNOWN_SHIFT:.0%} is the most."
         )
-    single, large = images[:1], np.resize(images, (LARGE, *images.shape[1:]))
+    single = _milliseconds(engine, images[:1], turn)
+    large = np.resize(images, (LARGE, *images.shape[1:]))
+    times = {batch: _milliseconds(engine, large[:batch], turn) * LARGE / batch for batch in BATCHES}
+    engine.batch = max(batch for batch in BATCHES if times[batch] <= CLOSE * min(times.values()))
     return Measured(
-        engine.name, detail is None, len(images), agreement, drop,
-        _milliseconds(engine, single, turn), _milliseconds(engine, large, turn), detail, shift,
+        engine.name, detail is None, len(images), agreement, drop, single, times[engine.batch], detail, shift,
+        engine.batch,
     )  # fmt: skip
 
 

@@ -18,6 +18,8 @@ from app.vision.engine_names import REFERENCE
 from app.vision.network import Network
 from app.vision.preprocessing import Preprocessing
 
+LARGE = 32  # images; no engine is given more at a time, so that memory does not grow with the call
+
 
 class Outputs(NamedTuple):
     """What an engine computes of N images, float32: class scores [N, C], and the features [N, F] behind them."""
@@ -41,6 +43,7 @@ class Engine(Protocol):
     """Computes class scores; safe in several threads, one call at a time."""
 
     name: str
+    batch: int  # images that it computes at a time with the least effort; `LARGE` until that has been measured
 
     @property
     def nbytes(self) -> int:
@@ -57,6 +60,7 @@ class TorchEager:
 
     def __init__(self, network: Network, preprocessing: Preprocessing) -> None:
         self.network = network.requires_grad_(False).eval().to(memory_format=torch.channels_last)
+        self.batch = LARGE
         self._preprocessing = preprocessing
 
     @property
@@ -80,6 +84,7 @@ class TorchBfloat16:
         self.network = copy.deepcopy(network).requires_grad_(False).eval()
         fold_batch_norms(self.network.trunk)
         self.network.trunk.to(torch.bfloat16).to(memory_format=torch.channels_last)
+        self.batch = LARGE
         self._preprocessing = preprocessing
 
     @property
@@ -105,6 +110,7 @@ class TorchCompiled:
         self.network = copy.deepcopy(network).requires_grad_(False).eval()
         fold_batch_norms(self.network.trunk)
         self.network.to(memory_format=torch.channels_last)
+        self.batch = LARGE
         self._preprocessing = preprocessing
         self._compiled = torch.compile(self.network.scored)
         side = preprocessing.crop
@@ -137,6 +143,7 @@ class TorchHalf:
         self, name: str, network: Network, preprocessing: Preprocessing, dtype: torch.dtype, device: torch.device
     ) -> None:
         self.name = name
+        self.batch = LARGE
         self.network = copy.deepcopy(network).requires_grad_(False).eval()
         fold_batch_norms(self.network.trunk)
         self.network.trunk.to(dtype)

@@ -16,14 +16,17 @@ from app.vision.classifier import CHUNK
 from app.vision.compilation import CompiledTrunk
 from app.vision.config import TrainConfig, settled
 from app.vision.engines import full_precision
+from app.vision.graphed import GraphedTrunk
 from app.vision.loader import Loader
 from app.vision.mixing import Mix, mix
 from app.vision.network import Head, Network
 from app.vision.precision import trunk_dtype
 from app.vision.preprocessing import Preprocessing
 from app.vision.presets import preset_of
-from app.vision.resident import Pixels, sent
+from app.vision.resident import Resident, sent
 from app.vision.rowcache import Rows
+
+SMALL = 64 * 2**20  # bytes of features that are kept in memory: 32,000 images' behind a ResNet-18
 
 
 class Feed(Protocol):
@@ -76,7 +79,7 @@ class ImageFeed:
     ) -> None:
         """`packs` has the pixels of each split, `seeds` what the augmentation of each image depends on."""
         self._network = network
-        self._packs = {split: Pixels(rows, device) for split, rows in packs.items()}
+        self._packs = {split: Resident(rows, device) for split, rows in packs.items()}
         self._seeds = seeds
         self._preprocessing = preprocessing
         self._preset = preset_of(settled(config.augmentation))
@@ -84,9 +87,17 @@ class ImageFeed:
         self._device = device
         self._dtype = trunk_dtype(config.precision, device)
         self._loader = Loader(self._prepared, config.loader_workers)
-        self._learner = CompiledTrunk(network.trunk) if config.compile else network.trunk
+        self._learner: CompiledTrunk | GraphedTrunk
+        if config.compile:
+            self._learner = CompiledTrunk(network.trunk)
+        else:
+            self._learner = GraphedTrunk(network.trunk, device, self._dtype)
+        self._records = config.accumulate == 1
 
     def expect(self, epoch: int, batches: Sequence[NDArray[np.int64]]) -> None:
+        if isinstance(self._learner, GraphedTrunk):
+            # Before the loader's threads begin: while a graph is recorded, nobody else may ask for the GPU's memory.
+            self._learner.record({len(rows) for rows in batches} if self._records else (), self._preprocessing.crop)
         self._loader.expect(epoch, batches)
 
     @property
@@ -174,7 +185,9 @@ class FeatureFeed:
     def __init__(self, head: Head, features: Mapping[str, Sequence[Rows]], device: torch.device) -> None:
         """`features` has a table for each split, and for "train" one for each view; epochs take turns with them."""
         self._head = head
-        self._features = features
+        self._features = {
+            split: [Resident(rows, device, SMALL) for rows in tables] for split, tables in features.items()
+        }
         self._device = device
 
     @property
@@ -207,8 +220,8 @@ class FeatureFeed:
         table = self._features["train"][0]
         return self._read(table, _spread(len(table), count))
 
-    def _read(self, table: Rows, rows: NDArray[np.int64]) -> Tensor:
-        return torch.from_numpy(table.read(rows)).to(self._device)
+    def _read(self, table: Resident, rows: NDArray[np.int64]) -> Tensor:
+        return table.read(rows).to(self._device)
 
 
 def seeds_of(keys: Sequence[bytes]) -> NDArray[np.uint64]:

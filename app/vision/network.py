@@ -192,5 +192,9 @@ def _thaw(network: Network, stages: int) -> None:
 
 def learned_state(network: Network) -> dict[str, Tensor]:
     """The part of the state dict that training changes: the head and the learning stages with their statistics."""
-    prefixes = ("head.", *(f"trunk.{name}." for name in network.learning))
-    return {name: tensor for name, tensor in network.state_dict().items() if name.startswith(prefixes)}
+    state: dict[str, Tensor] = {}
+    for name, stage in network.trunk.named_children():
+        if name in network.learning:
+            stage.state_dict(destination=state, prefix=f"trunk.{name}.")
+    network.head.state_dict(destination=state, prefix="head.")
+    return state

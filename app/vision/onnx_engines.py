@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from app.vision.engines import Outputs
+from app.vision.engines import LARGE, Outputs
 from app.vision.network import Network
 from app.vision.preprocessing import Preprocessing
 
@@ -97,6 +97,7 @@ class OnnxRuntime:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         self.nbytes = path.stat().st_size
+        self.batch = LARGE
 
     def outputs(self, batch: NDArray[np.uint8]) -> Outputs:
         return Outputs(*self._session.run(["logits", "features"], {_INPUT: np.ascontiguousarray(batch)}))
@@ -116,6 +117,7 @@ class OpenVino:
         self._model = openvino.Core().compile_model(path, "CPU", options)
         self._request = self._model.create_infer_request()
         self.nbytes = path.stat().st_size
+        self.batch = LARGE
 
     def outputs(self, batch: NDArray[np.uint8]) -> Outputs:
         found = self._request.infer({0: np.ascontiguousarray(batch)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,8 +18,8 @@ from app.vision.preprocessing import Preprocessing
 from app.vision.rowcache import Add, Kind, RowCache, Rows
 from app.vision.run import Sample
 
-DECODERS = 4
-# Decoding releases the interpreter lock, so a few threads help; each holds one decoded image at a time.
+DECODERS = min(16, max(4, len(os.sched_getaffinity(0))))
+# Decoding releases the interpreter lock, so threads help; each holds one decoded image at a time.
 
 Fetch = Callable[[Sample], Path]
 

@@ -50,4 +50,8 @@ def seed_step(seed: int, epoch: int, step: int, rank: int = 0) -> None:
     Ranks draw differently: each has other samples of the batch before it.
     """
     entropy = [seed, epoch, step, rank] if rank else [seed, epoch, step]
-    torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]))
+    number = int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0])
+    # Not `torch.manual_seed`: for each kind of accelerator that is not in use it formats the stack, in every step.
+    torch.default_generator.manual_seed(number)
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.manual_seed(number)

@@ -1,6 +1,7 @@
 """A hand-written classifier: answers what its images hold, and only when it is let."""
 
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,7 @@ class Gated:
     """Stands in for `Classifier`: each call is noted and waits for the gate. An image of value v gets [v, 0]."""
 
     classes = ("a", "b")
+    engine = SimpleNamespace(batch=32)
     nbytes = 1
 
     def __init__(self) -> None:

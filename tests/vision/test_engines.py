@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,10 +13,20 @@ import torch
 from numpy.typing import NDArray
 
 from app.vision.backbones import get_backbone
+from app.vision.classifier import Classifier
 from app.vision.config import HeadConfig
 from app.vision.engine_choice import Measured, choose, measure
 from app.vision.engine_names import ENGINES, EngineName, named_engines, obstacle
-from app.vision.engines import Engine, Outputs, TorchBfloat16, TorchCompiled, TorchEager, TorchHalf, fold_batch_norms
+from app.vision.engines import (
+    LARGE,
+    Engine,
+    Outputs,
+    TorchBfloat16,
+    TorchCompiled,
+    TorchEager,
+    TorchHalf,
+    fold_batch_norms,
+)
 from app.vision.network import Network, build_network, load_trunk
 from app.vision.novelty import fit_novelty
 from app.vision.preprocessing import Preprocessing
@@ -136,6 +147,7 @@ class Colours:
 
     name = "colours"
     nbytes = 0
+    batch = LARGE
 
     def outputs(self, batch: NDArray[np.uint8]) -> Outputs:
         colours = batch.mean(axis=(1, 2), dtype=np.float32)
@@ -149,6 +161,7 @@ class Wrong:
 
     name = "wrong"
     nbytes = 0
+    batch = LARGE
 
     def __init__(self, reference: Engine, wrong: int, value: float = 0.0, shift: float = 0.0) -> None:
         self._reference = reference
@@ -164,6 +177,34 @@ class Wrong:
         self._seen += len(batch)
         scores[:moved] = np.roll(scores[:moved], 1, axis=1)
         return Outputs(scores, features + np.float32(self._shift))
+
+
+class Slowing(Colours):
+    """Takes a hundred times as long for ten times as many images."""
+
+    def __init__(self) -> None:
+        self.given: set[int] = set()
+
+    def outputs(self, batch: NDArray[np.uint8]) -> Outputs:
+        self.given.add(len(batch))
+        time.sleep(len(batch) ** 2 * 1e-4)
+        return super().outputs(batch)
+
+
+def test_an_engine_is_given_as_many_images_as_it_is_the_fastest_with() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 4, 4, 3), dtype=np.uint8)
+    engine = Slowing()
+    found = measure(engine, Colours().outputs(pixels), pixels, np.zeros(40, np.int64))
+    assert found.batch == engine.batch == 8
+    assert found.large_ms is not None
+    assert 25 < found.large_ms < 100  # four times 6.4 ms, and not 102
+    classifier = Classifier(
+        build_network(get_backbone("resnet18-tiny64"), 3, HeadConfig()), ("r", "g", "b"), Preprocessing(4, 4)
+    )
+    engine.given.clear()
+    classifier.engine = engine
+    assert len(classifier.predict(pixels[:20])) == 20
+    assert engine.given == {8, 4}
 
 
 def test_an_engine_that_disagrees_is_not_usable() -> None:

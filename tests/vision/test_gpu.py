@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from app.vision.config import TrainConfig
 from app.vision.errors import OutOfMemory, Stopped
+from app.vision.graphed import GraphedTrunk
 from app.vision.run import FitResult, Sample
 from app.vision.training import fit
 from tests.vision.conftest import WEIGHTS
@@ -73,6 +74,25 @@ def test_images_on_the_disk_and_in_the_gpus_memory_give_the_same(
     resident = run(pictures, tmp_path / "resident")
     monkeypatch.setattr("app.vision.resident.SHARE", 0.0)
     same(resident, run(pictures, tmp_path / "read", loader_workers=2))
+
+
+@pytest.mark.parametrize("fields", [{"precision": "bfloat16"}, {"train": "last_stages", "unfreeze_every": 1}])
+def test_what_is_recorded_for_the_gpu_computes_the_same(
+    pictures: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any]
+) -> None:
+    fields = {"batch_size": 15} | fields  # batches of two sizes
+    recorded: list[int] = []
+    original = GraphedTrunk._recorded
+
+    def note(trunk: GraphedTrunk, count: int, side: int) -> Any:
+        recorded.append(count)
+        return original(trunk, count, side)
+
+    monkeypatch.setattr(GraphedTrunk, "_recorded", note)
+    graphed = run(pictures, tmp_path / "graphed", **fields)
+    assert len(set(recorded)) == 2
+    monkeypatch.setattr(GraphedTrunk, "record", lambda *_: None)
+    same(graphed, run(pictures, tmp_path / "plain", **fields))
 
 
 def test_a_compiled_run_is_as_good_as_a_plain_one(pictures: list[Sample], tmp_path: Path) -> None:

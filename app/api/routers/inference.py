@@ -27,7 +27,7 @@ from app.predictions.inference import (
     read_request,
     write_answer,
 )
-from app.predictions.references import ModelReference, reference
+from app.predictions.references import COLUMNS, ModelReference, reference
 from app.predictions.service import image_error
 from app.predictions.tensors import InferRequest, refuse
 from app.predictions.timing import Times
@@ -204,12 +204,15 @@ def _read(
     return found, asked, read_images(asked, binary, side, services.predictions.limits, settings.max_predict_files)
 
 
+_COLUMNS = (*COLUMNS, Model.name, Model.preprocessing)
+
+
 def _find(session: Session, workspace_id: UUID, model: str, version: str | None) -> Model:
-    found = registry.find(session, workspace_id, model)
+    found = registry.find(session, workspace_id, model, columns=_COLUMNS)
     if version is None or version == str(found.id):
         return found
     if (other := parse_id(version)) is not None and model == found.name:
-        found = registry.get(session, workspace_id, other)
+        found = registry.get(session, workspace_id, other, columns=_COLUMNS)
         if found.name == model:
             return found
     raise NotFound(f"{model!r} has no version {version!r}; GET /v2/models/{model} lists them.", code="unknown_version")

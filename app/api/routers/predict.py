@@ -11,9 +11,10 @@ from app.api.deps import Predictor, Services, ServicesDep, Writer
 from app.api.images import IMAGES_BODY, read_images, resolve
 from app.api.views import problems
 from app.core.errors import Unavailable
+from app.core.ids import parse_id
 from app.core.logging import log
 from app.datasets import service as datasets
-from app.predictions.references import ModelReference, reference
+from app.predictions.references import COLUMNS, ModelReference, reference
 from app.predictions.schemas import JsonImage, PredictOptions, PredictOut
 from app.predictions.service import SentImage
 from app.predictions.timing import Times
@@ -53,18 +54,31 @@ async def predict(
     size = int(declared) if declared.isdecimal() else services.settings.max_predict_bytes
     with services.admission.enter(min(size, services.settings.max_predict_bytes)):
         sent, options = await read_images(request, options, services.settings.max_predict_files)
-        found, images = await run_in_threadpool(_find, services, predictor.workspace_id, model, sent)
+        found, images = await _find(services, predictor.workspace_id, model, sent)
         timeout = options.timeout or services.settings.predict_seconds
         answer = await services.predictions.predict(found, images, options, timeout=timeout, times=times)
     partial = any(item.status == "error" for item in answer.items)
     return Response(answer.model_dump_json(), status_code=207 if partial else 200, media_type="application/json")
 
 
-def _find(
+async def _find(
+    services: Services, workspace_id: UUID, model: str, sent: list[SentImage | JsonImage]
+) -> tuple[ModelReference, list[SentImage]]:
+    """The model and the images. What an id means never changes, so it need not be asked for in every call."""
+    model_id, recent = parse_id(model), services.references
+    now, known = recent.now, None if model_id is None else recent.get((workspace_id, model_id))
+    images = [image for image in sent if isinstance(image, SentImage)]
+    if known is not None and len(images) == len(sent):
+        return known, images
+    found, images = await run_in_threadpool(_read, services, workspace_id, model, sent)
+    return found if model_id is None else recent.put((workspace_id, model_id), found, now), images
+
+
+def _read(
     services: Services, workspace_id: UUID, model: str, sent: list[SentImage | JsonImage]
 ) -> tuple[ModelReference, list[SentImage]]:
     with services.database.reading() as session:
-        found = reference(registry.find(session, workspace_id, model))
+        found = reference(registry.find(session, workspace_id, model, columns=COLUMNS))
         images = resolve(sent, lambda wanted: datasets.find_images(session, workspace_id, wanted), services.store.read)
     return found, images
 

@@ -1,0 +1,41 @@
+"""What was read from the database a moment ago, for reads that come with every request."""
+
+import time
+from collections import OrderedDict
+from collections.abc import Hashable
+from typing import Generic, TypeVar
+
+from app.core.database import Database
+
+T = TypeVar("T")
+
+_SECONDS = 1.0  # within which another process's write may go unseen
+_MOST = 1000
+
+
+class Recent(Generic[T]):
+    """Values by key. What this process writes, whatever it is, ends them all; so does a second.
+
+    For what hardly ever changes and costs more to read than to use. Of the event loop's thread alone.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._kept: OrderedDict[Hashable, tuple[T, int, float]] = OrderedDict()
+
+    @property
+    def now(self) -> int:
+        """What `put` wants to know: how much had been written before the value was read."""
+        return self._database.writes
+
+    def get(self, key: Hashable) -> T | None:
+        value, writes, until = self._kept.get(key, (None, -1, 0.0))
+        return value if writes == self._database.writes and time.monotonic() < until else None
+
+    def put(self, key: Hashable, value: T, now: int) -> T:
+        """Keep a value that was read when `now` was taken, or later."""
+        self._kept[key] = (value, now, time.monotonic() + _SECONDS)
+        self._kept.move_to_end(key)
+        if len(self._kept) > _MOST:
+            self._kept.popitem(last=False)
+        return value

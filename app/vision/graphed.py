@@ -1,0 +1,69 @@
+"""The trunk's two passes as CUDA graphs: a GPU hears once what it is to do, and not kernel by kernel in every step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from app.vision.memory import available
+
+SHARE = 0.5  # of the memory that is free: graphs keep their activations, and validation needs room of its own
+
+
+class GraphedTrunk:
+    """Calls `trunk`: as a graph for the numbers of images that were recorded, and as it is for all others.
+
+    A graph runs the kernels of the plain trunk, so what comes out is the same; what it saves is the time in which
+    Python asks for each of them, which with small batches is longer than the GPU's work. A step may go back through it
+    once: a second pass would overwrite the gradients of the first.
+    """
+
+    def __init__(self, trunk: nn.Module, device: torch.device, dtype: torch.dtype | None) -> None:
+        """`dtype` is what autocast computes in; None for none."""
+        self._trunk = trunk
+        self._device = device
+        self._dtype = dtype
+        self._graphs: dict[int, Callable[..., Any]] = {}
+        self._learning = 0  # how many tensors learn in these
+        self._possible = device.type == "cuda"
+
+    def record(self, counts: Collection[int], side: int) -> None:
+        """Have graphs for batches of so many images [3, side, side], and for no others; the trunk is left as it was.
+
+        Where they would take too much memory, or cannot be recorded, there are none from now on.
+        """
+        learning = sum(parameter.requires_grad for parameter in self._trunk.parameters())
+        if learning != self._learning or not counts:
+            self._graphs.clear()
+        self._learning = learning
+        if not self._possible or not learning:
+            return
+        statistics = [(buffer, buffer.clone()) for buffer in self._trunk.buffers()]
+        room = available(self._device)
+        try:
+            for count in sorted(set(counts) - self._graphs.keys(), reverse=True):
+                self._graphs[count] = self._recorded(count, side)
+                if available(self._device) < (1 - SHARE) * room:
+                    raise MemoryError
+        except Exception:  # whatever it was, the plain trunk does the same work, and raises what is an error
+            self._possible = False
+            self._graphs.clear()
+            torch.cuda.empty_cache()
+        finally:
+            with torch.no_grad():
+                for buffer, before in statistics:
+                    buffer.copy_(before)
+
+    def _recorded(self, count: int, side: int) -> Callable[..., Any]:
+        images = torch.zeros(count, 3, side, side, device=self._device).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self._device.type, dtype=self._dtype, enabled=self._dtype is not None, cache_enabled=False):
+            # In a module of its own, for it is that module's `forward` which is replaced.
+            return torch.cuda.make_graphed_callables(nn.Sequential(self._trunk), (images,))
+
+    def __call__(self, images: Tensor) -> Tensor:
+        graph = self._graphs.get(len(images)) if torch.is_grad_enabled() else None
+        features: Tensor = (graph or self._trunk)(images)
+        return features
