@@ -103,6 +103,7 @@ def read_checkpoint(path: Path, identity: dict[str, Any], state: State) -> None:
             slots.setdefault(int(index), {})[field_name] = tensor
         groups = state.optimizer.state_dict()["param_groups"]
         state.optimizer.load_state_dict({"state": slots, "param_groups": groups})
+        _lay_out(state.optimizer)
         if state.scaler is not None:
             state.scaler.load_state_dict(document["scaler"])
         state.position, state.best = Position(**document["position"]), parts["best"]
@@ -117,6 +118,14 @@ def _comparable(identity: dict[str, Any]) -> dict[str, Any]:
     except (KeyError, TypeError, AttributeError, VisionError):  # no configuration that this version knows
         return identity
     return identity | {"config": {name: value for name, value in config.items() if name not in RETUNABLE}}
+
+
+def _lay_out(optimizer: torch.optim.Optimizer) -> None:
+    """Have the optimiser's tensors lie in memory as their parameters do: its one-kernel form asks for that."""
+    for parameter, slots in optimizer.state.items():
+        for name, value in slots.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.ndim:
+                slots[name] = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
 
 
 @torch.no_grad()

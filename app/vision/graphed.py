@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+import gc
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,6 +13,19 @@ from torch import Tensor, nn
 from app.vision.memory import available
 
 SHARE = 0.5  # of the memory that is free: graphs keep their activations, and validation needs room of its own
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Meanwhile no garbage is collected: an earlier graph in it must not be freed while another is recorded."""
+    gc.collect()
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class GraphedTrunk:
@@ -45,7 +60,8 @@ class GraphedTrunk:
         room = available(self._device)
         try:
             for count in sorted(set(counts) - self._graphs.keys(), reverse=True):
-                self._graphs[count] = self._recorded(count, side)
+                with _no_collection():
+                    self._graphs[count] = self._recorded(count, side)
                 if available(self._device) < (1 - SHARE) * room:
                     raise MemoryError
         except Exception:  # whatever it was, the plain trunk does the same work, and raises what is an error
