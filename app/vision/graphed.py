@@ -18,7 +18,6 @@ SHARE = 0.5  # of the memory that is free: graphs keep their activations, and va
 @contextmanager
 def _no_collection() -> Iterator[None]:
     """Meanwhile no garbage is collected: an earlier graph in it must not be freed while another is recorded."""
-    gc.collect()
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -54,24 +53,26 @@ class GraphedTrunk:
         if learning != self._learning or not counts:
             self._graphs.clear()
         self._learning = learning
-        if not self._possible or not learning:
+        new = sorted(set(counts) - self._graphs.keys(), reverse=True)
+        if not self._possible or not learning or not new:
             return
         statistics = [(buffer, buffer.clone()) for buffer in self._trunk.buffers()]
         room = available(self._device)
         try:
-            for count in sorted(set(counts) - self._graphs.keys(), reverse=True):
-                with _no_collection():
+            with _no_collection():
+                for count in new:
                     self._graphs[count] = self._recorded(count, side)
-                if available(self._device) < (1 - SHARE) * room:
-                    raise MemoryError
+            self._possible = available(self._device) >= (1 - SHARE) * room
         except Exception:  # whatever it was, the plain trunk does the same work, and raises what is an error
             self._possible = False
-            self._graphs.clear()
-            torch.cuda.empty_cache()
         finally:
             with torch.no_grad():
                 for buffer, before in statistics:
                     buffer.copy_(before)
+        if not self._possible:  # only here is what the failed recording held garbage
+            self._graphs.clear()
+            gc.collect()
+            torch.cuda.empty_cache()
 
     def _recorded(self, count: int, side: int) -> Callable[..., Any]:
         images = torch.zeros(count, 3, side, side, device=self._device).contiguous(memory_format=torch.channels_last)
