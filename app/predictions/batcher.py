@@ -52,21 +52,28 @@ class Batcher:
         self._on_failure = on_failure
         self._admitted = 0
         self._seconds_an_image = 0.0
+        self._ended = 0.0  # when the last batch was done
+        self._pressed = False  # whether others waited then
         self._waiting: deque[tuple[NDArray[np.uint8], Row, Times]] = deque()
         self._changed = threading.Condition()
         self._closed: GraftError | None = None
         threading.Thread(target=self._serve, name="predict", daemon=True).start()
 
-    def admit(self, images: int) -> "list[Row]":
-        """Places for so many images, all or none. A future that is done, with whatever outcome, frees its place."""
+    def admit(self, images: int, timeout: float = math.inf) -> "list[Row]":
+        """Places for so many images, all or none. A future that is done, with whatever outcome, frees its place.
+
+        Refused are also those that would not be answered in `timeout` seconds: all that they would do is to keep others
+        from being answered in time.
+        """
         with self._changed:
+            wait = self._admitted * self._seconds_an_image
             # An empty queue takes any one request, so that no request is too large for ever.
-            if self._admitted and self._admitted + images > self._max_waiting:
-                wait = math.ceil(self._admitted * self._seconds_an_image) or 1
+            if self._admitted and (self._admitted + images > self._max_waiting or wait > timeout):
+                seconds = math.ceil(wait) or 1
                 raise Unavailable(
-                    f"{self._admitted} images wait for this model already; try again in {wait} s.",
+                    f"{self._admitted} images wait for this model already; try again in {seconds} s.",
                     code="overloaded",
-                    retry_after=wait,
+                    retry_after=seconds,
                 )
             self._admitted += images
         futures: list[Row] = [Future() for _ in range(images)]
@@ -135,7 +142,9 @@ class Batcher:
             self._fail(error, [future for _, future, _ in batch])
             return False
         ended = time.monotonic()
-        seconds = (ended - started) / len(batch)
+        # While images wait, what is done beside the model counts too: from one batch's end to the next one's.
+        seconds = (ended - (self._ended if self._pressed else started)) / len(batch)
+        self._ended, self._pressed = ended, bool(self._waiting)
         self._seconds_an_image += (_SMOOTHING if self._seconds_an_image else 1.0) * (seconds - self._seconds_an_image)
         self.answered += len(batch)
         for (_, future, times), row in zip(batch, rows, strict=True):

@@ -95,7 +95,7 @@ class Predictor:
                 with self.models.lease(model) as loading:
                     batcher = await asyncio.wrap_future(loading)
                     check(batcher.classifier)
-                    return batcher.classifier, await self._classify(batcher, prepares, arrived)
+                    return batcher.classifier, await self._classify(batcher, prepares, arrived, timeout)
         except TimeoutError:
             raise Unavailable(
                 f"There was no answer within {timeout:g} s; send fewer images, a longer timeout, or try again.",
@@ -108,9 +108,9 @@ class Predictor:
         self.models.close()
 
     async def _classify(
-        self, batcher: Batcher, prepares: Sequence[Prepare], times: Sequence[Times]
+        self, batcher: Batcher, prepares: Sequence[Prepare], times: Sequence[Times], timeout: float
     ) -> "list[NDArray[np.float32] | BaseException]":
-        futures = batcher.admit(len(prepares))
+        futures = batcher.admit(len(prepares), timeout)
         for prepare, future, one in zip(prepares, futures, times, strict=True):
             self.decoder.put(partial(prepare, batcher.classifier), batcher, future, one)
         # Cancelled at the deadline, this cancels every future that nobody works on yet.

@@ -9,6 +9,7 @@ import pytest
 
 from app.core.errors import Unavailable
 from app.predictions.batcher import Batcher
+from app.predictions.timing import Times
 from app.predictions.turns import Turns
 from app.vision.classifier import Classifier
 from tests.predictions.fakes import Gated, image
@@ -57,6 +58,24 @@ def test_a_batch_is_no_larger_than_it_may_be(gated: Gated) -> None:
     gated.gate.set()
     assert [future.result(60)[0] for future in futures] == [1, 2, 3, 4, 5]
     assert gated.batches == [[0], [1, 2], [3, 4], [5]]
+    batcher.close()
+
+
+def test_who_would_not_be_answered_in_time_is_refused_at_once(gated: Gated) -> None:
+    batcher, first = busy(gated)
+    time.sleep(0.2)  # an image takes this long, as far as the batcher knows
+    gated.gate.set()
+    first.result(60)
+    gated.gate.clear()
+    kept = batcher.submit([image(1)])
+    assert gated.entered.acquire(timeout=60)
+    kept += batcher.admit(1, timeout=60)
+    with pytest.raises(Unavailable, match="2 images wait") as caught:
+        batcher.admit(1, timeout=0.1)
+    assert (caught.value.code, caught.value.retry_after) == ("overloaded", 1)
+    batcher.put(image(2), kept[1], Times())
+    gated.gate.set()
+    assert [future.result(60)[0] for future in kept] == [1, 2]
     batcher.close()
 
 
