@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from app.vision.memory import available
 
-SHARE = 0.5  # of the memory that is free: graphs keep their activations, and validation needs room of its own
+SHARE = 0.5  # of the memory that is free: graphs keep their activations, and what runs beside them needs room, too
 
 
 @contextmanager
@@ -41,28 +41,39 @@ class GraphedTrunk:
         self._device = device
         self._dtype = dtype
         self._graphs: dict[int, Callable[..., Any]] = {}
-        self._learning = 0  # how many tensors learn in these
+        self._learning = -1  # how many tensors learn in these
+        self._began = 0  # bytes that were allocated when that many began to
         self._possible = device.type == "cuda"
 
     def record(self, counts: Collection[int], side: int) -> None:
-        """Have graphs for batches of so many images [3, side, side], and for no others; the trunk is left as it was.
+        """Before an epoch: have graphs for its batches of so many images [3, side, side], and for no others.
 
-        Where they would take too much memory, or cannot be recorded, there are none from now on.
+        The first epoch, and the first in which other layers learn, runs as it is and tells how much memory a batch
+        takes. Where graphs would take too much, or cannot be recorded, there are none from then on. The trunk is left
+        as it was.
         """
+        if not self._possible:
+            return
         learning = sum(parameter.requires_grad for parameter in self._trunk.parameters())
         if learning != self._learning or not counts:
             self._graphs.clear()
-        self._learning = learning
-        new = sorted(set(counts) - self._graphs.keys(), reverse=True)
-        if not self._possible or not learning or not new:
+            self._learning, self._began = learning, torch.cuda.memory_allocated()
+            torch.cuda.reset_peak_memory_stats()
             return
+        new = sorted(set(counts) - self._graphs.keys(), reverse=True)
+        if not learning or not new:
+            return
+        taken = torch.cuda.max_memory_allocated() - self._began
+        self._possible = len(new) * taken <= SHARE * available(self._device)
+        if self._possible:
+            self._record(new, side)
+
+    def _record(self, counts: Collection[int], side: int) -> None:
         statistics = [(buffer, buffer.clone()) for buffer in self._trunk.buffers()]
-        room = available(self._device)
         try:
             with _no_collection():
-                for count in new:
+                for count in counts:
                     self._graphs[count] = self._recorded(count, side)
-            self._possible = available(self._device) >= (1 - SHARE) * room
         except Exception:  # whatever it was, the plain trunk does the same work, and raises what is an error
             self._possible = False
         finally:

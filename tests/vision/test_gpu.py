@@ -80,7 +80,7 @@ def test_images_on_the_disk_and_in_the_gpus_memory_give_the_same(
 def test_what_is_recorded_for_the_gpu_computes_the_same(
     pictures: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any]
 ) -> None:
-    fields = {"batch_size": 15} | fields  # batches of two sizes
+    fields = {"batch_size": 15, "epochs": 4} | fields  # batches of two sizes, recorded once it is known what they take
     recorded: list[int] = []
     original = GraphedTrunk._recorded
 
