@@ -1,5 +1,6 @@
 """Make the HTTP application: its parts, its routes, its errors."""
 
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -10,6 +11,7 @@ from app.api import docs, problems
 from app.api.body_limit import BodyLimit, Limit
 from app.api.deps import OPEN_ROUTES, Services, authenticate
 from app.api.pieces import Hashes
+from app.api.refusals import Refusals
 from app.api.request_id import RequestId
 from app.api.routers import (
     backbones,
@@ -64,6 +66,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        # Threads decode and classify beside the event loop, and ask for the interpreter's lock many times an image: of
+        # a busy loop they would have it after 5 ms each time.
+        sys.setswitchinterval(0.0005)
         app.state.services = services = _open_services(settings)
         predict.load_pinned(services)
         try:
@@ -85,6 +90,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     problems.install(app)
     app.add_middleware(BodyLimit, limits=_limits(settings))
     app.add_middleware(TusHeaders)
+    app.add_middleware(Refusals)
     app.add_middleware(RequestId)  # added last, so it is the outermost
     docs.install(app, OPEN_ROUTES)
     app.include_router(datasets.router)

@@ -1,9 +1,12 @@
 """How many requests, and how many bytes of them, are in the house at once; past that they are refused unread."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 
 from app.core.errors import Unavailable
+
+_MOMENT = 0.03  # seconds that a refusal holds at most: who was waited for may have given up
 
 
 class Admission:
@@ -17,6 +20,19 @@ class Admission:
         self._max_bytes = max_bytes
         self._requests = 0
         self._bytes = 0
+        self._refused: tuple[Hashable, Unavailable, float] | None = None
+
+    def refuse(self, caller: Hashable, error: Unavailable) -> None:
+        """Have the caller's next calls meet the same error until someone is answered, whose place is free then."""
+        self._refused = caller, error, time.monotonic() + _MOMENT
+
+    def refusal(self, caller: Hashable) -> Unavailable | None:
+        """The error that this caller is to have unread."""
+        if self._refused is None or time.monotonic() > self._refused[2]:
+            self._refused = None
+            return None
+        refused, error, _ = self._refused
+        return error if refused == caller else None
 
     @contextmanager
     def enter(self, nbytes: int) -> Iterator[None]:
@@ -33,6 +49,7 @@ class Admission:
         self._bytes += nbytes
         try:
             yield
+            self._refused = None
         finally:
             self._requests -= 1
             self._bytes -= nbytes

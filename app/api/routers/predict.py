@@ -9,6 +9,7 @@ from starlette.concurrency import run_in_threadpool
 
 from app.api.deps import Predictor, Services, ServicesDep, Writer
 from app.api.images import IMAGES_BODY, read_images, resolve
+from app.api.refusals import caller
 from app.api.views import problems
 from app.core.errors import Unavailable
 from app.core.ids import parse_id
@@ -56,7 +57,12 @@ async def predict(
         sent, options = await read_images(request, options, services.settings.max_predict_files)
         found, images = await _find(services, predictor.workspace_id, model, sent)
         timeout = options.timeout or services.settings.predict_seconds
-        answer = await services.predictions.predict(found, images, options, timeout=timeout, times=times)
+        try:
+            answer = await services.predictions.predict(found, images, options, timeout=timeout, times=times)
+        except Unavailable as error:
+            if error.code == "overloaded":
+                services.admission.refuse(caller(request.scope), error)
+            raise
     partial = any(item.status == "error" for item in answer.items)
     return Response(answer.model_dump_json(), status_code=207 if partial else 200, media_type="application/json")
 
