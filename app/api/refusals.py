@@ -17,12 +17,17 @@ class Refusals:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] == "POST" and scope["path"].endswith("/predict"):
             services: Services = scope["app"].state.services
-            if (error := services.admission.refusal(caller(scope))) is not None:
+            who = caller(scope)
+            if who is not None and (error := services.admission.refusal(who)) is not None:
                 await problem(Request(scope), error)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
 
-def caller(scope: Scope) -> tuple[str, str]:
-    """The model as it is asked for, and the key."""
-    return scope["path"], Headers(scope=scope).get("authorization", "")
+def caller(scope: Scope) -> tuple[str, bytes, str] | None:
+    """Who asks for what: the model, the options and the key. None for JSON, which has options in its body: another
+    deadline may get another answer."""
+    headers = Headers(scope=scope)
+    if headers.get("content-type", "").lower().startswith("application/json"):
+        return None
+    return scope["path"], scope["query_string"], headers.get("authorization", "")

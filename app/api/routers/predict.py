@@ -60,8 +60,8 @@ async def predict(
         try:
             answer = await services.predictions.predict(found, images, options, timeout=timeout, times=times)
         except Unavailable as error:
-            if error.code == "overloaded":
-                services.admission.refuse(caller(request.scope), error)
+            if error.code == "overloaded" and (who := caller(request.scope)) is not None:
+                services.admission.refuse(who, error)
             raise
     partial = any(item.status == "error" for item in answer.items)
     return Response(answer.model_dump_json(), status_code=207 if partial else 200, media_type="application/json")
