@@ -127,7 +127,9 @@ class Batcher:
                     batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), most))]
                 # A caller whose deadline has passed has cancelled: no work is done for it.
                 batch = [one for one in batch if one[1].set_running_or_notify_cancel()]
-                if batch and not self._answer(batch):
+                if not batch:
+                    self._pressed = False  # the next image may come in an hour
+                elif not self._answer(batch):
                     return
 
     def _answer(self, batch: "list[tuple[NDArray[np.uint8], Row, Times]]") -> bool:

@@ -61,6 +61,30 @@ def test_a_batch_is_no_larger_than_it_may_be(gated: Gated) -> None:
     batcher.close()
 
 
+def test_an_hour_in_which_nobody_asked_is_not_what_an_image_takes(
+    gated: Gated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batcher, first = busy(gated)
+    (given_up,) = batcher.submit([image(1)])
+    given_up.cancel()
+    gated.gate.set()
+    first.result(60)
+    deadline = time.monotonic() + 60
+    while batcher._waiting:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    clock = time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: clock() + 3600)
+    batcher.submit([image(2)])[0].result(60)
+    gated.gate.clear()
+    kept = batcher.submit([image(3)])
+    kept += batcher.admit(1, timeout=60)
+    batcher.put(image(4), kept[1], Times())
+    gated.gate.set()
+    assert [future.result(60)[0] for future in kept] == [3, 4]
+    batcher.close()
+
+
 def test_who_would_not_be_answered_in_time_is_refused_at_once(gated: Gated) -> None:
     batcher, first = busy(gated)
     time.sleep(0.2)  # an image takes this long, as far as the batcher knows
