@@ -96,7 +96,8 @@ def test_who_would_not_be_answered_in_time_is_refused_at_once(gated: Gated) -> N
     kept += batcher.admit(1, timeout=60)
     with pytest.raises(Unavailable, match="2 images wait") as caught:
         batcher.admit(1, timeout=0.1)
-    assert (caught.value.code, caught.value.retry_after) == ("overloaded", 1)
+    assert caught.value.code == "overloaded"
+    assert (caught.value.retry_after or 0) >= 1
     batcher.put(image(2), kept[1], Times())
     gated.gate.set()
     assert [future.result(60)[0] for future in kept] == [1, 2]
