@@ -66,7 +66,7 @@ def served(given: Any) -> Iterator[Served]:
             classifier = load_model(home / "blobs" / sha256[:2] / sha256[2:4] / sha256)
             use_engine(classifier, model["serving"]["engine"], EngineFiles(home / "engines", 2**40), sha256)
             found = next(one for one in model["engines"][0]["measured"] if one["engine"] == classifier.engine.name)
-            classifier.engine.batch = found["batch"]
+            classifier.engine.batch = found["batch"] or classifier.engine.batch  # None where nothing was measured
             yield Served(client, home, model, images, classifier)
 
 

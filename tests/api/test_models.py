@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import select
 
 from app.auth.schemas import Scope
+from app.core.errors import Unavailable
 from app.datasets.orm import Dataset, DatasetImage
 from app.vision.run import FitResult
 from tests.api.calls import CLASSES, Api, is_uuid, problem
@@ -279,6 +280,20 @@ def test_past_the_limits_calls_are_refused_with_a_time_to_come_back(make_api: Ma
                 assert int(response.headers["retry-after"]) >= 1
     assert statuses == {200, 503}
     assert ask(0).status_code == 200
+
+
+def test_who_was_just_refused_is_refused_unread(api: Api, model_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.predictions.admission._MOMENT", 60.0)
+    path, key = f"/v1/models/{model_id}/predict", api.predict.headers["Authorization"]
+    services = api.client.app.state.services  # type: ignore[attr-defined]
+    error = Unavailable("Too many wait.", code="overloaded", retry_after=7)
+    services.admission.refuse((path, b"", key), error)
+    refused = predict(api, model_id, content=b"no image at all")  # which would be a 422, had anybody looked
+    problem(refused, 503, "overloaded")
+    assert refused.headers["retry-after"] == "7"
+    assert refused.headers["x-request-id"]
+    assert predict(api, model_id, "?timeout=60", content=PICTURE).status_code == 200  # another call than the refused
+    assert predict(api, model_id, content=PICTURE).status_code == 200  # someone was answered
 
 
 def test_a_call_says_how_long_it_would_wait(api: Api, model_id: str) -> None:
