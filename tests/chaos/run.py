@@ -66,7 +66,7 @@ def chaos(plan: Plan, folder: Path) -> tuple[dict[str, Any], list[str]]:
         verdict = judge(site, orders, expected)
         judge_streams(site, caller.readers, verdict)
         took = times(site, breaker, orders)
-        verdict.faults += [*caller.refused, *watch.faults, *crashes(site)]
+        verdict.faults += [*caller.refused, *watch.faults, *crashes(site, verdict)]
         site.stop()
         left["alive_after_stop"] = [one.pid for one in _processes_left(site)]
         verdict.faults += [f"left behind: {what}: {which}" for what, which in left.items() if which]

@@ -188,7 +188,14 @@ def leftovers(site: Site) -> dict[str, Any]:
     return {"orphans": orphans, "scratch": scratch}
 
 
-def crashes(site: Site) -> list[str]:
-    """Requests that ended in an error which the service did not expect, as its log has them."""
-    lines = (site.home / f"{site.api.name}.log").read_text(errors="replace").splitlines()
-    return [line[-1500:] for line in lines if '"request_crashed"' in line]
+def crashes(site: Site, verdict: Verdict) -> list[str]:
+    """Requests, and jobs that failed of it, that ended in an error which nobody expected, as the logs have them."""
+    lines = [line for one in site.supervised for line in _log(site, one.name)]
+    # A child whose worker was taken away breaks off too, and its job goes on elsewhere.
+    events = ['"request_crashed"', *(['"job_crashed"'] if verdict.failed["internal"] else [])]
+    return [line[-1500:] for line in lines if any(event in line for event in events)]
+
+
+def _log(site: Site, name: str) -> list[str]:
+    path = site.home / f"{name}.log"
+    return path.read_text(errors="replace").splitlines() if path.exists() else []

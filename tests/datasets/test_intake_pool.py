@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -103,6 +104,18 @@ def test_a_stop_of_the_whole_group_costs_no_image(pool: IntakePool) -> None:
     for process in pool._all:
         process.send_signal(signal.SIGTERM)
     assert pool.take_in(*FILES[0]).width == 64
+
+
+def test_a_stop_that_comes_while_a_process_starts_costs_no_image() -> None:
+    """A worker may be stopped while an upload's first images are read, and on a busy machine a start takes a while."""
+    with IntakePool(LIMITS, 1) as pool, ThreadPoolExecutor(1) as threads:
+        taken = threads.submit(pool.take_in, *FILES[0])
+        while not taken.done():
+            for process in pool._all:
+                process.send_signal(signal.SIGTERM)
+            time.sleep(0.01)
+        assert taken.result().width == 64
+        assert len(pool._all) == 1
 
 
 def test_closing_ends_the_processes() -> None:
