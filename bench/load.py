@@ -1,19 +1,25 @@
-"""Load on a service from a process of its own: connections that ask one after another, or requests at random times."""
+"""Load on a service from a process of its own: connections that ask one after another, or requests at random times.
+
+One event loop and no HTTP library: on a machine of few cores what the client takes is taken from the service.
+"""
 
 from __future__ import annotations
 
-import http.client
+import asyncio
 import json
 import multiprocessing
-import queue
 import resource
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
+
+import uvloop
+
+PATIENCE = 120.0  # seconds until an answer that does not come counts as failed
 
 Image: TypeAlias = "bytes | Sequence[bytes]"  # what one request sends: a JPEG, or several as the parts of a form
 
@@ -70,80 +76,140 @@ def _in_a_process(work: Callable[..., None], *given: Any) -> Answers:
     return found
 
 
+# Send an image, by its number; its latency counts from a moment on.
+Ask: TypeAlias = "Callable[[int, float], Awaitable[None]]"
+
+
 def _closed(target: Target, images: Sequence[Image], seconds: float, connections: int, out: Any) -> None:
-    def work(first: int, ask: Callable[[int, float], None]) -> None:
+    async def work(first: int, ask: Ask) -> None:
         number = first
         while time.perf_counter() < ends:
-            ask(number % len(images), time.perf_counter())
+            await ask(number % len(images), time.perf_counter())
             number += connections
 
     began = time.perf_counter()
     ends = began + seconds
-    out.put(_gather(target, images, connections, work, began))
+    out.put(uvloop.run(_gather(target, images, connections, work, began)))
 
 
 def _open(
     target: Target, images: Sequence[Image], seconds: float, rate: float, connections: int, from_due: bool, out: Any
 ) -> None:
-    random, due, at = Random(0), queue.SimpleQueue[tuple[int, float]](), 0.0
+    random, due, at = Random(0), deque[tuple[int, float]](), 0.0
     while (at := at + random.expovariate(rate)) < seconds:
-        due.put((due.qsize() % len(images), at))
+        due.append((len(due) % len(images), at))
 
-    def work(_: int, ask: Callable[[int, float], None]) -> None:
-        while True:
-            try:
-                number, at = due.get_nowait()
-            except queue.Empty:
-                return
-            time.sleep(max(0.0, began + at - time.perf_counter()))
-            ask(number, began + at if from_due else time.perf_counter())
+    async def work(_: int, ask: Ask) -> None:
+        while due:
+            number, at = due.popleft()
+            await asyncio.sleep(began + at - time.perf_counter())
+            await ask(number, began + at if from_due else time.perf_counter())
 
     began = time.perf_counter()
-    out.put(_gather(target, images, connections, work, began))
+    out.put(uvloop.run(_gather(target, images, connections, work, began)))
 
 
-def _gather(
+async def _gather(
     target: Target,
     images: Sequence[Image],
     connections: int,
-    work: Callable[[int, Callable[[int, float], None]], None],
+    work: Callable[[int, Ask], Awaitable[None]],
     began: float,
 ) -> Answers:
-    address, found = urlsplit(target.url), Answers()
-    path = f"{address.path}?{address.query}" if address.query else address.path
-    headers, bodies = _bodies(target, images)
+    found = Answers()
+    requests = _requests(target, images)
+    address = urlsplit(target.url)
 
-    def connection(first: int) -> None:
-        link = http.client.HTTPConnection(str(address.hostname), address.port, timeout=120)
+    async def connection(first: int) -> None:
+        link: _Connection | None = None
 
-        def ask(number: int, due: float) -> None:
+        async def ask(number: int, due: float) -> None:
+            nonlocal link
             try:
-                link.request("POST", path, bodies[number], headers)
-                response = link.getresponse()
-                body = response.read()
+                async with asyncio.timeout(PATIENCE):
+                    if link is None or link.closed:
+                        link = await _Connection.open(str(address.hostname), address.port or 80)
+                    status, retry, body = await link.ask(requests[number])
                 took = time.perf_counter() - due
-                if response.status == 503 and response.headers["Retry-After"]:
+                if status == 503 and retry:
                     found.refused.append(took)
-                elif response.status == 200:
+                elif status == 200:
                     found.labels[number] = _label(json.loads(body), target.label)
                     found.latencies.append(took)
                 else:
-                    found.failed.append(f"{response.status} {body[:100]!r}")
-            except (OSError, http.client.HTTPException) as error:
+                    found.failed.append(f"{status} {body[:100]!r}")
+            except (OSError, ValueError) as error:  # a timeout is an OSError, too
                 found.failed.append(repr(error))
-                link.close()
+                if link is not None:
+                    link.close()
 
-        work(first, ask)
-        link.close()
+        await work(first, ask)
+        if link is not None:
+            link.close()
 
     cpu = _cpu()  # what came before, the imports, is not part of the load
-    threads = [threading.Thread(target=connection, args=(first,)) for first in range(connections)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    async with asyncio.TaskGroup() as tasks:
+        for first in range(connections):
+            tasks.create_task(connection(first))
     found.seconds, found.cpu = time.perf_counter() - began, _cpu() - cpu
     return found
+
+
+class _Connection(asyncio.Protocol):
+    """HTTP/1.1, one request after another; of an answer's head the little that is asked for here."""
+
+    def __init__(self) -> None:
+        self.closed = False
+        self._received = bytearray()
+        self._size = 0  # of the answer, once its head is there
+        self._body_at = 0
+        self._answer: asyncio.Future[tuple[int, bool, bytes]] | None = None
+
+    @classmethod
+    async def open(cls, host: str, port: int) -> _Connection:
+        _, link = await asyncio.get_running_loop().create_connection(cls, host, port)
+        return link
+
+    async def ask(self, request: Sequence[bytes]) -> tuple[int, bool, bytes]:
+        """The status, whether there is a Retry-After, and the body. Raises OSError and ValueError."""
+        self._received.clear()
+        self._size = 0
+        self._answer = asyncio.get_running_loop().create_future()
+        self._transport.writelines(request)
+        return await self._answer
+
+    def close(self) -> None:
+        self.closed = True
+        self._transport.close()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        if self._answer is None or self._answer.done():
+            return
+        if not self._size:
+            end = self._received.find(b"\r\n\r\n")
+            if end < 0:
+                return
+            self._head = bytes(self._received[:end]).lower()
+            _, told, rest = self._head.partition(b"\r\ncontent-length:")
+            if not told:
+                self._answer.set_exception(ValueError(f"an answer without a length: {self._head[:100]!r}"))
+                return
+            self._body_at = end + 4
+            self._size = self._body_at + int(rest.partition(b"\r\n")[0])
+        if len(self._received) >= self._size:
+            self.closed = b"\r\nconnection: close" in self._head
+            status, body = int(self._head[9:12]), bytes(self._received[self._body_at : self._size])
+            self._answer.set_result((status, b"\r\nretry-after:" in self._head, body))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.closed = True
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(error or ConnectionResetError("the connection was closed"))
 
 
 def _cpu() -> float:
@@ -151,15 +217,21 @@ def _cpu() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _bodies(target: Target, images: Sequence[Image]) -> tuple[dict[str, str], Sequence[bytes]]:
+def _requests(target: Target, images: Sequence[Image]) -> list[tuple[bytes, bytes]]:
+    """Head and body of each image's request."""
+    address, line, kind = urlsplit(target.url), "e6f1b2", "image/jpeg"
     groups = [[one] if isinstance(one, bytes) else one for one in images]
     if target.form is None:
-        return target.headers | {"Content-Type": "image/jpeg"}, [image for (image,) in groups]
-    line = "e6f1b2"
-    head = f'--{line}\r\nContent-Disposition: form-data; name="{target.form}"; filename="x.jpg"\r\n'
-    before, after = f"{head}Content-Type: image/jpeg\r\n\r\n".encode(), f"--{line}--\r\n".encode()
-    headers = target.headers | {"Content-Type": f"multipart/form-data; boundary={line}"}
-    return headers, [b"".join(before + image + b"\r\n" for image in group) + after for group in groups]
+        bodies = [image for (image,) in groups]
+    else:
+        part = f'--{line}\r\nContent-Disposition: form-data; name="{target.form}"; filename="x.jpg"\r\n'
+        before, after = f"{part}Content-Type: {kind}\r\n\r\n".encode(), f"--{line}--\r\n".encode()
+        bodies = [b"".join(before + image + b"\r\n" for image in group) + after for group in groups]
+        kind = f"multipart/form-data; boundary={line}"
+    path = f"{address.path}?{address.query}" if address.query else address.path
+    headers = {"Host": address.netloc, **target.headers, "Content-Type": kind}
+    head = f"POST {path} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return [(f"{head}Content-Length: {len(body)}\r\n\r\n".encode(), body) for body in bodies]
 
 
 def _label(answer: Any, path: Sequence[str | int | None]) -> str:

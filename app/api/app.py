@@ -25,6 +25,7 @@ from app.api.routers import (
     jobs,
     keys,
     models,
+    pins,
     predict,
     predictions,
     reports,
@@ -70,7 +71,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         # a busy loop they would have it after 5 ms each time.
         sys.setswitchinterval(0.0005)
         app.state.services = services = _open_services(settings)
-        predict.load_pinned(services)
+        pins.load_pinned(services)
         try:
             yield
         finally:
@@ -93,6 +94,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(Refusals)
     app.add_middleware(RequestId)  # added last, so it is the outermost
     docs.install(app, OPEN_ROUTES)
+    app.include_router(predict.router)  # first, for routes are tried in their order, and it is what is called the most
     app.include_router(datasets.router)
     app.include_router(imports.router)
     app.include_router(dataset_images.router)
@@ -102,7 +104,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(predictions.router)
     app.include_router(models.router)
     app.include_router(decisions.router)
-    app.include_router(predict.router)
+    app.include_router(pins.router)
     app.include_router(inference.router)
     app.include_router(reports.router)
     app.include_router(backbones.router)
@@ -144,6 +146,7 @@ def _open_services(settings: Settings) -> Services:
         hashes=Hashes(),
         principals=Recent(database),
         references=Recent(database),
+        queries={},
     )
 
 

@@ -20,6 +20,7 @@ from app.core.settings import Settings
 from app.jobs.doorbell import Doorbell
 from app.predictions.admission import Admission
 from app.predictions.references import ModelReference
+from app.predictions.schemas import PredictOptions
 from app.predictions.service import Predictor as PredictionService
 from app.storage import BlobStore
 from app.vision.weights import WeightStore
@@ -39,6 +40,7 @@ class Services:
     hashes: Hashes
     principals: Recent[Principal]  # by their Authorization header
     references: Recent[ModelReference]  # by workspace and model id
+    queries: dict[bytes, PredictOptions]  # by the text of the query
 
 
 # `async`, though they wait for nothing: FastAPI would run each of them in a thread of its own.

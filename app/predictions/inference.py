@@ -48,6 +48,7 @@ def metadata(name: str, versions: list[str], side: int, classes: int) -> ModelMe
             TensorMetadata(name="probabilities", datatype="FP32", shape=[-1, classes]),
             TensorMetadata(name="labels", datatype="BYTES", shape=[-1]),
             TensorMetadata(name="decisions", datatype="BYTES", shape=[-1]),
+            TensorMetadata(name="ood_score", datatype="FP32", shape=[-1]),
         ],
     )
 
@@ -113,11 +114,11 @@ _READ: "dict[str, Callable[[Any, IntakeLimits, Classifier], NDArray[np.uint8]]]"
 def check_outputs(request: InferRequest) -> None:
     """Raises `Invalid` for an output that there is not, before anything is computed."""
     for output in request.outputs:
-        if output.name not in ("probabilities", "labels", "decisions"):
-            there = "there are probabilities, labels and decisions"
+        if output.name not in ("probabilities", "labels", "decisions", "ood_score"):
+            there = "there are probabilities, labels, decisions and ood_score"
             raise refuse(output.name, f"there is no such output; {there}", "unknown_output")
         if output.name != "probabilities" and output.parameters.classification is not None:
-            raise refuse("classification", f"{output.name} are no numbers; ask it of probabilities")
+            raise refuse("classification", f"{output.name} has no classes to name; ask it of probabilities")
 
 
 def write_answer(
@@ -129,7 +130,7 @@ def write_answer(
 ) -> tuple[dict[str, Any], bytes]:
     """The answer's JSON, with `about` in it, and the binary data behind it, from each image's `Classifier.answer`.
 
-    `decisions` are empty texts where a model has none.
+    `decisions` are empty texts where a model has none. Raises `Invalid` for the `ood_score` of a model without.
     """
     import numpy as np
 
@@ -141,6 +142,7 @@ def write_answer(
     for name, parameters in ((one.name, one.parameters) for one in wanted):
         output: dict[str, Any] = {"name": name}
         texts: list[str] | None = None
+        numbers = rows
         if name == "labels":
             texts, shape = [classes[index] for index in rows.argmax(axis=1)], [len(rows)]
         elif name == "decisions":
@@ -148,16 +150,21 @@ def write_answer(
         elif parameters.classification is not None:
             named = highest(rows, parameters.classification, classes)
             texts, shape = [text for row in named for text in row], [len(rows), len(named[0])]
+        elif name == "ood_score":
+            if len(answers[0]) == len(classes):
+                raise refuse(name, "the model does not know images that are unlike those it was trained on")
+            numbers = np.stack(answers)[:, len(classes)]
+            shape = list(numbers.shape)
         else:
             shape = list(rows.shape)
         output |= {"datatype": "FP32" if texts is None else "BYTES", "shape": shape}
         binary = parameters.binary_data
         if request.parameters.binary_data_output if binary is None else binary:
-            data = rows.astype("<f4").tobytes() if texts is None else write_bytes(texts)
+            data = numbers.astype("<f4").tobytes() if texts is None else write_bytes(texts)
             output["parameters"] = {"binary_data_size": len(data)}
             behind.append(data)
         else:
-            output["data"] = rows.ravel().tolist() if texts is None else texts
+            output["data"] = numbers.ravel().tolist() if texts is None else texts
         outputs.append(output)
     answered = about | ({} if request.id is None else {"id": request.id})
     return answered | {"outputs": outputs}, b"".join(behind)

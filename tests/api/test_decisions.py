@@ -139,16 +139,20 @@ def test_a_model_of_a_dozen_images_decides_nothing(api: Api, model_id: str) -> N
     assert (item["decision"], item["ood_score"]) == (None, None)
 
 
-def test_the_inference_protocol_gives_decisions_to_who_asks(api: Api, model: str) -> None:
+def test_the_inference_protocol_gives_decisions_to_who_asks(api: Api, model: str, model_id: str) -> None:
     files = [base64.b64encode(png(picture)).decode() for picture in (photo(0, 100), unlike())]
     asked: dict[str, Any] = {"inputs": [{"name": "encoded", "shape": [2], "datatype": "BYTES", "data": files}]}
     path = f"/v2/models/{model}/infer"
     named = [one["name"] for one in api.predict.post(path, json=asked).json()["outputs"]]
     assert named == ["probabilities", "labels"]
-    asked["outputs"] = [{"name": "decisions"}, {"name": "probabilities"}]
-    decisions, probabilities = api.predict.post(path, json=asked).json()["outputs"]
+    asked["outputs"] = [{"name": "decisions"}, {"name": "ood_score"}, {"name": "probabilities"}]
+    decisions, scores, probabilities = api.predict.post(path, json=asked).json()["outputs"]
     assert (decisions["datatype"], decisions["shape"]) == ("BYTES", [2])
     assert decisions["data"] in (["accept", "unknown"], ["abstain", "unknown"])
     assert probabilities["shape"] == [2, 2]
+    assert (scores["datatype"], scores["shape"]) == ("FP32", [2])
+    assert scores["data"][0] <= 1 < scores["data"][1]
     asked["outputs"] = [{"name": "decisions", "parameters": {"classification": 1}}]
     problem(api.predict.post(path, json=asked), 422, "invalid", "classification")
+    asked["outputs"] = [{"name": "ood_score"}]
+    problem(api.predict.post(f"/v2/models/{model_id}/infer", json=asked), 422, "invalid", "ood_score")

@@ -87,6 +87,7 @@ def test_a_client_finds_out_what_there_is(served: Served) -> None:
         "probabilities": ("FP32", [-1, 2]),
         "labels": ("BYTES", [-1]),
         "decisions": ("BYTES", [-1]),
+        "ood_score": ("FP32", [-1]),
     }
     assert not client.is_model_ready("cats", headers=headers)
     assert not client.is_model_ready("pets")  # no key

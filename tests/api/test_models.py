@@ -12,8 +12,9 @@ from sqlalchemy import select
 from app.auth.schemas import Scope
 from app.core.errors import Unavailable
 from app.datasets.orm import Dataset, DatasetImage
+from app.predictions.schemas import PredictOptions
 from app.vision.run import FitResult
-from tests.api.calls import CLASSES, Api, is_uuid, problem
+from tests.api.calls import CLASSES, Api, Caller, is_uuid, problem
 from tests.api.conftest import MakeApi, open_api
 from tests.images import folder_zip, gif, jpeg, photo, png
 
@@ -302,3 +303,38 @@ def test_a_call_says_how_long_it_would_wait(api: Api, model_id: str) -> None:
     assert response.headers["retry-after"] == "1"
     problem(predict(api, model_id, "?timeout=0", content=PICTURE), 422, "invalid", "timeout")
     assert predict(api, model_id, "?timeout=60", content=PICTURE).status_code == 200
+
+
+def test_a_call_like_one_before_needs_no_look_at_what_it_depends_on(api: Api, model_id: str) -> None:
+    queries: dict[bytes, PredictOptions] = api.client.app.state.services.queries  # type: ignore[attr-defined]
+    answers = [predict(api, model_id, "?top_k=1", content=PICTURE).json()["items"] for _ in range(2)]
+    assert answers[0] == answers[1]
+    assert len(answers[0][0]["predictions"]) == 1
+    queries[b"top_k=1"] = PredictOptions(top_k=2)  # only who does not read the query again is told two
+    (item,) = predict(api, model_id, "?top_k=1", content=PICTURE).json()["items"]
+    assert len(item["predictions"]) == 2
+
+
+def test_a_call_like_one_before_is_refused_as_that_one_was(api: Api, model_id: str) -> None:
+    queries: dict[bytes, PredictOptions] = api.client.app.state.services.queries  # type: ignore[attr-defined]
+    path = f"/v1/models/{model_id}/predict?threshold=0.1"
+    for _ in range(2):
+        problem(predict(api, model_id, "?top_k=none", content=PICTURE), 422, "invalid", "top_k")
+    assert b"top_k=none" not in queries
+    assert api.predict.post(path, content=PICTURE).status_code == 200  # what the query asks is known now
+    assert api.read.get("/v1/models").status_code == 200  # and so is this key
+    for _ in range(2):
+        problem(api.read.post(path, content=PICTURE), 403, "missing_scope")
+        problem(api.nobody.post(path, content=PICTURE), 401, "unauthenticated")
+    made = api.admin.post("/v1/keys", json={"name": "leaver", "scopes": ["predict"]}).json()
+    leaver = Caller(api.client, made["secret"])
+    assert [leaver.post(path, content=PICTURE).status_code for _ in range(2)] == [200, 200]
+    assert api.admin.delete(f"/v1/keys/{made['id']}").status_code == 200
+    problem(leaver.post(path, content=PICTURE), 401, "key_revoked")
+
+
+def test_what_queries_ask_is_not_kept_without_end(api: Api, model_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.api.routers.predict._MOST_QUERIES", 3)
+    for number in range(1, 9):
+        assert predict(api, model_id, f"?top_k={number}", content=PICTURE).status_code == 200
+    assert len(api.client.app.state.services.queries) <= 3  # type: ignore[attr-defined]

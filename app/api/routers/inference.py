@@ -140,8 +140,8 @@ async def infer(
 ) -> Any:
     """One input, of any number of images: `encoded` (BYTES: files; base64 in JSON), `pixels` (UINT8, RGB of any size,
     prepared here) or `normalized` (FP32, prepared and normalised as the model's metadata in `/v1/models/{model}` says;
-    rounded to whole pixel values). The outputs are `probabilities` and `labels`, and `decisions` where
-    they are asked for.
+    rounded to whole pixel values). The outputs are `probabilities` and `labels`, and `decisions` and
+    `ood_score` where they are asked for.
     """
     return await _infer(request, services, predictor.workspace_id, model, None, length)
 

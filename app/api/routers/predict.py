@@ -1,29 +1,64 @@
-"""Classify images with a model, and say which models stay loaded."""
+"""Classify images with a model."""
 
+from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
+from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 
-from app.api.deps import Predictor, Services, ServicesDep, Writer
+from app.api.deps import Predictor, Services, ServicesDep
 from app.api.images import IMAGES_BODY, read_images, resolve
 from app.api.refusals import caller
 from app.api.views import problems
+from app.auth.schemas import Scope
 from app.core.errors import Unavailable
 from app.core.ids import parse_id
-from app.core.logging import log
 from app.datasets import service as datasets
 from app.predictions.references import COLUMNS, ModelReference, reference
 from app.predictions.schemas import JsonImage, PredictOptions, PredictOut
 from app.predictions.service import SentImage
 from app.predictions.timing import Times
 from app.registry import service as registry
-from app.registry.orm import Model
-from app.registry.schemas import ModelOut
 
-router = APIRouter(prefix="/v1/models", tags=["models"])
+_MOST_QUERIES = 1000
+
+
+class _Direct(APIRoute):
+    """Goes straight to `predict` where the key is known from a moment ago, and what the query asks from any time.
+
+    FastAPI works out for each call anew what it depends on. That is most of what a call takes of the event loop, of
+    whose thread those that decode and classify have to wait for the interpreter's lock.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        in_full = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            services: Services = request.app.state.services
+            principal = services.principals.get(request.headers.get("authorization"))
+            options = services.queries.get(request.scope["query_string"])
+            if principal is None or options is None:
+                return await in_full(request)
+            principal.require(Scope.predict)
+            return await predict(request.path_params["model"], request, principal, services, options)
+
+        return handle
+
+
+async def _asked(
+    request: Request, services: ServicesDep, options: Annotated[PredictOptions, Query()]
+) -> PredictOptions:
+    """The options, kept by the text that they were read from."""
+    if len(services.queries) >= _MOST_QUERIES:
+        services.queries.clear()
+    services.queries[request.scope["query_string"]] = options
+    return options
+
+
+router = APIRouter(prefix="/v1/models", tags=["models"], route_class=_Direct)
 
 
 @router.post(
@@ -41,8 +76,8 @@ async def predict(
     request: Request,
     predictor: Predictor,
     services: ServicesDep,
-    options: Annotated[PredictOptions, Query()],
-) -> Any:
+    options: Annotated[PredictOptions, Depends(_asked)],
+) -> Response:
     """`curl --data-binary @x.jpg -H 'Content-Type: image/jpeg'`, or `curl -F file=@a.jpg -F file=@b.jpg`.
 
     `model` is an id, a name (its newest model), or `name@alias`. Of several images an unreadable one has its own
@@ -87,48 +122,3 @@ def _read(
         found = reference(registry.find(session, workspace_id, model, columns=COLUMNS))
         images = resolve(sent, lambda wanted: datasets.find_images(session, workspace_id, wanted), services.store.read)
     return found, images
-
-
-@router.post("/{model_id}:pin", responses=problems(404, 422), summary="Keep a model loaded")
-def pin_model(model_id: UUID, writer: Writer, services: ServicesDep) -> ModelOut:
-    """It is loaded now and whenever the service starts, and never unloaded to make room or for being idle."""
-    model = _set_pinned(services, writer.workspace_id, model_id, True)
-    _load(services, model)
-    return ModelOut.model_validate(model)
-
-
-@router.post("/{model_id}:unpin", responses=problems(404, 422), summary="Let a model be unloaded")
-def unpin_model(model_id: UUID, writer: Writer, services: ServicesDep) -> ModelOut:
-    """From now on it is unloaded like any other."""
-    model = _set_pinned(services, writer.workspace_id, model_id, False)
-    services.predictions.models.tell(reference(model))
-    return ModelOut.model_validate(model)
-
-
-def _set_pinned(services: Services, workspace_id: UUID, model_id: UUID, pinned: bool) -> Model:
-    with services.database.writing() as session:
-        model = registry.get(session, workspace_id, model_id)
-        model.pinned = pinned
-        session.flush()
-        return model
-
-
-def load_pinned(services: Services) -> None:
-    """Begin to load what is to stay loaded; a service whose database is away starts without."""
-    try:
-        with services.database.reading() as session:
-            models = registry.pinned(session)
-    except Exception as error:  # no table yet, no server: /readyz says so
-        log.warning("pinned_models_not_loaded", error=str(error))
-        return
-    for model in models:
-        _load(services, model)
-
-
-def _load(services: Services, model: Model) -> None:
-    """Begin to load a model; nobody waits for it here."""
-    try:
-        with services.predictions.models.lease(reference(model)):
-            pass
-    except Unavailable as error:
-        log.warning("model_not_loaded", model=str(model.id), detail=error.detail)

@@ -1,0 +1,61 @@
+"""Say which models stay loaded."""
+
+from uuid import UUID
+
+from fastapi import APIRouter
+
+from app.api.deps import Services, ServicesDep, Writer
+from app.api.views import problems
+from app.core.errors import Unavailable
+from app.core.logging import log
+from app.predictions.references import reference
+from app.registry import service as registry
+from app.registry.orm import Model
+from app.registry.schemas import ModelOut
+
+router = APIRouter(prefix="/v1/models", tags=["models"])
+
+
+@router.post("/{model_id}:pin", responses=problems(404, 422), summary="Keep a model loaded")
+def pin_model(model_id: UUID, writer: Writer, services: ServicesDep) -> ModelOut:
+    """It is loaded now and whenever the service starts, and never unloaded to make room or for being idle."""
+    model = _set_pinned(services, writer.workspace_id, model_id, True)
+    _load(services, model)
+    return ModelOut.model_validate(model)
+
+
+@router.post("/{model_id}:unpin", responses=problems(404, 422), summary="Let a model be unloaded")
+def unpin_model(model_id: UUID, writer: Writer, services: ServicesDep) -> ModelOut:
+    """From now on it is unloaded like any other."""
+    model = _set_pinned(services, writer.workspace_id, model_id, False)
+    services.predictions.models.tell(reference(model))
+    return ModelOut.model_validate(model)
+
+
+def _set_pinned(services: Services, workspace_id: UUID, model_id: UUID, pinned: bool) -> Model:
+    with services.database.writing() as session:
+        model = registry.get(session, workspace_id, model_id)
+        model.pinned = pinned
+        session.flush()
+        return model
+
+
+def load_pinned(services: Services) -> None:
+    """Begin to load what is to stay loaded; a service whose database is away starts without."""
+    try:
+        with services.database.reading() as session:
+            models = registry.pinned(session)
+    except Exception as error:  # no table yet, no server: /readyz says so
+        log.warning("pinned_models_not_loaded", error=str(error))
+        return
+    for model in models:
+        _load(services, model)
+
+
+def _load(services: Services, model: Model) -> None:
+    """Begin to load a model; nobody waits for it here."""
+    try:
+        with services.predictions.models.lease(reference(model)):
+            pass
+    except Unavailable as error:
+        log.warning("model_not_loaded", model=str(model.id), detail=error.detail)
