@@ -2,11 +2,8 @@
 
 import hashlib
 import io
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from threading import Lock
 from typing import Literal, NoReturn, TypeVar
 
 from PIL import Image, UnidentifiedImageError
@@ -14,6 +11,7 @@ from PIL import Image, UnidentifiedImageError
 from app.datasets.jpeg import TooManyScans, stripped
 from app.datasets.similarity import perceptual_hash
 from app.vision.pixels import UnsupportedPixels, is_upright, to_rgb, upright
+from app.vision.quiet import pillow_quiet
 
 T = TypeVar("T")
 MediaType = Literal["image/jpeg", "image/png"]
@@ -139,7 +137,7 @@ def read_image(data: bytes, limits: IntakeLimits, read: Callable[[Image.Image], 
     """
     if not data:
         raise RejectedImage("empty_file", "The file is empty.", "Send it again, or leave it out.")
-    with _pillow_quiet(), _open(data) as image:
+    with pillow_quiet(), _open(data) as image:
         check_size(image.size, limits)
         try:
             return read(image)
@@ -241,31 +239,3 @@ def _found(data: bytes) -> str:
     if all(byte >= 0x20 or byte in b"\t\r\n\f" for byte in head):
         return "text"
     return f"of an unknown format (it begins with the bytes {head[:8].hex(' ')})"
-
-
-_quiet_lock = Lock()
-_quiet_depth = 0
-_quiet: "warnings.catch_warnings[None] | None" = None
-
-
-@contextmanager
-def _pillow_quiet() -> Iterator[None]:
-    """Silence the warnings of Pillow, about bombs, EXIF and palettes: each is handled here or means nothing.
-
-    `warnings.catch_warnings` restores the wrong state when threads overlap, so the first one in enters it and the
-    last one out leaves it.
-    """
-    global _quiet, _quiet_depth
-    with _quiet_lock:
-        if _quiet_depth == 0:
-            _quiet = warnings.catch_warnings(action="ignore")
-            _quiet.__enter__()
-        _quiet_depth += 1
-    try:
-        yield
-    finally:
-        with _quiet_lock:
-            _quiet_depth -= 1
-            if _quiet_depth == 0 and _quiet is not None:
-                _quiet.__exit__(None, None, None)
-                _quiet = None

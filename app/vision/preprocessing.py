@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import warnings
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -15,6 +14,7 @@ from PIL import Image
 
 from app.vision.errors import InvalidData
 from app.vision.pixels import to_rgb, upright
+from app.vision.quiet import pillow_quiet
 
 if TYPE_CHECKING:
     import torch
@@ -69,9 +69,7 @@ class Preprocessing:
         Raises InvalidData for what cannot be opened as an image.
         """
         try:
-            with warnings.catch_warnings():
-                # Broken EXIF and odd palettes are not the caller's concern, and large images are wanted.
-                warnings.simplefilter("ignore")
+            with pillow_quiet():
                 if isinstance(image, Image.Image):
                     return self._square(image)
                 with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:

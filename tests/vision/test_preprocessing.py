@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import io
 import json
+import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from app.vision.backbones import get_backbone
@@ -115,3 +120,28 @@ def test_backbones_bring_their_published_sizes() -> None:
 
 def test_json_and_back() -> None:
     assert Preprocessing.from_dict(json.loads(json.dumps(SMALL.to_dict()))) == SMALL
+
+
+def test_threads_that_load_images_leave_the_warnings_of_others_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python's own way to silence them restores what the first one had set, where the second one in is the last out."""
+    before, second_in, first_out = list(warnings.filters), Event(), Event()
+    pixels = np.zeros((32, 32, 3), dtype=np.uint8)
+
+    def square(_: Preprocessing, image: Image.Image) -> NDArray[np.uint8]:
+        if image.width == 1:
+            second_in.wait(60)
+        else:
+            second_in.set()
+            first_out.wait(60)
+        return pixels
+
+    monkeypatch.setattr(Preprocessing, "_square", square)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(SMALL.load, Image.new("RGB", (1, 1)))
+        while list(warnings.filters) == before:  # until it is in
+            time.sleep(0.001)
+        second = pool.submit(SMALL.load, Image.new("RGB", (2, 2)))
+        first.result(60)
+        first_out.set()
+        second.result(60)
+    assert list(warnings.filters) == before
