@@ -12,6 +12,8 @@ import threading
 from pathlib import Path
 from typing import NoReturn, TypedDict
 
+from app.core.stops import let_stops_in
+
 LOST_ANOTHER = 75  # exit status of one whose only fault is that another one is gone
 
 
@@ -32,6 +34,7 @@ def main() -> None:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    let_stops_in()
     part: Part = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=_die_with_the_first, daemon=True).start()
     # Only now, for this takes seconds, in which the first process may end.

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from app.core.stops import stops_held
 from app.vision import ranks
 from app.vision.config import TrainConfig
 from app.vision.errors import RankLost
@@ -92,7 +93,8 @@ def _meeting(place: Place | None) -> tuple[str, int]:
 
 
 def _start(part: Part) -> subprocess.Popen[bytes]:
-    process = subprocess.Popen([sys.executable, "-m", "worker.rank"], stdin=subprocess.PIPE)
+    with stops_held():
+        process = subprocess.Popen([sys.executable, "-m", "worker.rank"], stdin=subprocess.PIPE)
     assert process.stdin is not None
     with contextlib.suppress(OSError):  # it is gone, which `_watch` sees
         process.stdin.write(encode(part))

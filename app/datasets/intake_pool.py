@@ -7,19 +7,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, fields
 from types import TracebackType
 from typing import IO, Any, Self
 
 from PIL import Image
 
+from app.core.stops import STOPS, stops_held
 from app.datasets.intake import File, IntakeLimits, Note, RejectedImage, StoredImage, Taken, take_in
 from app.datasets.similarity import perceptual_hash
 
 _MEMORY_BYTES = 4 * 2**30  # of address space: several copies of the largest image
-_STOPS = (signal.SIGTERM, signal.SIGINT)
 _REMEDY = "Export it again from its source in a smaller size, or leave it out."
 
 
@@ -83,7 +83,7 @@ class IntakePool:
 
     def _start(self) -> "subprocess.Popen[bytes]":
         command = [sys.executable, "-I", "-m", __name__, json.dumps(asdict(self._limits))]
-        with _stops_held():
+        with stops_held():
             # With nothing of this process's environment: it holds secrets, and what is read may be hostile.
             process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={})
         self._all.append(process)
@@ -91,16 +91,6 @@ class IntakePool:
         if not process.stdout.readline():  # no image has been near it, so it is no image's fault
             raise RuntimeError(f"the process that reads images cannot start (exit status {process.wait()})")
         return process
-
-
-@contextmanager
-def _stops_held() -> Iterator[None]:
-    """What is started in here gets no stop before it lets it in: one meant for the parent's group must not end it."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _taken(answer: dict[str, Any], parts: list[bytes]) -> Taken:
@@ -140,8 +130,8 @@ def _receive(pipe: IO[bytes]) -> tuple[dict[str, Any], list[bytes]]:
 
 def _serve(limits: IntakeLimits) -> None:
     """The process: one image after another until its stdin ends."""
-    # The parent ends it by closing the pipe; until here these were held, see `_stops_held`.
-    for stop in _STOPS:
+    # The parent ends it by closing the pipe; until here these were held, see `stops_held`.
+    for stop in STOPS:
         signal.signal(stop, signal.SIG_IGN)
     perceptual_hash(Image.new("L", (32, 32)))  # imports what reading needs, before files may not be opened for it
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))

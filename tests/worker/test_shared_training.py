@@ -8,6 +8,7 @@ from app.jobs import service as jobs
 from app.jobs.orm import EpochMetrics
 from app.jobs.states import JobState
 from tests.worker.conftest import Site, children, group_is_gone, wait_for
+from worker.ranks import _start
 
 TWO = {"processes": 2}
 
@@ -50,3 +51,9 @@ def test_a_cancelled_job_leaves_none_of_its_processes(site: Site) -> None:
         jobs.cancel(session, site.workspace.id, job_id)
     site.until(job_id, JobState.cancelled)
     assert group_is_gone(child)
+
+
+def test_a_stop_that_comes_while_one_of_its_processes_starts_does_not_end_that_one() -> None:
+    with _start({}) as process:  # type: ignore[typeddict-item]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 1  # for it was told nothing of its part
