@@ -31,9 +31,20 @@ ArrayOrTensor = TypeVar("ArrayOrTensor", "NDArray[np.uint8]", "torch.Tensor")
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
-@cache
 def _affine(preprocessing: Preprocessing, device: torch.device) -> tuple[Tensor, Tensor]:
     """(x / 255 - mean) / std as one factor and one summand a channel. Kept: a GPU waits for what is sent to it."""
+    import torch
+
+    # While a network is exported or compiled, tensors stand for what will be there then, and have no numbers in them.
+    return _computed(preprocessing, device) if torch.compiler.is_compiling() else _kept(preprocessing, device)
+
+
+@cache
+def _kept(preprocessing: Preprocessing, device: torch.device) -> tuple[Tensor, Tensor]:
+    return _computed(preprocessing, device)
+
+
+def _computed(preprocessing: Preprocessing, device: torch.device) -> tuple[Tensor, Tensor]:
     import torch
 
     with torch.inference_mode(False):

@@ -12,6 +12,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from app.vision import preprocessing
 from app.vision.backbones import get_backbone
 from app.vision.classifier import Classifier
 from app.vision.config import HeadConfig
@@ -279,6 +280,21 @@ def test_a_network_answers_while_it_is_exported(network: Network, reference: Tor
         finally:
             exported.set()
         assert answering.result() > 10
+
+
+def test_what_is_used_first_in_an_export_leaves_nothing_behind(
+    network: Network, reference: TorchEager, tmp_path: Path
+) -> None:
+    """As where a service starts with a model whose engine is known and whose file is not there any more."""
+    from app.vision.onnx_engines import OnnxRuntime, export_onnx
+
+    images = pictures(range(1))[0]
+    expected = reference.outputs(images).logits
+    preprocessing._kept.cache_clear()
+    export_onnx(network, PREPROCESSING, tmp_path / "exported.onnx")
+    np.testing.assert_array_equal(reference.outputs(images).logits, expected)
+    exported = OnnxRuntime(tmp_path / "exported.onnx", threads=1)
+    np.testing.assert_allclose(exported.outputs(images).logits, expected, atol=1e-4)
 
 
 def test_engines_are_named_in_a_list() -> None:
