@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -141,6 +142,12 @@ def test_a_calibrated_int8_file_labels_nearly_as_the_reference_does(
     same, apart = agreement(OpenVino("openvino-int8", path, 2), reference)
     assert same >= 0.9
     assert apart > 1e-3  # it is INT8 that answered
+    nodes = onnx.load(path).graph.node
+    made_by = {output: node.op_type for node in nodes for output in node.output}
+    into = {kind: {made_by.get(name) for node in nodes if node.op_type == kind for name in node.input}
+            for kind in ("Conv", "Gemm")}  # fmt: skip
+    assert into["Conv"] == {"DequantizeLinear"}
+    assert "DequantizeLinear" not in into["Gemm"], "the head is not rounded"
 
 
 class Colours:
