@@ -181,6 +181,7 @@ def _figures(
         "noticed_s": _spread(took["noticed"]),
         "noticed_with_a_worker_there_s": _spread(took["attended"]),
         "again_s": _spread(took["again"]),
+        "again_with_a_slot_free_s": _spread(took["free"]),
         "cancelled_s": _spread(took["cancelled"]),
         "cancelled_with_its_worker_there_s": _spread(took["obeyed"]),
         "machine": {"cores": os.cpu_count(), "processor": platform.machine(), "load": round(os.getloadavg()[0], 1)},

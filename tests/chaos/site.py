@@ -41,6 +41,11 @@ class Site:
     def supervised(self) -> list[Supervised]:
         return [self.api, *self.workers]
 
+    @property
+    def slots(self) -> int:
+        """Jobs of one kind that it can run at once: `graft up` brings a worker of its own."""
+        return len(self.workers) + (self.mode == "embedded")
+
     def look_after(self) -> None:
         for process in self.supervised:
             process.look_after()

@@ -14,7 +14,7 @@ from app.core.errors import GraftError
 from app.datasets.orm import DatasetVersion
 from app.jobs import checkpoints
 from app.jobs.orm import Job, JobEvent
-from app.jobs.states import TERMINAL, TRANSITIONS, JobKind, JobState
+from app.jobs.states import HELD, TERMINAL, TRANSITIONS, JobKind, JobState
 from app.registry.orm import Model
 from app.storage import BlobStore
 from app.storage.configured import configured_store
@@ -153,10 +153,12 @@ def judge_streams(site: Site, readers: Sequence[Reader], verdict: Verdict) -> No
 
 def times(site: Site, breaker: Breaker, orders: Sequence[Order]) -> dict[str, list[float]]:
     """Seconds until the jobs of lost workers were taken back, the part of them in which another worker was there to
-    notice, until those jobs ran again, and from a cancel to the end, of all and of those that kept their worker."""
-    noticed, attended, again, cancelled, obeyed = [], [], [], [], []
+    notice, until those jobs ran again, the part of them in which not every slot had another job, and from a cancel to
+    the end, of all and of those that kept their worker."""
+    noticed, attended, again, free, cancelled, obeyed = [], [], [], [], [], []
     abandoned = set()  # jobs whose worker was lost while they were being cancelled
     with site.database.reading() as session:
+        spans = _spans(session)
         for loss in breaker.losses:
             later = select(JobEvent).where(
                 JobEvent.job_id == loss.job_id, JobEvent.seq > loss.event_seq, JobEvent.type == "state"
@@ -170,13 +172,44 @@ def times(site: Site, breaker: Breaker, orders: Sequence[Order]) -> dict[str, li
             attended.append(breaker.attendance.between(loss.at, loss.at + told[0][1]))
             if len(told) > 1 and told[0][0] == "queued" and told[1][0] == "running":
                 again.append(told[1][1])
+                kind = session.get_one(Job, loss.job_id).kind
+                queued, ran = (loss.at + after for _, after in told[:2])
+                free.append(again[-1] - _crowded(spans[kind], queued, ran, site.slots))
         for order in orders:
             job = session.get_one(Job, UUID(order.job_id))
             if order.cancelled_at and job.state is JobState.cancelled and job.finished_at:
                 cancelled.append(max(job.finished_at.timestamp() - order.cancelled_at, 0.0))
                 if job.id not in abandoned:
                     obeyed.append(cancelled[-1])
-    return {"noticed": noticed, "attended": attended, "again": again, "cancelled": cancelled, "obeyed": obeyed}
+    return {
+        "noticed": noticed, "attended": attended, "again": again, "free": free, "cancelled": cancelled,
+        "obeyed": obeyed,
+    }  # fmt: skip
+
+
+Span = tuple[float, float]
+
+
+def _spans(session: Session) -> dict[JobKind, list[Span]]:
+    """From when until when a slot had a job, by the jobs' kind. A lost worker's slot has one until that is noticed."""
+    told = select(Job.kind, Job.id, JobEvent.data, JobEvent.created_at).join(JobEvent, JobEvent.job_id == Job.id)
+    told = told.where(JobEvent.type == "state").order_by(Job.id, JobEvent.seq)
+    spans: dict[JobKind, list[Span]] = {kind: [] for kind in JobKind}
+    rows = session.execute(told).all()
+    for (kind, job, data, since), (_, same, _, until) in pairwise([*rows, rows[-1]]):
+        if JobState(data["state"]) in HELD and job == same:
+            spans[kind].append((since.timestamp(), until.timestamp()))
+    return spans
+
+
+def _crowded(spans: Sequence[Span], begin: float, end: float, slots: int) -> float:
+    """Seconds between `begin` and `end` in which all slots had a job."""
+    moments = sorted({begin, end, *(one for span in spans for one in span if begin < one < end)})
+    return sum(
+        after - before
+        for before, after in pairwise(moments)
+        if sum(since <= before and after <= until for since, until in spans) >= slots
+    )
 
 
 def leftovers(site: Site) -> dict[str, Any]:
