@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from app.core.errors import Unavailable
 
-_MOMENT = 0.03  # seconds that a refusal holds at most: who was waited for may have given up
+_MOMENT = 0.1  # seconds that a refusal holds at most: who was waited for may have given up
 
 
 class Admission:
@@ -22,9 +22,9 @@ class Admission:
         self._bytes = 0
         self._refused: tuple[Hashable, Unavailable, float] | None = None
 
-    def refuse(self, caller: Hashable, error: Unavailable) -> None:
-        """Have the caller's next calls meet the same error until someone is answered, whose place is free then."""
-        self._refused = caller, error, time.monotonic() + _MOMENT
+    def refuse(self, caller: Hashable, error: Unavailable, seconds: float) -> None:
+        """Have the caller's next calls meet the same error for so long, or for a moment if that is less."""
+        self._refused = caller, error, time.monotonic() + min(seconds, _MOMENT)
 
     def refusal(self, caller: Hashable) -> Unavailable | None:
         """The error that this caller is to have unread."""
@@ -49,7 +49,6 @@ class Admission:
         self._bytes += nbytes
         try:
             yield
-            self._refused = None
         finally:
             self._requests -= 1
             self._bytes -= nbytes

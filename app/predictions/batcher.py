@@ -1,4 +1,5 @@
-"""Micro-batching: images that arrive while the model is busy are answered together; an idle model starts at once."""
+"""Micro-batching: images that arrive while the model is busy are answered together; an idle model starts at once, but
+where many more than a batch are being decoded."""
 
 import math
 import threading
@@ -21,7 +22,24 @@ if TYPE_CHECKING:
 
     Row: TypeAlias = "Future[NDArray[np.float32]]"
 
+# Seconds that a batch which is not full waits for more, and only where twice as many are in the house already: they are
+# being decoded, on the same cores, and the fewer are computed at a time the more each of them costs.
+_FILL = 0.05
+# The share of its deadline that a call may wait for others, as far as is known: what they take wavers, and what is
+# decoded and then not answered in time was done for nobody.
+_PATIENCE = 0.75
 _SMOOTHING = 0.2  # weight of the newest batch in the rate that Retry-After is computed from
+
+
+class Overloaded(Unavailable):
+    """Too many images wait for a model: about `wait` seconds of work."""
+
+    code = "overloaded"
+
+    def __init__(self, images: int, wait: float) -> None:
+        seconds = math.ceil(wait) or 1
+        super().__init__(f"{images} images wait for this model already; try again in {seconds} s.", retry_after=seconds)
+        self.wait = wait
 
 
 class Batcher:
@@ -53,7 +71,7 @@ class Batcher:
         self._admitted = 0
         self._seconds_an_image = 0.0
         self._ended = 0.0  # when the last batch was done
-        self._pressed = False  # whether others waited then
+        self._pressed = False  # whether others were in the house then
         self._waiting: deque[tuple[NDArray[np.uint8], Row, Times]] = deque()
         self._changed = threading.Condition()
         self._closed: GraftError | None = None
@@ -63,18 +81,13 @@ class Batcher:
         """Places for so many images, all or none. A future that is done, with whatever outcome, frees its place.
 
         Refused are also those that would not be answered in `timeout` seconds: all that they would do is to keep others
-        from being answered in time.
+        from being answered in time. Raises `Overloaded`.
         """
         with self._changed:
             wait = self._admitted * self._seconds_an_image
             # An empty queue takes any one request, so that no request is too large for ever.
-            if self._admitted and (self._admitted + images > self._max_waiting or wait > timeout):
-                seconds = math.ceil(wait) or 1
-                raise Unavailable(
-                    f"{self._admitted} images wait for this model already; try again in {seconds} s.",
-                    code="overloaded",
-                    retry_after=seconds,
-                )
+            if self._admitted and (self._admitted + images > self._max_waiting or wait > _PATIENCE * timeout):
+                raise Overloaded(self._admitted, wait)
             self._admitted += images
         futures: list[Row] = [Future() for _ in range(images)]
         for future in futures:
@@ -109,6 +122,15 @@ class Batcher:
     def _leave(self, _: "Row") -> None:
         with self._changed:
             self._admitted -= 1
+            self._changed.notify()  # a batch may wait for this one
+
+    @property
+    def _most(self) -> int:
+        """Images of a batch: no more than the engine computes at a time, for the others' answers would wait for it."""
+        return min(self._max_batch, self.classifier.engine.batch)
+
+    def _worth_starting(self) -> bool:
+        return self._closed is not None or len(self._waiting) >= self._most or self._admitted < 2 * self._most
 
     def _serve(self) -> None:
         while True:
@@ -116,15 +138,15 @@ class Batcher:
                 came = self._changed.wait_for(lambda: self._waiting or self._closed, self._idle_seconds)
                 if not self._waiting and came:
                     return
+                if came:
+                    self._changed.wait_for(self._worth_starting, _FILL)
             if not came:
                 self._on_idle()  # outside the lock: it may close this batcher
                 continue
             with self._turns:
                 # Taken when it is this model's turn, so that what came while others computed is in it.
-                # No more than the engine computes at a time: the others' answers would wait for it, too.
-                most = min(self._max_batch, self.classifier.engine.batch)
                 with self._changed:
-                    batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), most))]
+                    batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._most))]
                 # A caller whose deadline has passed has cancelled: no work is done for it.
                 batch = [one for one in batch if one[1].set_running_or_notify_cancel()]
                 if not batch:
@@ -144,9 +166,10 @@ class Batcher:
             self._fail(error, [future for _, future, _ in batch])
             return False
         ended = time.monotonic()
-        # While images wait, what is done beside the model counts too: from one batch's end to the next one's.
+        # While others are in the house, what is done for them beside the model counts too, as decoding does: from one
+        # batch's end to the next one's.
         seconds = (ended - (self._ended if self._pressed else started)) / len(batch)
-        self._ended, self._pressed = ended, bool(self._waiting)
+        self._ended, self._pressed = ended, self._admitted > len(batch)
         self._seconds_an_image += (_SMOOTHING if self._seconds_an_image else 1.0) * (seconds - self._seconds_an_image)
         self.answered += len(batch)
         for (_, future, times), row in zip(batch, rows, strict=True):

@@ -288,13 +288,14 @@ def test_who_was_just_refused_is_refused_unread(api: Api, model_id: str, monkeyp
     path, key = f"/v1/models/{model_id}/predict", api.predict.headers["Authorization"]
     services = api.client.app.state.services  # type: ignore[attr-defined]
     error = Unavailable("Too many wait.", code="overloaded", retry_after=7)
-    services.admission.refuse((path, b"", key), error)
+    services.admission.refuse((path, b"", key), error, 60.0)
     refused = predict(api, model_id, content=b"no image at all")  # which would be a 422, had anybody looked
     problem(refused, 503, "overloaded")
     assert refused.headers["retry-after"] == "7"
     assert refused.headers["x-request-id"]
     assert predict(api, model_id, "?timeout=60", content=PICTURE).status_code == 200  # another call than the refused
-    assert predict(api, model_id, content=PICTURE).status_code == 200  # someone was answered
+    services.admission.refuse((path, b"", key), error, 0.0)
+    assert predict(api, model_id, content=PICTURE).status_code == 200
 
 
 def test_a_call_says_how_long_it_would_wait(api: Api, model_id: str) -> None:

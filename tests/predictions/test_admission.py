@@ -14,16 +14,13 @@ def test_a_refused_caller_meets_the_same_error_for_a_moment(monkeypatch: pytest.
     admission = Admission(max_requests=1, max_bytes=1)
     error = Unavailable("Too many wait.", code="overloaded", retry_after=2)
     assert admission.refusal("one") is None
-    admission.refuse("one", error)
+    admission.refuse("one", error, 0.05)
     assert admission.refusal("one") is error
     assert admission.refusal("other") is None
-    with pytest.raises(Unavailable), admission.enter(1):
-        raise error
+    monkeypatch.setattr(time, "monotonic", lambda: now + 0.04)
     assert admission.refusal("one") is error
-    with admission.enter(1):
-        assert admission.refusal("one") is error
-    assert admission.refusal("one") is None  # someone was answered
-    admission.refuse("one", error)
-    later = now + 0.1
-    monkeypatch.setattr(time, "monotonic", lambda: later)
+    monkeypatch.setattr(time, "monotonic", lambda: now + 0.06)
     assert admission.refusal("one") is None
+    admission.refuse("one", error, 60.0)
+    monkeypatch.setattr(time, "monotonic", lambda: now + 0.2)
+    assert admission.refusal("one") is None  # no refusal holds for long

@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from app.core.errors import Unavailable
-from app.predictions.batcher import Batcher
+from app.predictions.batcher import Batcher, fail
 from app.predictions.timing import Times
 from app.predictions.turns import Turns
 from app.vision.classifier import Classifier
@@ -58,6 +58,49 @@ def test_a_batch_is_no_larger_than_it_may_be(gated: Gated) -> None:
     gated.gate.set()
     assert [future.result(60)[0] for future in futures] == [1, 2, 3, 4, 5]
     assert gated.batches == [[0], [1, 2], [3, 4], [5]]
+    batcher.close()
+
+
+def test_where_twice_a_batch_is_in_the_house_the_batch_is_waited_for(
+    gated: Gated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.predictions.batcher._FILL", 60.0)
+    gated.gate.set()
+    batcher = batcher_of(gated, max_batch=2)
+    futures = batcher.admit(4)
+    for value in range(4):
+        batcher.put(image(value), futures[value], Times())
+        time.sleep(0.05)  # one that started at once would have been through
+    assert [future.result(60)[0] for future in futures] == [0, 1, 2, 3]
+    assert gated.batches[0] == [0, 1]
+    batcher.close()
+
+
+def test_a_batch_is_not_waited_for_when_the_others_come_to_nothing(
+    gated: Gated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.predictions.batcher._FILL", 3600.0)
+    gated.gate.set()
+    batcher = batcher_of(gated, max_batch=2)
+    futures = batcher.admit(4)
+    batcher.put(image(1), futures[0], Times())
+    futures[1].cancel()
+    fail(futures[2], ValueError("unreadable"))
+    assert futures[0].result(60)[0] == 1
+    batcher.put(image(2), futures[3], Times())
+    assert futures[3].result(60)[0] == 2
+    batcher.close()
+
+
+def test_a_batch_is_not_waited_for_for_long(gated: Gated, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.predictions.batcher._FILL", 0.01)
+    gated.gate.set()
+    batcher = batcher_of(gated, max_batch=2)
+    futures = batcher.admit(4)
+    batcher.put(image(1), futures[0], Times())
+    assert futures[0].result(60)[0] == 1
+    for future in futures[1:]:
+        future.cancel()
     batcher.close()
 
 

@@ -14,9 +14,9 @@ from app.api.images import IMAGES_BODY, read_images, resolve
 from app.api.refusals import caller
 from app.api.views import problems
 from app.auth.schemas import Scope
-from app.core.errors import Unavailable
 from app.core.ids import parse_id
 from app.datasets import service as datasets
+from app.predictions.batcher import Overloaded
 from app.predictions.references import COLUMNS, ModelReference, reference
 from app.predictions.schemas import JsonImage, PredictOptions, PredictOut
 from app.predictions.service import SentImage
@@ -94,9 +94,9 @@ async def predict(
         timeout = options.timeout or services.settings.predict_seconds
         try:
             answer = await services.predictions.predict(found, images, options, timeout=timeout, times=times)
-        except Unavailable as error:
-            if error.code == "overloaded" and (who := caller(request.scope)) is not None:
-                services.admission.refuse(who, error)
+        except Overloaded as error:
+            if (who := caller(request.scope)) is not None:
+                services.admission.refuse(who, error, error.wait / 4)  # what waits is not at its end by then
             raise
     partial = any(item.status == "error" for item in answer.items)
     return Response(answer.model_dump_json(), status_code=207 if partial else 200, media_type="application/json")
