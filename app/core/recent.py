@@ -10,6 +10,9 @@ from app.core.database import Database
 T = TypeVar("T")
 
 _SECONDS = 1.0  # within which another process's write may go unseen
+_RENEWED = (
+    0.7  # seconds after which one caller is to read it again; the others need not all do so when its time is over
+)
 _MOST = 1000
 
 
@@ -22,6 +25,7 @@ class Recent(Generic[T]):
     def __init__(self, database: Database) -> None:
         self._database = database
         self._kept: OrderedDict[Hashable, tuple[T, int, float]] = OrderedDict()
+        self._renewing: set[Hashable] = set()
 
     @property
     def now(self) -> int:
@@ -29,13 +33,20 @@ class Recent(Generic[T]):
         return self._database.writes
 
     def get(self, key: Hashable) -> T | None:
-        value, writes, until = self._kept.get(key, (None, -1, 0.0))
-        return value if writes == self._database.writes and time.monotonic() < until else None
+        value, writes, since = self._kept.get(key, (None, -1, 0.0))
+        age = time.monotonic() - since
+        if value is None or writes != self._database.writes or age >= _SECONDS:
+            return None
+        if age >= _RENEWED and key not in self._renewing:
+            self._renewing.add(key)
+            return None
+        return value
 
     def put(self, key: Hashable, value: T, now: int) -> T:
         """Keep a value that was read when `now` was taken, or later."""
-        self._kept[key] = (value, now, time.monotonic() + _SECONDS)
+        self._kept[key] = (value, now, time.monotonic())
         self._kept.move_to_end(key)
+        self._renewing.discard(key)
         if len(self._kept) > _MOST:
-            self._kept.popitem(last=False)
+            self._renewing.discard(self._kept.popitem(last=False)[0])
         return value

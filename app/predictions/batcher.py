@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _FILL = 0.05
 # The share of its deadline that a call may wait for others, as far as is known: what they take wavers, and what is
 # decoded and then not answered in time was done for nobody.
-_PATIENCE = 0.75
+_PATIENCE = 0.6
 _SMOOTHING = 0.2  # weight of the newest batch in the rate that Retry-After is computed from
 
 

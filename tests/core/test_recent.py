@@ -38,6 +38,20 @@ def test_a_value_is_forgotten_after_a_second(database: Database, monkeypatch: py
     assert recent.get("key") is None
 
 
+def test_before_its_time_is_over_one_caller_reads_it_again(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    recent: Recent[str] = Recent(database)
+    began = time.monotonic()
+    recent.put("key", "value", recent.now)
+    monkeypatch.setattr(time, "monotonic", lambda: began + 0.8)
+    assert [recent.get("key") for _ in range(3)] == [None, "value", "value"]
+    recent.put("key", "newer", recent.now)
+    assert [recent.get("key") for _ in range(3)] == ["newer"] * 3
+    monkeypatch.setattr(time, "monotonic", lambda: began + 1.6)
+    assert [recent.get("key") for _ in range(3)] == [None, "newer", "newer"]
+    monkeypatch.setattr(time, "monotonic", lambda: began + 1.9)  # who was to read it met an error, perhaps
+    assert recent.get("key") is None
+
+
 def test_the_oldest_of_many_make_room(database: Database) -> None:
     recent: Recent[int] = Recent(database)
     for number in range(1001):
