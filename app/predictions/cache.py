@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from app.core.clock import utc_now
 from app.core.errors import GraftError, Unavailable
+from app.core.garbage import freeze_imports
 from app.core.logging import log
 from app.predictions.batcher import Batcher
 from app.predictions.references import ModelReference
@@ -174,6 +175,7 @@ class ModelCache:
             with tempfile.TemporaryDirectory(dir=self._scratch, prefix="model-") as directory:
                 classifier = load_model(self._store.fetch(entry.model.artefact_sha256, Path(directory)))
             self._take_engine(entry, classifier)
+            freeze_imports()
         except Exception as error:
             told = error
             if isinstance(error, VisionError | MemoryError | RuntimeError):
@@ -227,6 +229,7 @@ class ModelCache:
 
         try:
             engine = self._tuner.tune(model.model_id, model.artefact_sha256, classifier, turn)
+            freeze_imports()
         except Exception as error:  # the reference goes on answering
             log.warning("tuning_failed", model=str(model.model_id), exc_info=error)
             return
