@@ -61,8 +61,8 @@ def quantize_onnx(exported: Path, path: Path, calibration: NDArray[np.uint8]) ->
 
     The head stays in float32: it is next to nothing of the work, and what is rounded there shows in the scores at once.
     """
-    import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     class Images(CalibrationDataReader):  # type: ignore[misc]
@@ -78,10 +78,10 @@ def quantize_onnx(exported: Path, path: Path, calibration: NDArray[np.uint8]) ->
     try:
         logging.getLogger().setLevel(logging.ERROR)  # it warns of its own defaults
         quant_pre_process(str(exported), str(prepared))
-        head = [node.name for node in onnx.load(prepared).graph.node if node.op_type in ("Gemm", "MatMul")]
         quantize_static(
             str(prepared), str(path), Images(), quant_format=QuantFormat.QDQ, per_channel=True,
-            activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, nodes_to_exclude=head,
+            activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+            op_types_to_quantize=sorted({*QLinearOpsRegistry, *QDQRegistry} - {"Gemm", "MatMul"}),
         )  # fmt: skip
     finally:
         logging.getLogger().setLevel(quiet)
