@@ -10,9 +10,7 @@ from app.core.database import Database
 T = TypeVar("T")
 
 _SECONDS = 1.0  # within which another process's write may go unseen
-_RENEWED = (
-    0.7  # seconds after which one caller is to read it again; the others need not all do so when its time is over
-)
+_RENEWED = 0.7  # seconds after which one caller reads it again, so that not all have to when its time is over
 _MOST = 1000
 
 

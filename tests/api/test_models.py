@@ -338,4 +338,8 @@ def test_what_queries_ask_is_not_kept_without_end(api: Api, model_id: str, monke
     monkeypatch.setattr("app.api.routers.predict._MOST_QUERIES", 3)
     for number in range(1, 9):
         assert predict(api, model_id, f"?top_k={number}", content=PICTURE).status_code == 200
-    assert len(api.client.app.state.services.queries) <= 3  # type: ignore[attr-defined]
+    queries = api.client.app.state.services.queries  # type: ignore[attr-defined]
+    assert len(queries) <= 3
+    long = "?classes=ants" + "&classes=bees" * 50
+    assert predict(api, model_id, long, content=PICTURE).status_code == 200
+    assert long[1:].encode() not in queries

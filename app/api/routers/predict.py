@@ -23,7 +23,7 @@ from app.predictions.service import SentImage
 from app.predictions.timing import Times
 from app.registry import service as registry
 
-_MOST_QUERIES = 1000
+_MOST_QUERIES, _LONGEST_QUERY = 1000, 500  # bytes
 
 
 class _Direct(APIRoute):
@@ -52,9 +52,11 @@ async def _asked(
     request: Request, services: ServicesDep, options: Annotated[PredictOptions, Query()]
 ) -> PredictOptions:
     """The options, kept by the text that they were read from."""
-    if len(services.queries) >= _MOST_QUERIES:
-        services.queries.clear()
-    services.queries[request.scope["query_string"]] = options
+    query = request.scope["query_string"]
+    if len(query) <= _LONGEST_QUERY:
+        if len(services.queries) >= _MOST_QUERIES:
+            services.queries.clear()
+        services.queries[query] = options
     return options
 
 
