@@ -61,13 +61,18 @@ def test_a_batch_is_no_larger_than_it_may_be(gated: Gated) -> None:
     batcher.close()
 
 
+def two_batches(gated: Gated, monkeypatch: pytest.MonkeyPatch, fill: float) -> tuple[Batcher, list[Any]]:
+    """A batcher that waits `fill` seconds for a full batch, which is of two, and the futures of four images."""
+    monkeypatch.setattr("app.predictions.batcher._FILL", fill)
+    gated.gate.set()
+    batcher = batcher_of(gated, max_batch=2)
+    return batcher, batcher.admit(4)
+
+
 def test_where_twice_a_batch_is_in_the_house_the_batch_is_waited_for(
     gated: Gated, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.predictions.batcher._FILL", 60.0)
-    gated.gate.set()
-    batcher = batcher_of(gated, max_batch=2)
-    futures = batcher.admit(4)
+    batcher, futures = two_batches(gated, monkeypatch, 60.0)
     for value in range(4):
         batcher.put(image(value), futures[value], Times())
         time.sleep(0.05)  # one that started at once would have been through
@@ -79,10 +84,7 @@ def test_where_twice_a_batch_is_in_the_house_the_batch_is_waited_for(
 def test_a_batch_is_not_waited_for_when_the_others_come_to_nothing(
     gated: Gated, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.predictions.batcher._FILL", 3600.0)
-    gated.gate.set()
-    batcher = batcher_of(gated, max_batch=2)
-    futures = batcher.admit(4)
+    batcher, futures = two_batches(gated, monkeypatch, 3600.0)
     batcher.put(image(1), futures[0], Times())
     futures[1].cancel()
     fail(futures[2], ValueError("unreadable"))
@@ -93,10 +95,7 @@ def test_a_batch_is_not_waited_for_when_the_others_come_to_nothing(
 
 
 def test_a_batch_is_not_waited_for_for_long(gated: Gated, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.predictions.batcher._FILL", 0.01)
-    gated.gate.set()
-    batcher = batcher_of(gated, max_batch=2)
-    futures = batcher.admit(4)
+    batcher, futures = two_batches(gated, monkeypatch, 0.01)
     batcher.put(image(1), futures[0], Times())
     assert futures[0].result(60)[0] == 1
     for future in futures[1:]:
@@ -144,6 +143,31 @@ def test_who_would_not_be_answered_in_time_is_refused_at_once(gated: Gated) -> N
     batcher.put(image(2), kept[1], Times())
     gated.gate.set()
     assert [future.result(60)[0] for future in kept] == [1, 2]
+    batcher.close()
+
+
+def test_a_call_may_wait_for_others_for_three_fifths_of_its_deadline(gated: Gated) -> None:
+    batcher, first = busy(gated)
+    batcher._seconds_an_image = 1.0  # so the one that is at work is a second of it
+    with pytest.raises(Unavailable, match="1 images wait"):
+        batcher.admit(1, timeout=1.6)
+    (kept,) = batcher.admit(1, timeout=1.7)
+    batcher.put(image(1), kept, Times())
+    gated.gate.set()
+    assert [future.result(60)[0] for future in (first, kept)] == [0, 1]
+    batcher.close()
+
+
+def test_what_an_image_takes_counts_its_decoding_where_others_are_in_the_house(gated: Gated) -> None:
+    batcher = batcher_of(gated)
+    gated.gate.set()
+    futures = batcher.admit(2)
+    batcher.put(image(0), futures[0], Times())
+    futures[0].result(60)
+    time.sleep(0.5)  # the second one is being decoded
+    batcher.put(image(1), futures[1], Times())
+    futures[1].result(60)
+    assert batcher._seconds_an_image > 0.05  # a fifth of the half second, and more
     batcher.close()
 
 

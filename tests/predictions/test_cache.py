@@ -1,5 +1,6 @@
 """Models are loaded once, kept within a budget, and never answered from damaged bytes."""
 
+import gc
 import threading
 import time
 from collections.abc import Callable
@@ -139,6 +140,17 @@ def test_loading_leaves_no_file_behind(
 ) -> None:
     loaded(open_cache(), store.put_file(trained.result.model_path).sha256)
     assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_once_a_model_is_loaded_collections_leave_alone_what_was_imported_for_it(
+    store: FilesystemStore, open_cache: OpenCache, trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.core.garbage._known", 0)
+    gc.unfreeze()
+    sha256 = store.put_file(trained.result.model_path).sha256
+    with open_cache().lease(reference(sha256)) as loading:
+        loading.result(60)
+    assert gc.get_freeze_count() > 10_000
 
 
 def test_a_closed_cache_takes_no_more_images(store: FilesystemStore, open_cache: OpenCache, trained: Trained) -> None:
