@@ -1,5 +1,6 @@
 """`python -m worker`: the embedded service's worker. It hears a named pipe, polls the database, and needs no broker."""
 
+import os
 import signal
 import sys
 import threading
@@ -24,7 +25,8 @@ def main() -> None:
     if "--with-parent" in sys.argv:
 
         def wait_for_parent() -> None:
-            sys.stdin.buffer.read()
+            while os.read(0, 4096):  # not by `sys.stdin`, whose lock Python wants at its end
+                pass
             done.set()
 
         threading.Thread(target=wait_for_parent, daemon=True).start()

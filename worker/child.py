@@ -91,7 +91,7 @@ def _take_stdout() -> BinaryIO:
 
 
 def _die_with_parent() -> NoReturn:
-    while sys.stdin.buffer.read(1):
+    while os.read(0, 4096):  # not by `sys.stdin`, whose lock Python wants at its end
         pass
     try:  # what it started goes first: who dropped its environment is known by its parent alone
         family.end_family(None, os.getpid())
