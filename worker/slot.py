@@ -15,7 +15,7 @@ from app.core.logging import log
 from app.core.settings import Settings
 from app.datasets import service as datasets
 from app.jobs import checkpoints, members, queue
-from app.jobs.orm import Job
+from app.jobs.orm import Job, JobMember
 from app.jobs.queue import Claim, ClaimLost
 from app.jobs.states import JobKind
 from app.storage import BlobStore
@@ -62,8 +62,11 @@ class Slot:
         self._rung = threading.Event()
         self._busy = threading.Lock()
 
-    def ring(self) -> None:
-        """Run jobs until none waits. If the slot is busy, it will look once more when it is not: no ring is lost."""
+    def ring(self, told: bool = True) -> None:
+        """Run jobs until none waits, `told` that one does, or to see whether.
+
+        If the slot is busy, it will look once more when it is not: no ring is lost.
+        """
         self._rung.set()
         while self._rung.is_set() and not self._stopping.is_set() and self._busy.acquire(blocking=False):
             try:
@@ -71,8 +74,9 @@ class Slot:
                 # A child that dies of its imports is not started over and over while nothing waits.
                 if self._ahead and time.monotonic() - self._warmed_at >= _REWARM_EVERY:
                     self._warm_up()
-                while not self._stopping.is_set() and self._run_next():
-                    pass
+                while not self._stopping.is_set() and self._run_next(told):
+                    told = False
+                told = False
             finally:
                 self._busy.release()
 
@@ -95,25 +99,47 @@ class Slot:
             self._warm.kill()
             self._warm = None
 
-    def _run_next(self) -> bool:
-        # Machines that wait for this one come before jobs that nobody holds yet.
-        return self._take_place() or self._take_job()
-
-    def _take_job(self) -> bool:
-        with self._database.reading() as session:
-            if not queue.waiting(session, [self.kind], self._settings.max_running_jobs):
-                return False
+    def _run_next(self, told: bool) -> bool:
+        """Run one job or take one place in one, if there is any. Who is not told so looks before it writes: SQLite has
+        one writer at a time, which idle workers do not hold up."""
+        if not told:
+            with self._database.reading() as session:
+                if not self._waits(session):
+                    return False
         if self._room.look() is not None:
             return False
         with self._database.writing() as session:
-            limits = self._settings.lease_seconds, self._settings.max_running_jobs
-            job = queue.claim(session, [self.kind], self._worker, *limits)
+            # Machines that wait for this one come before jobs that nobody holds yet.
+            place = self._join(session)
+            job = session.get_one(Job, place.job_id) if place else self._claim(session)
             if job is None:
                 return False
-            held = Claim(job.id, job.epoch)
-            scratch = self._settings.scratch / f"job-{job.id}-{job.epoch}"
-            work = _work(session, job, scratch)
+            name = f"job-{job.id}-{place.epoch}.{place.number}" if place else f"job-{job.id}-{job.epoch}"
+            work = _work(session, job, self._settings.scratch / name)
             allowance = Allowance(job)
+        if place is not None:
+            self._run_place(place, job, work)
+        else:
+            self._run_job(job, work, allowance)
+        return True
+
+    def _waits(self, session: Session) -> bool:
+        if self.kind is JobKind.train and members.vacant(session, self._worker):
+            return True
+        return queue.waiting(session, [self.kind], self._settings.max_running_jobs)
+
+    def _claim(self, session: Session) -> Job | None:
+        limits = self._settings.lease_seconds, self._settings.max_running_jobs
+        return queue.claim(session, [self.kind], self._worker, *limits)
+
+    def _join(self, session: Session) -> JobMember | None:
+        """A place in a job that another worker leads, if one waits for machines."""
+        if self.kind is not JobKind.train or not members.vacant(session, self._worker):
+            return None
+        return members.join(session, self._worker, self._settings.lease_seconds)
+
+    def _run_job(self, job: Job, work: Work, allowance: Allowance) -> None:
+        held, scratch = Claim(job.id, job.epoch), Path(work["scratch"])
         machines, crew = members.machines_of(job), None
         if machines > 1:
             work["place"] = self._place(0, machines, None)
@@ -131,24 +157,9 @@ class Slot:
                 run.set_back(storage_failure(error))
             except ClaimLost as lost:
                 log.warning("claim_lost", job=str(held.job_id), detail=lost.detail)
-        return True
 
-    def _take_place(self) -> bool:
-        """Compute along in a job that another worker leads, if one waits for machines."""
-        if self.kind is not JobKind.train:
-            return False
-        with self._database.reading() as session:
-            if not members.vacant(session, self._worker):
-                return False
-        if self._room.look() is not None:
-            return False
-        with self._database.writing() as session:
-            place = members.join(session, self._worker, self._settings.lease_seconds)
-            if place is None:
-                return False
-            job = session.get_one(Job, place.job_id)
-            scratch = self._settings.scratch / f"job-{job.id}-{place.epoch}.{place.number}"
-            work = _work(session, job, scratch)
+    def _run_place(self, place: JobMember, job: Job, work: Work) -> None:
+        scratch = Path(work["scratch"])
         work["checkpoints"] = []  # the leader has read the one that they go on from
         work["place"] = self._place(place.number, members.machines_of(job), place.address)
         log.info("member_started", job=str(job.id), number=place.number, meeting=place.address)
@@ -162,7 +173,6 @@ class Slot:
                 member.leave(done=False)
             else:
                 member.supervise(work)
-        return True
 
     def _place(self, number: int, machines: int, meeting: str | None) -> Place:
         interface = interface_of(own_address(self._settings))
@@ -183,9 +193,10 @@ class Slot:
 
 def _work(session: Session, job: Job, scratch: Path) -> Work:
     version = datasets.get_version(session, job.dataset_version_id) if job.dataset_version_id else None
+    earlier = checkpoints.newest_first(session, job.id) if job.epoch > 1 else []  # an epoch is a claim, or a release
     return Work(
         spec=job.spec,
         manifest_sha256=version.manifest_sha256 if version else None,
-        checkpoints=[row.sha256 for row in checkpoints.newest_first(session, job.id)],
+        checkpoints=[row.sha256 for row in earlier],
         scratch=str(scratch),
     )

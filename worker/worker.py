@@ -95,14 +95,14 @@ class Worker:
                 rung.set()
 
     def _poll(self, slot: Slot) -> None:
-        rung = self._rung[slot]
+        rung, told = self._rung[slot], False
         while not self._stopping.is_set():
             try:
-                slot.ring()
+                slot.ring(told)
             except Exception as error:  # the loop outlives any fault; the lease takes care of the job
                 _log_fault("claim_failed", error)
                 self._stopping.wait(1.0)
-            rung.wait(self._poll_seconds)
+            told = rung.wait(self._poll_seconds)
             rung.clear()
 
     def _sweep(self) -> None:

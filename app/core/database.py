@@ -154,6 +154,7 @@ def _make_engine(url: str) -> Engine:
         engine = create_engine(
             parsed,
             pool_pre_ping=True,
+            pool_use_lifo=True,  # the connection used last has its statements prepared
             pool_size=20,
             max_overflow=10,
             connect_args={

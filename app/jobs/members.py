@@ -5,9 +5,10 @@ The leader is the worker that claimed the job, and the only one that writes its 
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import lru_cache
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, delete, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, delete, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
 
@@ -58,7 +59,12 @@ def begin(session: Session, held: Claim) -> None:
 
 def vacant(session: Session, worker: str) -> bool:
     """Whether `join` would find a place. Reads only."""
-    return session.scalar(select(_Place.id).where(*_free(worker)).limit(1)) is not None
+    return session.scalar(_first_free(worker)) is not None
+
+
+@lru_cache  # each slot asks before each job
+def _first_free(worker: str) -> Select[UUID]:
+    return select(_Place.id).where(*_free(worker)).limit(1)
 
 
 def join(session: Session, worker: str, lease_seconds: float) -> JobMember | None:

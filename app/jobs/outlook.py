@@ -4,12 +4,13 @@ import heapq
 import math
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import or_, select
+from sqlalchemy import Select, or_, select
 from sqlalchemy.orm import Session
 
 from app.core.clock import DatabaseTime
@@ -53,18 +54,19 @@ def outlooks(
 
     That of a `prospect`, if it were queued now, stands under None.
     """
-    facts = Job.workspace_id, Job.eta_seconds, workers.needed()
-    running = session.execute(select(*facts).where(Job.kind == kind, Job.state.in_(HELD)))
+    queued: list[Any] = []
     etas: list[float | None] = []
     room: Counter[UUID] = Counter()
-    for workspace_id, eta, machines in running:
-        etas += [eta] * machines
-        room[workspace_id] -= 1
-    slots, blocked = workers.free_for_work(session, kind)
-    able = session.execute(select(workers.able())).scalar_one()
-    without_slots: WaitingFor = "storage" if blocked else "worker"
+    for job in session.execute(_unfinished(kind)):
+        if job.state is JobState.queued:
+            queued.append(job)
+        else:
+            etas += [job.eta_seconds] * job.machines
+            room[job.workspace_id] -= 1
+    capacity = workers.capacity(session, kind)
+    slots = capacity.slots
+    without_slots: WaitingFor = "storage" if capacity.blocked else "worker"
 
-    queued = list(_queued(session, kind))
     if prospect is not None:
         queued.insert(sum(job.priority >= prospect.priority for job in queued), prospect)
     found: dict[UUID | None, Outlook] = {}
@@ -74,23 +76,26 @@ def outlooks(
             found[job.id] = Outlook("machines" if job.held_up == FailureReason.machines_missing else "run_after")
         elif room[job.workspace_id] + max_running <= 0:
             found[job.id] = Outlook("workspace_limit")
-        elif slots and job.machines > max(able, 1):
+        elif slots and job.machines > max(capacity.machines, 1):
             found[job.id] = Outlook("machines")
         else:
             room[job.workspace_id] -= 1
             line.append(job)
     asked = [(_likeness(job), job.machines) for job in line]
-    waits = _simulate(asked, etas, slots, _durations(session, kind) if line else {})
+    # How long the last one takes is nobody's wait.
+    waits = _simulate(asked, etas, slots, _durations(session, kind) if len(line) > 1 else {})
     for place, (job, seconds) in enumerate(zip(line, waits, strict=True), start=1):
         found[job.id] = Outlook("slot", place, seconds) if slots else Outlook(without_slots, place)
     return found
 
 
-def _queued(session: Session, kind: JobKind) -> Iterable[Any]:
+@lru_cache  # to put this together takes longer than to run it
+def _unfinished(kind: JobKind) -> Select[Any]:
+    """Those that run, and those that are queued, the next one first."""
     due = or_(Job.run_after.is_(None), Job.run_after <= DatabaseTime()).label("due")
     needs = workers.needed().label("machines"), Job.setback["reason"].as_string().label("held_up")
-    query = select(Job.id, Job.workspace_id, Job.priority, due, *needs, *_LIKENESS)
-    return session.execute(query.where(Job.kind == kind, Job.state == JobState.queued).order_by(*TURN))
+    query = select(Job.id, Job.workspace_id, Job.state, Job.eta_seconds, Job.priority, due, *needs, *_LIKENESS)
+    return query.where(Job.kind == kind, Job.state.in_([JobState.queued, *HELD])).order_by(*TURN)
 
 
 # Jobs that agree in these take about as long.

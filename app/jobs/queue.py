@@ -3,11 +3,13 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, func, or_, select, update
+from sqlalchemy import ColumnElement, Select, func, or_, select, update
 from sqlalchemy.orm import Session, aliased
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from app.core.clock import DatabaseTime
 from app.core.errors import Conflict
@@ -45,6 +47,21 @@ def claim(
     Jobs of a workspace that runs `max_running` of that kind are passed over. Two claims of the same instant do not see
     each other, and may exceed that by one.
     """
+    statement = _claim(tuple(kinds), worker, lease_seconds, max_running)
+    # The row that comes back is the session's, whatever it held.
+    fresh = {"synchronize_session": False, "populate_existing": True}
+    job = session.scalar(statement, execution_options=fresh)
+    if job is not None:
+        events.tell_state(session, job, counted=True)
+        session.flush()
+    return job
+
+
+# Kept: to put this together takes longer than to run it.
+@lru_cache
+def _claim(
+    kinds: tuple[JobKind, ...], worker: str, lease_seconds: float, max_running: int | None
+) -> ReturningUpdate[Job]:
     first = (
         select(Job.id)
         .where(*_claimable(kinds, max_running))
@@ -54,7 +71,7 @@ def claim(
         .with_for_update(skip_locked=True)
         .scalar_subquery()
     )
-    job = session.scalar(
+    return (
         update(Job)
         .where(Job.id == first)
         .values(
@@ -62,6 +79,7 @@ def claim(
             worker=worker,
             attempt=Job.attempt + 1,
             epoch=Job.epoch + 1,
+            event_seq=Job.event_seq + 1,
             lease_expires_at=DatabaseTime(lease_seconds),
             claimed_at=DatabaseTime(),
             started_at=func.coalesce(Job.started_at, DatabaseTime()),
@@ -71,15 +89,16 @@ def claim(
         )
         .returning(Job)
     )
-    if job is not None:
-        events.tell_state(session, job)
-        session.flush()
-    return job
 
 
 def waiting(session: Session, kinds: Collection[JobKind], max_running: int | None = None) -> bool:
     """Whether a claim would find something. Reads only, so that idle workers do not take the write lock."""
-    return session.scalar(select(Job.id).where(*_claimable(kinds, max_running)).limit(1)) is not None
+    return session.scalar(_first_waiting(tuple(kinds), max_running)) is not None
+
+
+@lru_cache
+def _first_waiting(kinds: tuple[JobKind, ...], max_running: int | None) -> Select[UUID]:
+    return select(Job.id).where(*_claimable(kinds, max_running)).limit(1)
 
 
 def _claimable(kinds: Collection[JobKind], max_running: int | None) -> list[ColumnElement[bool]]:

@@ -254,10 +254,10 @@ def forget(session: Session, ended_before: DatabaseTime, limit: int = 200) -> in
 def enqueue(session: Session, doorbell: Doorbell, workspace_id: UUID, dataset_id: UUID | None, job: Job) -> Job:
     """Write a new job down as queued, and ring once that is committed."""
     job.workspace_id, job.dataset_id = workspace_id, dataset_id
-    job.state, job.attempt, job.progress, job.event_seq = JobState.queued, 0, 0.0, 0
+    job.state, job.attempt, job.progress, job.event_seq = JobState.queued, 0, 0.0, 1
     session.add(job)
     session.flush()
-    events.tell_state(session, job)
+    events.tell_state(session, job, counted=True)
     session.flush()
     ring_after_commit(session, doorbell, job.kind)
     return job

@@ -1,6 +1,7 @@
 """The registry of workers: each writes itself down and keeps its row alive; callers see who there is."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -98,12 +99,26 @@ def _view(row: RegisteredWorker, held: Sequence[Any], workspace_id: UUID, now: A
     )
 
 
-def free_for_work(session: Session, kind: JobKind) -> tuple[int, bool]:
-    """How many slots for that kind of job living workers offer, and whether a worker with a problem offers none."""
-    alive = session.scalars(select(RegisteredWorker).where(RegisteredWorker.expires_at > DatabaseTime())).all()
-    able = [row for row in alive if row.problem is None]
-    slots = sum(row.train_slots if kind is JobKind.train else 1 for row in able)
-    return slots, len(able) < len(alive)
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """What living workers offer a kind of job: slots, and machines that could share a training. `blocked`: one of them
+    has a problem and offers none."""
+
+    slots: int
+    machines: int
+    blocked: bool
+
+
+_ALIVE = select(RegisteredWorker.train_slots, RegisteredWorker.problem).where(
+    RegisteredWorker.expires_at > DatabaseTime()
+)
+
+
+def capacity(session: Session, kind: JobKind) -> Capacity:
+    alive = session.execute(_ALIVE).all()
+    slots = [row.train_slots for row in alive if row.problem is None]
+    offered = sum(slots) if kind is JobKind.train else len(slots)
+    return Capacity(offered, sum(1 for one in slots if one > 0), blocked=len(slots) < len(alive))
 
 
 def needed() -> ColumnElement[int]:
