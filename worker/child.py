@@ -1,11 +1,14 @@
 """The child process: computes one job and reports it line by line. It has no database and writes no row.
 
 `python -m worker.child train|ingest|predict`, started by `worker.process`. It imports what its kind of job needs, says
-`ready`, waits for its one job on stdin, and exits after it. When stdin closes the parent is gone, and so is the child.
+`ready`, waits for its one job on stdin, and exits after it. When stdin closes the parent is gone, and so is the child;
+and so it is when the parent gives no sign of life while the job's lease runs out: another worker has the job then, and
+may need the GPU.
 """
 
 import os
 import re
+import select
 import signal
 import sys
 import threading
@@ -19,9 +22,12 @@ from app.storage.configured import configured_store
 from app.storage.disk import explained, is_disk_error
 from worker import family
 from worker.death import LESS_MEMORY
-from worker.messages import Kind, Work, decode
+from worker.messages import LIFE_SIGN_EVERY, Kind, Work, decode
 from worker.parent import JobFailure, Parent, Setback, StopRequested
 from worker.room import Room, storage_failure
+
+# Several signs of life: one may come late on a busy machine.
+_LEAST_SILENCE = 5 * LIFE_SIGN_EVERY
 
 
 def main(kind: str) -> None:
@@ -41,7 +47,8 @@ def main(kind: str) -> None:
     line = sys.stdin.buffer.readline()
     if not line:
         return
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    silence = max(settings.lease_seconds, _LEAST_SILENCE)
+    threading.Thread(target=_die_with_parent, args=(silence,), daemon=True).start()
     work: Work = decode(line)
     try:
         parent.say("result", run(work, parent, settings))
@@ -90,8 +97,10 @@ def _take_stdout() -> BinaryIO:
     return messages
 
 
-def _die_with_parent() -> NoReturn:
-    while os.read(0, 4096):  # not by `sys.stdin`, whose lock Python wants at its end
+def _die_with_parent(silence: float) -> NoReturn:
+    """End, with all that this process started, once the pipe is closed or silent for so many seconds."""
+    # Not by `sys.stdin`, whose lock Python wants at its end.
+    while select.select([0], [], [], silence)[0] and os.read(0, 4096):
         pass
     try:  # what it started goes first: who dropped its environment is known by its parent alone
         family.end_family(None, os.getpid())

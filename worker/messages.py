@@ -6,6 +6,11 @@ from typing import Any, Literal, NotRequired, TypedDict
 Kind = Literal["ready", "meeting", "met", "progress", "epoch", "checkpoint", "result", "failed", "setback", "stopped"]
 
 
+# While a job runs, the parent says every so many seconds that it lives.
+LIFE_SIGN_EVERY = 2.0
+LIFE_SIGN = b"\n"
+
+
 class Place(TypedDict):
     """This machine's place in a training that several share."""
 
@@ -16,7 +21,7 @@ class Place(TypedDict):
 
 
 class Work(TypedDict):
-    """The one message from parent to child: the job to do."""
+    """The one message from parent to child, before its signs of life: the job to do."""
 
     spec: dict[str, Any]
     manifest_sha256: str | None  # of the dataset version to train on, or to predict

@@ -13,7 +13,7 @@ import uuid
 from app.core.logging import log
 from app.jobs.states import JobKind
 from worker import family
-from worker.messages import Message, Work, decode, encode
+from worker.messages import LIFE_SIGN, LIFE_SIGN_EVERY, Message, Work, decode, encode
 
 # The child needs none of these: it has no business with the database, the broker, or the API.
 _WITHHELD = ("GRAFT_DATABASE_URL", "GRAFT_REDIS_URL", "GRAFT_API_KEY")
@@ -45,6 +45,7 @@ class Child:
             start_new_session=True,
         )
         self._messages: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+        self._over = threading.Event()
         threading.Thread(target=self._read, name=f"child-{self._process.pid}", daemon=True).start()
 
     @property
@@ -56,10 +57,8 @@ class Child:
 
     def start(self, work: Work) -> None:
         """Hand over the job. A child that is gone already shows in `receive`."""
-        assert self._process.stdin is not None
-        with contextlib.suppress(OSError):
-            self._process.stdin.write(encode(work))
-            self._process.stdin.flush()
+        self._send(encode(work))
+        threading.Thread(target=self._live, name=f"life-{self._process.pid}", daemon=True).start()
 
     def receive(self, timeout: float) -> Message | None:
         """The next message, or None after `timeout` seconds. Raises `ChildGone` after the last one."""
@@ -80,6 +79,7 @@ class Child:
 
         Returns when they are gone.
         """
+        self._over.set()
         known = family.members(self._mark, self._process.pid)
         if grace_seconds > 0:
             self.request_stop()
@@ -94,6 +94,17 @@ class Child:
         assert self._process.stdin is not None
         with contextlib.suppress(OSError):
             self._process.stdin.close()
+
+    def _live(self) -> None:
+        """Run by a thread of its own: the child ends where all of this process stands still, not where it waits."""
+        while not self._over.wait(LIFE_SIGN_EVERY):
+            self._send(LIFE_SIGN)
+
+    def _send(self, line: bytes) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError, ValueError):  # it is gone, or `kill` has closed the pipe
+            self._process.stdin.write(line)
+            self._process.stdin.flush()
 
     def _signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):

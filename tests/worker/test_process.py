@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -276,6 +277,32 @@ assert child.receive(60)["kind"] == "ready"
 print(child.pid, flush=True)
 time.sleep(600)
 """
+
+
+def test_a_child_computes_no_longer_than_its_parent_may_be_paused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inject(
+        tmp_path,
+        monkeypatch,
+        "import time, worker.ingesting, worker.messages\n"
+        "worker.messages.LIFE_SIGN_EVERY = 0.6\n"  # and so it endures 3 s of silence; its parent says every 2 s
+        "worker.ingesting.ingest = lambda _, parent, __: [(parent.progress('alive', 0.0, None), time.sleep(0.1))"
+        " for _ in range(6000)]\n",
+    )
+    monkeypatch.setenv("GRAFT_LEASE_SECONDS", "2")
+    hand_over = "child.start({'spec': {}, 'manifest_sha256': None, 'checkpoints': [], 'scratch': ''})"
+    code = PARENT.format(kind="ingest", work=hand_over)
+    parent = subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    with parent.stdout:
+        pid = int(parent.stdout.readline())
+        time.sleep(6.0)  # twice that
+        assert not group_is_gone(pid)
+        parent.send_signal(signal.SIGSTOP)
+        wait_for(lambda: group_is_gone(pid))
+        parent.kill()
+        parent.wait()
 
 
 @pytest.mark.parametrize("busy", [False, True])
