@@ -4,6 +4,7 @@ A message says that a job waits, and no more; the task's body is the embedded wo
 lost, late or doubled changes nothing, and so does a broker that loses all of them.
 """
 
+import logging
 from typing import Any
 
 from celery import Celery, signals
@@ -38,6 +39,9 @@ _worker: Worker | None = None
 @signals.setup_logging.connect  # type: ignore[untyped-decorator]
 def _log(**_: Any) -> None:
     configure_logging(_settings)
+    # A ring is no news: of jobs, slots tell.
+    for chatty in ("celery.worker.strategy", "celery.app.trace"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
 # Not `worker_ready`, which waits for the broker: a worker that starts while there is none looks for work by itself.

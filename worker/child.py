@@ -43,12 +43,13 @@ def main(kind: str) -> None:
     else:
         from worker.ingesting import ingest as run
 
+    silence, busy = max(settings.lease_seconds, _LEAST_SILENCE), threading.Event()
+    threading.Thread(target=_die_with_parent, args=(silence, busy), daemon=True).start()
     parent.say("ready", {})
     line = sys.stdin.buffer.readline()
     if not line:
         return
-    silence = max(settings.lease_seconds, _LEAST_SILENCE)
-    threading.Thread(target=_die_with_parent, args=(silence,), daemon=True).start()
+    busy.set()
     work: Work = decode(line)
     try:
         parent.say("result", run(work, parent, settings))
@@ -97,8 +98,10 @@ def _take_stdout() -> BinaryIO:
     return messages
 
 
-def _die_with_parent(silence: float) -> NoReturn:
-    """End, with all that this process started, once the pipe is closed or silent for so many seconds."""
+def _die_with_parent(silence: float, busy: threading.Event) -> NoReturn:
+    """End, with all that this process started, once the pipe of a `busy` child is closed or silent for so many
+    seconds."""
+    busy.wait()
     # Not by `sys.stdin`, whose lock Python wants at its end.
     while select.select([0], [], [], silence)[0] and os.read(0, 4096):
         pass

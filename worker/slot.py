@@ -109,11 +109,11 @@ class Slot:
         if self._room.look() is not None:
             return False
         with self._database.writing() as session:
-            # Machines that wait for this one come before jobs that nobody holds yet.
-            place = self._join(session)
+            # Who was told so expects a job. Machines that wait for this one come first all the same: then it has none.
+            place = None if told else self._join(session)
             job = session.get_one(Job, place.job_id) if place else self._claim(session)
             if job is None:
-                return False
+                return told and self._run_next(told=False)
             name = f"job-{job.id}-{place.epoch}.{place.number}" if place else f"job-{job.id}-{job.epoch}"
             work = _work(session, job, self._settings.scratch / name)
             allowance = Allowance(job)
@@ -130,7 +130,8 @@ class Slot:
 
     def _claim(self, session: Session) -> Job | None:
         limits = self._settings.lease_seconds, self._settings.max_running_jobs
-        return queue.claim(session, [self.kind], self._worker, *limits)
+        unless = members.vacancy(self._worker) if self.kind is JobKind.train else None
+        return queue.claim(session, [self.kind], self._worker, *limits, unless)
 
     def _join(self, session: Session) -> JobMember | None:
         """A place in a job that another worker leads, if one waits for machines."""

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
 
-from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
@@ -103,12 +102,6 @@ def job_views(session: Session, rows: Sequence[Job], settings: Settings) -> list
 def job_view(session: Session, row: Job, settings: Settings) -> JobOut:
     (view,) = job_views(session, [row], settings)
     return view
-
-
-def accepted(session: Session, job: Job, settings: Settings) -> JSONResponse:
-    """The answer to who has just queued the job."""
-    view = job_view(session, job, settings).model_dump(mode="json")
-    return JSONResponse(view, status_code=202, headers={"Location": f"/v1/jobs/{job.id}"})
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:

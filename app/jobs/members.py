@@ -59,11 +59,12 @@ def begin(session: Session, held: Claim) -> None:
 
 def vacant(session: Session, worker: str) -> bool:
     """Whether `join` would find a place. Reads only."""
-    return session.scalar(_first_free(worker)) is not None
+    return session.scalar(vacancy(worker)) is not None
 
 
 @lru_cache  # each slot asks before each job
-def _first_free(worker: str) -> Select[UUID]:
+def vacancy(worker: str) -> Select[UUID]:
+    """The statement that finds a place which `join` would take."""
     return select(_Place.id).where(*_free(worker)).limit(1)
 
 

@@ -40,14 +40,20 @@ class Claim:
 
 
 def claim(
-    session: Session, kinds: Collection[JobKind], worker: str, lease_seconds: float, max_running: int | None = None
+    session: Session,
+    kinds: Collection[JobKind],
+    worker: str,
+    lease_seconds: float,
+    max_running: int | None = None,
+    unless: Select[UUID] | None = None,
 ) -> Job | None:
-    """Take the waiting job of these kinds that comes first, in one statement; None if there is none.
+    """Take the waiting job of these kinds that comes first, in one statement; None if there is none, or while `unless`
+    finds something.
 
     Jobs of a workspace that runs `max_running` of that kind are passed over. Two claims of the same instant do not see
     each other, and may exceed that by one.
     """
-    statement = _claim(tuple(kinds), worker, lease_seconds, max_running)
+    statement = _claim(tuple(kinds), worker, lease_seconds, max_running, unless)
     # The row that comes back is the session's, whatever it held.
     fresh = {"synchronize_session": False, "populate_existing": True}
     job = session.scalar(statement, execution_options=fresh)
@@ -60,11 +66,18 @@ def claim(
 # Kept: to put this together takes longer than to run it.
 @lru_cache
 def _claim(
-    kinds: tuple[JobKind, ...], worker: str, lease_seconds: float, max_running: int | None
+    kinds: tuple[JobKind, ...],
+    worker: str,
+    lease_seconds: float,
+    max_running: int | None,
+    unless: Select[UUID] | None,
 ) -> ReturningUpdate[Job]:
+    conditions = _claimable(kinds, max_running)
+    if unless is not None:
+        conditions.append(~unless.correlate(None).exists())
     first = (
         select(Job.id)
-        .where(*_claimable(kinds, max_running))
+        .where(*conditions)
         .order_by(*TURN)
         .limit(1)
         # Two workers never wait for each other, and never take the same row. SQLite has one writer at a time.

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from app.auth.schemas import Scope
+from app.core.errors import Unavailable
 from app.jobs import queue
 from app.jobs.queue import Claim
 from app.jobs.states import JobKind
@@ -62,6 +63,22 @@ def test_a_training_is_accepted_with_every_default_filled_in(with_pets: Api) -> 
     assert None not in spec.values()
     assert job["dataset_version_id"] == with_pets.read.get("/v1/datasets/pets").json()["version"]["id"]
     assert with_pets.read.get(response.headers["location"]).json() == job
+
+
+def test_a_database_that_goes_away_after_the_commit_makes_no_accepted_job_look_refused(
+    with_pets: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: Any) -> None:
+        raise Unavailable("The database does not answer. Nothing was changed.", code="database_unavailable")
+
+    monkeypatch.setattr("app.api.submission.job_view", away)
+    response = with_pets.write.post("/v1/jobs", json={"dataset": "pets"})
+    assert response.status_code == 202
+    assert [job["id"] for job in with_pets.read.get("/v1/jobs").json()["items"]] == [response.json()["id"]]
+    # Under a key it is one transaction: there is no job, and the same call may be sent again.
+    keyed = {"Idempotency-Key": "again"}
+    assert with_pets.write.post("/v1/jobs", json={"dataset": "pets"}, headers=keyed).status_code == 503
+    assert len(with_pets.read.get("/v1/jobs").json()["items"]) == 1
 
 
 def test_what_is_asked_for_is_what_is_planned(with_pets: Api) -> None:

@@ -9,8 +9,9 @@ from uuid import UUID
 
 import anyio
 from fastapi import APIRouter, Depends, Header, Query
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 from fastapi.sse import format_sse_event
+from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from app.api.deps import (
@@ -26,14 +27,14 @@ from app.api.deps import (
     WriteSession,
 )
 from app.api.downloads import blob_response
-from app.api.idempotency import answer_once, fingerprint
-from app.api.views import ListOut, accepted, job_view, job_views, problems
+from app.api.submission import submit_once
+from app.api.views import ListOut, job_view, job_views, problems
 from app.api.waiting import until
 from app.core.errors import Unavailable
 from app.jobs import events
 from app.jobs import service as jobs
 from app.jobs.base_model import Base
-from app.jobs.orm import JobEvent
+from app.jobs.orm import Job, JobEvent
 from app.jobs.plan import plan
 from app.jobs.plan_views import PlanOut
 from app.jobs.schemas import TrainRequest
@@ -57,17 +58,14 @@ def create_job(body: TrainRequest, writer: Writer, services: ServicesDep, key: I
     """Only `dataset` is required. `GET /v1/jobs/{id}?wait=60` waits for the end, `/events` streams it; the finished
     job's `result.model_id` is the model."""
     base, config = _resolved(body, services, writer.workspace_id)
-    with services.database.writing() as session:
 
-        def create() -> JSONResponse:
-            if base is not None:  # deleted since, it is not there; and from here on it cannot be
-                registry.base_of(session, writer.workspace_id, str(base.model_id), lock=True)
-            limits = services.settings.max_attempts, services.settings.max_queued_jobs
-            job = jobs.submit_training(session, services.doorbell, writer.workspace_id, body, config, *limits, base)
-            return accepted(session, job, services.settings)
+    def submit(session: Session) -> Job:
+        if base is not None:  # deleted since, it is not there; and from here on it cannot be
+            registry.base_of(session, writer.workspace_id, str(base.model_id), lock=True)
+        limits = services.settings.max_attempts, services.settings.max_queued_jobs
+        return jobs.submit_training(session, services.doorbell, writer.workspace_id, body, config, *limits, base)
 
-        request_sha256 = fingerprint("POST /v1/jobs", body.model_dump())
-        return answer_once(session, writer.workspace_id, key, request_sha256, create)
+    return submit_once(services, writer.workspace_id, key, ("POST /v1/jobs", body.model_dump()), submit)
 
 
 def _resolved(body: TrainRequest, services: Services, workspace_id: UUID) -> tuple[Base | None, TrainConfig]:

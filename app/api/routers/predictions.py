@@ -4,13 +4,15 @@ from typing import Any
 from uuid import UUID
 
 from fastapi import APIRouter
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import Response, StreamingResponse
+from sqlalchemy.orm import Session
 
 from app.api.deps import IdempotencyKey, Predictor, Reader, Services, ServicesDep
 from app.api.downloads import TABLE, Rows, TableFormat, table_response
-from app.api.idempotency import answer_once, fingerprint
-from app.api.views import accepted, problems
+from app.api.submission import submit_once
+from app.api.views import problems
 from app.datasets import service as datasets
+from app.jobs.orm import Job
 from app.jobs.views import JobOut
 from app.predictions import batch
 from app.predictions.batch_request import PredictJobRequest
@@ -33,15 +35,12 @@ def create_predict_job(
     """A job like any other, of kind `predict`: `GET /v1/jobs/{id}?wait=60` waits for its end, `/events` streams it.
     Then `GET /v1/jobs/{id}/predictions` has a row for each image; one that cannot be read has an `error` of its own."""
     listed = _put_list(body, services, predictor.workspace_id)
-    with services.database.writing() as session:
 
-        def create() -> JSONResponse:
-            limits = services.settings.max_attempts, services.settings.max_queued_jobs
-            job = batch.submit(session, services.doorbell, predictor.workspace_id, body, listed, *limits)
-            return accepted(session, job, services.settings)
+    def submit(session: Session) -> Job:
+        limits = services.settings.max_attempts, services.settings.max_queued_jobs
+        return batch.submit(session, services.doorbell, predictor.workspace_id, body, listed, *limits)
 
-        request_sha256 = fingerprint("POST /v1/jobs:predict", body.model_dump())
-        return answer_once(session, predictor.workspace_id, key, request_sha256, create)
+    return submit_once(services, predictor.workspace_id, key, ("POST /v1/jobs:predict", body.model_dump()), submit)
 
 
 def _put_list(body: PredictJobRequest, services: Services, workspace_id: UUID) -> Blob | None:

@@ -1,0 +1,42 @@
+"""Queue a job, and answer who asked for it."""
+
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+from fastapi.responses import JSONResponse
+from sqlalchemy.orm import Session
+
+from app.api.deps import Services
+from app.api.idempotency import answer_once, fingerprint
+from app.api.views import job_view
+from app.core.errors import Unavailable
+from app.jobs.orm import Job
+from app.jobs.views import JobOut
+
+
+def submit_once(
+    services: Services, workspace_id: UUID, key: str | None, request: tuple[str, Any], submit: Callable[[Session], Job]
+) -> JSONResponse:
+    """202 and the job that `submit` queues; for a `key` that was used before, what was answered then.
+
+    `request` is what makes it the same request.
+    """
+    with services.database.writing() as session:
+        if key is not None:  # the answer is kept in the job's transaction
+
+            def create() -> JSONResponse:
+                return _accepted(job_view(session, submit(session), services.settings))
+
+            return answer_once(session, workspace_id, key, fingerprint(*request), create)
+        job = submit(session)
+    # Workers have been rung: they need not wait for what there is to say of the job.
+    try:
+        with services.database.reading() as session:
+            return _accepted(job_view(session, job, services.settings))
+    except Unavailable:  # the job is queued all the same
+        return _accepted(JobOut.model_validate(job))
+
+
+def _accepted(view: JobOut) -> JSONResponse:
+    return JSONResponse(view.model_dump(mode="json"), status_code=202, headers={"Location": f"/v1/jobs/{view.id}"})
