@@ -9,6 +9,7 @@ Prints one JSON line for each mode, and fails if a bound was missed.
 from __future__ import annotations
 
 import argparse
+import json
 import multiprocessing
 import random
 import statistics
@@ -16,9 +17,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg
 import redis
@@ -89,6 +92,21 @@ def wait_for_notes(notes: Path, what: str, number: int) -> int:
     return found[number - 1]
 
 
+def submit(deployment: Deployment) -> tuple[int, int, str]:
+    """When the request went out on an open connection, when its answer was there, and the job's id."""
+    body, headers = json.dumps(SPEC).encode(), {"Authorization": f"Bearer {deployment.key}"}
+    # Not by the tests' client, which takes a millisecond before it sends anything.
+    with closing(HTTPConnection(urlsplit(deployment.url).netloc)) as connection:
+        connection.connect()
+        began = time.monotonic_ns()
+        connection.request("POST", "/v1/jobs", body, {**headers, "Content-Type": "application/json"})
+        response = connection.getresponse()
+        answer, answered = response.read(), time.monotonic_ns()
+    if response.status != 202:
+        raise SystemExit(f"POST /v1/jobs: {response.status} {answer.decode()}")
+    return began, answered, json.loads(answer)["id"]
+
+
 def samples(deployment: Deployment, notes: Path, number: int) -> Iterator[float]:
     """Milliseconds from the request to the child's first line."""
     archive = images.folder_zip({"brick": 8, "moss": 8}, split={"train": 8, "val": 4}, size=(32, 32))
@@ -98,11 +116,9 @@ def samples(deployment: Deployment, notes: Path, number: int) -> Iterator[float]
     for taken in range(number + 1):
         wait_for_notes(notes, "ready", taken + 1)
         time.sleep(1.0 + draw.random())  # it is warm, and nothing else goes on
-        began = time.monotonic_ns()
-        job = deployment.http.post("/v1/jobs", json=SPEC).raise_for_status().json()
-        answered = time.monotonic_ns()
+        began, answered, job = submit(deployment)
         first = wait_for_notes(notes, "first", taken + 1)
-        assert deployment.wait_for_job(job["id"])["state"] == "succeeded"
+        assert deployment.wait_for_job(job)["state"] == "succeeded"
         note(f"{(first - began) / 1e6:.1f} ms, of which the answer took {(answered - began) / 1e6:.1f}")
         if taken:  # the first one finds caches empty and modules not imported
             yield (first - began) / 1e6

@@ -20,8 +20,11 @@ from app.core.logging import log
 from app.core.settings import Settings
 from app.jobs.states import JobKind
 
+_MOMENT = 0.01  # seconds
+
 TASK = "graftwork.run_jobs"  # the name under which the worker registers its task
 QUEUE = "graftwork"
+_QUEUE = kombu.Queue(QUEUE, routing_key=QUEUE)
 
 
 class Doorbell(Protocol):
@@ -46,20 +49,23 @@ class FifoDoorbell:
 
 
 class CeleryDoorbell:
-    """Publishes from a thread of its own, so that a slow or dead broker never holds up a request."""
+    """Publishes from a thread of its own, so that a slow or dead broker holds up no request for more than a moment."""
 
     def __init__(self, broker_url: str) -> None:
         self._broker_url = broker_url
-        self._rings: queue.SimpleQueue[JobKind] = queue.SimpleQueue()
+        self._rings: queue.SimpleQueue[tuple[JobKind, threading.Event]] = queue.SimpleQueue()
         threading.Thread(target=self._publish_forever, name="doorbell", daemon=True).start()
 
     def ring(self, kind: JobKind) -> None:
-        self._rings.put(kind)
+        tried = threading.Event()
+        self._rings.put((kind, tried))
+        # Whatever this thread does next would keep the interpreter from the other one, and is less urgent.
+        tried.wait(_MOMENT)
 
     def _publish_forever(self) -> None:
         connection: kombu.Connection | None = None
         while True:
-            kind = self._rings.get()
+            kind, tried = self._rings.get()
             # The connection is kept: a new one takes longer than all the rest of a ring. It does not survive its
             # broker, and then the ring is tried once more on a new one.
             for broken in (False, True):
@@ -74,6 +80,7 @@ class CeleryDoorbell:
                     connection = None
                     if broken:  # workers find the row without this ring
                         log.warning("doorbell_failed", kind=kind.value, error=str(error))
+            tried.set()
 
     def _connect(self) -> kombu.Connection:
         timeouts = {"socket_timeout": 2, "socket_connect_timeout": 2}
@@ -87,7 +94,7 @@ def _publish(connection: kombu.Connection, kind: JobKind) -> None:
         serializer="json",
         exchange="",
         routing_key=QUEUE,
-        declare=[kombu.Queue(QUEUE, routing_key=QUEUE)],
+        declare=[_QUEUE],
         headers={"lang": "py", "task": TASK, "id": ring_id, "root_id": ring_id, "ignore_result": True},
         correlation_id=ring_id,
         retry=False,
