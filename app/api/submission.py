@@ -1,10 +1,10 @@
 """Queue a job, and answer who asked for it."""
 
 from collections.abc import Callable
-from typing import Any
 from uuid import UUID
 
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 from sqlalchemy.orm import Session
 
 from app.api.deps import Services
@@ -16,19 +16,21 @@ from app.jobs.views import JobOut
 
 
 def submit_once(
-    services: Services, workspace_id: UUID, key: str | None, request: tuple[str, Any], submit: Callable[[Session], Job]
+    services: Services,
+    workspace_id: UUID,
+    key: str | None,
+    route: str,
+    body: BaseModel,
+    submit: Callable[[Session], Job],
 ) -> JSONResponse:
-    """202 and the job that `submit` queues; for a `key` that was used before, what was answered then.
-
-    `request` is what makes it the same request.
-    """
+    """202 and the job that `submit` queues; for a `key` that was used before on this route, what was answered then."""
     with services.database.writing() as session:
         if key is not None:  # the answer is kept in the job's transaction
 
             def create() -> JSONResponse:
                 return _accepted(job_view(session, submit(session), services.settings))
 
-            return answer_once(session, workspace_id, key, fingerprint(*request), create)
+            return answer_once(session, workspace_id, key, fingerprint(route, body.model_dump()), create)
         job = submit(session)
     # Workers have been rung: they need not wait for what there is to say of the job.
     try:

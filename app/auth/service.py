@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -68,6 +68,9 @@ def create_key(session: Session, workspace_id: UUID, name: str, scopes: Sequence
     return key, secret
 
 
+_KEY = select(ApiKey).where(ApiKey.secret_sha256 == bindparam("secret_sha256"))
+
+
 def authenticate(session: Session, authorization: str | None) -> Principal:
     """The caller behind an `Authorization` header, or `Unauthenticated`."""
     if not authorization:
@@ -75,7 +78,7 @@ def authenticate(session: Session, authorization: str | None) -> Principal:
     kind, _, secret = authorization.partition(" ")
     if kind.lower() != "bearer" or not secret.startswith(_PREFIX):
         raise Unauthenticated(f"The Authorization header is not a Graftwork key. {_HOW}")
-    key = session.scalar(select(ApiKey).where(ApiKey.secret_sha256 == _digest(secret.strip())))
+    key = session.scalar(_KEY, {"secret_sha256": _digest(secret.strip())})
     if key is None:
         raise Unauthenticated(f"There is no such API key. {_HOW}")
     if key.revoked_at is not None:

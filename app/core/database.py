@@ -1,7 +1,7 @@
 """The database: one engine a process, short transactions, SQLite and PostgreSQL behind the same two methods."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum as PythonEnum
 from pathlib import Path
@@ -11,7 +11,7 @@ from sqlalchemy import JSON, Connection, Engine, Enum, MetaData, create_engine, 
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.orm import DeclarativeBase, Session
+from sqlalchemy.orm import DeclarativeBase, ORMExecuteState, Session
 
 from app.core.errors import Invalid, StorageFull, Unavailable
 
@@ -53,6 +53,21 @@ def enum_column(states: type[PythonEnum]) -> Enum:
     )
 
 
+class _Reader(Session):
+    """Refuses to write: where there is no transaction, nothing would take that back."""
+
+    def flush(self, objects: Sequence[Any] | None = None) -> None:
+        if self.new or self.dirty or self.deleted:
+            raise RuntimeError("a session for reading has changes to write")
+        super().flush(objects)
+
+
+@event.listens_for(_Reader, "do_orm_execute")
+def _refuse_changes(state: ORMExecuteState) -> None:
+    if state.is_insert or state.is_update or state.is_delete:
+        raise RuntimeError("a session for reading was given a statement that writes")
+
+
 class Database:
     """Sessions for readers and writers. One request or one worker write is one transaction."""
 
@@ -60,12 +75,15 @@ class Database:
         self.url = make_url(url)
         self.engine = _make_engine(url)
         self._writer = self.engine.execution_options(graft_begin="BEGIN IMMEDIATE")
+        # PostgreSQL has a view for each statement, in a transaction (READ COMMITTED) as without one: none is begun.
+        autocommits = self.url.get_backend_name() == "postgresql"
+        self._reader = self.engine.execution_options(isolation_level="AUTOCOMMIT") if autocommits else self.engine
         self.writes = 0  # transactions that this process has ended, with whatever outcome
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
-        """A session that must not write; on SQLite it does not wait for writers."""
-        with _translated(), Session(self.engine, expire_on_commit=False) as session:
+        """A session that cannot write; on SQLite it does not wait for writers."""
+        with _translated(), _Reader(self._reader, expire_on_commit=False, autoflush=False) as session:
             yield session
 
     @contextmanager

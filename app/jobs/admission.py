@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select
 from sqlalchemy.orm import Session
 
 from app.auth.orm import Workspace
@@ -16,6 +16,14 @@ from app.jobs.states import JobKind, JobState
 
 _QUEUE_FULL_RETRY = 30  # seconds
 _WORDS = {JobKind.train: "trainings", JobKind.ingest: "uploads", JobKind.predict: "batches of predictions"}
+
+# Put together once: that takes longer than to run them.
+_HOLD = select(Workspace.id).where(Workspace.id == bindparam("workspace")).with_for_update(key_share=True)
+_COUNT = select(func.count()).where(
+    Job.workspace_id == bindparam("workspace"),
+    Job.kind == bindparam("kind"),
+    Job.state.in_(bindparam("states", expanding=True)),
+)
 
 
 def target(
@@ -51,7 +59,7 @@ def check_queue(session: Session, workspace_id: UUID, kind: JobKind, max_queued:
     """Refuse one job more than may wait. The workspace's row is held, so that two at once do not both fit."""
     if max_queued is None:
         return
-    session.execute(select(Workspace.id).where(Workspace.id == workspace_id).with_for_update(key_share=True))
+    session.execute(_HOLD, {"workspace": workspace_id})
     waiting = count(session, workspace_id, kind, [JobState.queued])
     if (refusal := queue_refusal(waiting, kind, max_queued)) is not None:
         raise refusal
@@ -59,8 +67,7 @@ def check_queue(session: Session, workspace_id: UUID, kind: JobKind, max_queued:
 
 def count(session: Session, workspace_id: UUID, kind: JobKind, states: Collection[JobState]) -> int:
     """How many jobs of that kind the workspace has in these states."""
-    mine = Job.workspace_id == workspace_id, Job.kind == kind, Job.state.in_(states)
-    return session.execute(select(func.count()).select_from(Job).where(*mine)).scalar_one()
+    return session.execute(_COUNT, {"workspace": workspace_id, "kind": kind, "states": list(states)}).scalar_one()
 
 
 def queue_refusal(waiting: int, kind: JobKind, max_queued: int) -> TooMany | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from sqlalchemy import create_engine, select, text, update
+from sqlalchemy import create_engine, delete, insert, select, text, update
 from sqlalchemy.exc import IntegrityError
 
 from app.auth.orm import Workspace
@@ -75,11 +75,23 @@ def test_a_reader_sees_what_is_committed_and_no_more(database: Database) -> None
     assert names(database) == ["first", "second"]
 
 
-def test_what_a_reader_changes_is_not_kept(database: Database) -> None:
+def test_a_reader_cannot_write(database: Database) -> None:
     with database.reading() as session:
         session.add(Workspace(name="lost"))
-        session.flush()
+        with pytest.raises(RuntimeError, match="for reading"):
+            session.flush()
+    with pytest.raises(RuntimeError, match="for reading"), database.reading() as session:
+        session.execute(insert(Workspace).values(name="lost"))
     assert names(database) == []
+    with database.writing() as session:
+        session.add(Workspace(name="kept"))
+    with database.reading() as session:
+        session.scalars(select(Workspace)).one().name = "changed"
+        assert session.scalars(select(Workspace.name)).one() == "kept"
+    for change in (update(Workspace).values(name="lost"), delete(Workspace)):
+        with pytest.raises(RuntimeError, match="for reading"), database.reading() as session:
+            session.execute(change)
+    assert names(database) == ["kept"]
 
 
 def test_writers_wait_for_each_other(database: Database) -> None:
@@ -202,13 +214,13 @@ def test_a_connection_that_died_in_the_pool_is_not_used(
 
 def test_a_pool_with_no_connection_left_is_unavailable(postgresql: Database) -> None:
     small = create_engine(postgresql.url, pool_size=1, max_overflow=0, pool_timeout=0)
-    postgresql.engine.dispose()
-    postgresql.engine = small
+    postgresql._reader = small
     with postgresql.reading() as session:
         session.connection()
         with pytest.raises(Unavailable, match="in use"), postgresql.reading() as second:
             second.connection()
     assert names(postgresql) == []
+    small.dispose()
 
 
 def test_text_that_postgresql_cannot_hold_is_the_callers_error(postgresql: Database) -> None:

@@ -65,7 +65,7 @@ def create_job(body: TrainRequest, writer: Writer, services: ServicesDep, key: I
         limits = services.settings.max_attempts, services.settings.max_queued_jobs
         return jobs.submit_training(session, services.doorbell, writer.workspace_id, body, config, *limits, base)
 
-    return submit_once(services, writer.workspace_id, key, ("POST /v1/jobs", body.model_dump()), submit)
+    return submit_once(services, writer.workspace_id, key, "POST /v1/jobs", body, submit)
 
 
 def _resolved(body: TrainRequest, services: Services, workspace_id: UUID) -> tuple[Base | None, TrainConfig]:

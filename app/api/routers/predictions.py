@@ -40,7 +40,7 @@ def create_predict_job(
         limits = services.settings.max_attempts, services.settings.max_queued_jobs
         return batch.submit(session, services.doorbell, predictor.workspace_id, body, listed, *limits)
 
-    return submit_once(services, predictor.workspace_id, key, ("POST /v1/jobs:predict", body.model_dump()), submit)
+    return submit_once(services, predictor.workspace_id, key, "POST /v1/jobs:predict", body, submit)
 
 
 def _put_list(body: PredictJobRequest, services: Services, workspace_id: UUID) -> Blob | None:
