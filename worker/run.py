@@ -57,27 +57,27 @@ class Allowance:
 
 
 class Run:
-    """One attempt at one job."""
+    """One attempt at one job, which this worker has just claimed."""
 
     def __init__(
         self,
         settings: Settings,
         database: Database,
         store: BlobStore,
-        held: Claim,
+        job: Job,
         child: Child,
         stopping: threading.Event,
-        allowance: Allowance,
         room: Room,
         crew: Crew | None = None,
     ) -> None:
         self._settings = settings
         self._database = database
         self._store = store
-        self._held = held
+        self._job = job  # as it was claimed
+        self._held = Claim(job.id, job.epoch)
         self._child = child
         self._stopping = stopping
-        self._allowance = allowance
+        self._allowance = Allowance(job)
         self._room = room
         self._crew = crew
         self._lease_ends = time.monotonic() + settings.lease_seconds
@@ -88,6 +88,7 @@ class Run:
     def supervise(self, work: Work) -> None:
         """Until the job has ended or was given back. Raises `ClaimLost`; the caller ends the child in every case."""
         self._child.start(work)
+        log.info("job_started", job=str(self._job.id), kind=self._job.kind.value, attempt=self._job.attempt)
         beat, give_up = 0.0, None
         while True:
             now = time.monotonic()

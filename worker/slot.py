@@ -26,7 +26,7 @@ from worker.member import Member
 from worker.messages import Place, Work
 from worker.process import Child
 from worker.room import Room, storage_failure
-from worker.run import Allowance, Run
+from worker.run import Run
 
 _REWARM_EVERY = 5.0  # seconds
 
@@ -116,11 +116,10 @@ class Slot:
                 return told and self._run_next(told=False)
             name = f"job-{job.id}-{place.epoch}.{place.number}" if place else f"job-{job.id}-{job.epoch}"
             work = _work(session, job, self._settings.scratch / name)
-            allowance = Allowance(job)
         if place is not None:
             self._run_place(place, job, work)
         else:
-            self._run_job(job, work, allowance)
+            self._run_job(job, work)
         return True
 
     def _waits(self, session: Session) -> bool:
@@ -139,17 +138,14 @@ class Slot:
             return None
         return members.join(session, self._worker, self._settings.lease_seconds)
 
-    def _run_job(self, job: Job, work: Work, allowance: Allowance) -> None:
-        held, scratch = Claim(job.id, job.epoch), Path(work["scratch"])
+    def _run_job(self, job: Job, work: Work) -> None:
+        scratch = Path(work["scratch"])
         machines, crew = members.machines_of(job), None
         if machines > 1:
             work["place"] = self._place(0, machines, None)
-            crew = Crew(self._settings, held, self._worker, machines)
-        log.info("job_started", job=str(held.job_id), kind=self.kind.value, attempt=job.attempt)
+            crew = Crew(self._settings, Claim(job.id, job.epoch), self._worker, machines)
         with self._child(scratch) as child:
-            run = Run(
-                self._settings, self._database, self._store, held, child, self._stopping, allowance, self._room, crew
-            )
+            run = Run(self._settings, self._database, self._store, job, child, self._stopping, self._room, crew)
             try:
                 with disk_errors_explained(scratch):
                     scratch.mkdir(parents=True, exist_ok=True)
@@ -157,7 +153,7 @@ class Slot:
             except Unavailable as error:  # of the disk: the database's is ClaimLost
                 run.set_back(storage_failure(error))
             except ClaimLost as lost:
-                log.warning("claim_lost", job=str(held.job_id), detail=lost.detail)
+                log.warning("claim_lost", job=str(job.id), detail=lost.detail)
 
     def _run_place(self, place: JobMember, job: Job, work: Work) -> None:
         scratch = Path(work["scratch"])
