@@ -23,7 +23,7 @@ from app.core.database import Database
 from app.core.errors import GraftError
 from app.core.migrations import migrate
 from app.datasets.service import latest_versions
-from app.jobs import events, queue
+from app.jobs import claiming, events, queue
 from app.jobs.orm import Job
 from app.jobs.queue import Claim
 from app.jobs.states import JobKind
@@ -95,7 +95,7 @@ def _write(url: str, workspace_id: UUID, dataset_id: UUID, version_id: UUID, sec
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         write(submit)
-        job = write(lambda session: queue.claim(session, [JobKind.train], "bench", LEASE))
+        job = write(lambda session: claiming.claim(session, [JobKind.train], "bench", LEASE))
         if job is None:
             continue
         held = Claim(job.id, job.epoch)

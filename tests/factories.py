@@ -17,7 +17,7 @@ from app.datasets.intake import File, IntakeLimits, RejectedImage, Taken, take_i
 from app.datasets.orm import Dataset
 from app.datasets.schemas import SplitOptions
 from app.datasets.service import Upload
-from app.jobs import queue
+from app.jobs import claiming
 from app.jobs import service as jobs
 from app.jobs.doorbell import Doorbell
 from app.jobs.orm import Job
@@ -127,7 +127,7 @@ def prediction(session: Session, max_attempts: int = 3, **spec: Any) -> Job:
 
 def claimed(session: Session, kind: JobKind = JobKind.train, lease_seconds: float = 60.0) -> Claim:
     """The claim on the oldest waiting job of that kind."""
-    job = queue.claim(session, [kind], "worker-1", lease_seconds)
+    job = claiming.claim(session, [kind], "worker-1", lease_seconds)
     assert job is not None
     return Claim(job.id, job.epoch)
 

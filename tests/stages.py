@@ -17,7 +17,7 @@ from app.datasets import service as datasets
 from app.datasets.ingestion import ingest
 from app.datasets.limits import archive_limits, intake_limits
 from app.datasets.schemas import SplitOptions
-from app.jobs import queue
+from app.jobs import claiming
 from app.jobs import service as jobs
 from app.jobs.orm import Job
 from app.jobs.queue import Claim
@@ -149,7 +149,7 @@ class Stage:
 
     def claim(self, kind: JobKind, lease_seconds: float = 600.0) -> Job | None:
         with self.database.writing() as session:
-            return queue.claim(session, [kind], "test", lease_seconds)
+            return claiming.claim(session, [kind], "test", lease_seconds)
 
     def finish(self, job: Job, trained: FitResult, classes: Sequence[str]) -> UUID:
         """End a claimed training with that model; gives the model's id."""

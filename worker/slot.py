@@ -14,7 +14,7 @@ from app.core.errors import Unavailable
 from app.core.logging import log
 from app.core.settings import Settings
 from app.datasets import service as datasets
-from app.jobs import checkpoints, members, queue
+from app.jobs import checkpoints, claiming, members
 from app.jobs.orm import Job, JobMember
 from app.jobs.queue import Claim, ClaimLost
 from app.jobs.states import JobKind
@@ -125,12 +125,12 @@ class Slot:
     def _waits(self, session: Session) -> bool:
         if self.kind is JobKind.train and members.vacant(session, self._worker):
             return True
-        return queue.waiting(session, [self.kind], self._settings.max_running_jobs)
+        return claiming.waiting(session, [self.kind], self._settings.max_running_jobs)
 
     def _claim(self, session: Session) -> Job | None:
         limits = self._settings.lease_seconds, self._settings.max_running_jobs
         unless = members.vacancy(self._worker) if self.kind is JobKind.train else None
-        return queue.claim(session, [self.kind], self._worker, *limits, unless)
+        return claiming.claim(session, [self.kind], self._worker, *limits, unless)
 
     def _join(self, session: Session) -> JobMember | None:
         """A place in a job that another worker leads, if one waits for machines."""

@@ -14,8 +14,9 @@ from sqlalchemy.orm import Session, aliased
 
 from app.core.clock import DatabaseTime
 from app.jobs import queue
+from app.jobs.claiming import TURN
 from app.jobs.orm import Job, JobMember
-from app.jobs.queue import TURN, Claim
+from app.jobs.queue import Claim
 from app.jobs.states import JobState
 
 _Place = aliased(JobMember)

@@ -15,8 +15,8 @@ from sqlalchemy.orm import Session
 
 from app.core.clock import DatabaseTime
 from app.jobs import workers
+from app.jobs.claiming import TURN
 from app.jobs.orm import Job
-from app.jobs.queue import TURN
 from app.jobs.states import HELD, FailureReason, JobKind, JobState
 from app.jobs.views import WaitingFor
 

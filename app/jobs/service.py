@@ -1,4 +1,4 @@
-"""Jobs as callers see them: submit, look up, cancel. Workers use `app.jobs.queue`."""
+"""Jobs as callers see them: submit, look up, cancel. Workers use `claiming` and `queue`."""
 
 from collections.abc import Sequence
 from dataclasses import replace

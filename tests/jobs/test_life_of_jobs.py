@@ -13,7 +13,7 @@ from app.core.database import Base, Database
 from app.core.errors import Conflict
 from app.datasets.orm import Dataset
 from app.datasets.states import DatasetState
-from app.jobs import checkpoints, events, queue
+from app.jobs import checkpoints, claiming, events, queue
 from app.jobs import service as jobs
 from app.jobs.orm import Job
 from app.jobs.queue import Claim, ClaimLost
@@ -106,7 +106,7 @@ class LifeOfJobs(RuleBasedStateMachine):
     def claim(self, data: st.DataObject, worker: str) -> None:
         kind = data.draw(st.sampled_from([kind for kind in JobKind if self.waiting(kind)]))
         with self.database.writing() as session:
-            job = queue.claim(session, [kind], worker, LEASE)
+            job = claiming.claim(session, [kind], worker, LEASE)
         assert job is not None
         assert job.id == min(self.waiting(kind))
         found = self.expected[job.id]
@@ -228,7 +228,7 @@ class LifeOfJobs(RuleBasedStateMachine):
         with self.database.reading() as session:
             rows = {job.id: job for job in session.scalars(select(Job))}
             assert set(rows) == set(self.expected)
-            assert all(queue.waiting(session, [kind]) == bool(self.waiting(kind)) for kind in JobKind)
+            assert all(claiming.waiting(session, [kind]) == bool(self.waiting(kind)) for kind in JobKind)
             for job_id, job in self.expected.items():
                 row = rows[job_id]
                 assert (row.state, row.attempt, row.progress) == (job.state, job.attempt, job.progress)

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from app.core.clock import DatabaseTime
 from app.core.database import Database
-from app.jobs import members, queue, workers
+from app.jobs import claiming, members, queue, workers
 from app.jobs import service as jobs
 from app.jobs.members import Attendance
 from app.jobs.orm import Job, JobMember
@@ -45,7 +45,7 @@ def shared(session: Session, machines: int = 2, **asked: int) -> Job:
 
 
 def claim(session: Session, by: str = LEADER) -> Job | None:
-    return queue.claim(session, [JobKind.train], by, 60)
+    return claiming.claim(session, [JobKind.train], by, 60)
 
 
 def gathering(session: Session, machines: int = 2, by: str = LEADER, **asked: int) -> Claim:
@@ -66,7 +66,7 @@ def join(session: Session, name: str) -> JobMember:
 
 def test_it_is_claimed_where_as_many_workers_live_as_it_needs(session: Session) -> None:
     job = shared(session, machines=4)
-    assert not queue.waiting(session, [JobKind.train])
+    assert not claiming.waiting(session, [JobKind.train])
     assert claim(session) is None
     assert trainings(session) == {job.id: Outlook("machines")}
     prospect = Prospect(job.workspace_id, job.dataset_id, "resnet18-tiny64", "head", 0, due=True, machines=4)
@@ -78,7 +78,7 @@ def test_it_is_claimed_where_as_many_workers_live_as_it_needs(session: Session) 
     workers.beat(session, fourth, devices=[], problem=None, lost_after=EXPIRED)
     assert claim(session) is None
     workers.beat(session, fourth, devices=[], problem=None, lost_after=60)
-    assert queue.waiting(session, [JobKind.train])
+    assert claiming.waiting(session, [JobKind.train])
     assert claim(session) is job
 
 
@@ -94,6 +94,18 @@ def test_each_place_goes_to_a_worker_of_its_own(session: Session) -> None:
     assert not members.vacant(session, "worker-4")
     assert members.lacking(session, [held.job_id]) == set()
     assert members.attendance(session, held) == Attendance(taken=2, present=2, lost=[])
+
+
+def test_a_worker_that_a_place_waits_for_claims_no_job(session: Session) -> None:
+    gathering(session)
+    job = training(session)
+    assert claiming.claim(session, [JobKind.train], SECOND, 60, unless=members.vacancy(SECOND)) is None
+    assert job.state is JobState.queued
+    # Its own job waits for others: the leader has no place to take.
+    assert claiming.claim(session, [JobKind.train], LEADER, 60, unless=members.vacancy(LEADER)) is job
+    another = training(session)
+    join(session, SECOND)
+    assert claiming.claim(session, [JobKind.train], THIRD, 60, unless=members.vacancy(THIRD)) is another
 
 
 def test_two_that_come_at_once_do_not_wait_for_each_other(database: Database, session: Session) -> None:

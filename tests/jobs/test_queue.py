@@ -17,7 +17,7 @@ from app.core.database import Database
 from app.core.errors import Conflict, Unavailable
 from app.datasets.orm import Dataset
 from app.datasets.states import DatasetState
-from app.jobs import checkpoints, events, queue
+from app.jobs import checkpoints, claiming, events, queue
 from app.jobs import service as jobs
 from app.jobs.orm import Checkpoint, Job
 from app.jobs.queue import Claim, ClaimLost
@@ -124,7 +124,7 @@ def test_a_claim_takes_the_job_for_a_while(database: Database) -> None:
     with database.writing() as session:
         made = training(session).id
     with database.writing() as session:
-        job = queue.claim(session, BOTH, "host:1", 600)
+        job = claiming.claim(session, BOTH, "host:1", 600)
     assert job is not None
     assert job.id == made
     found = look(database, made)
@@ -149,7 +149,7 @@ def test_jobs_are_claimed_in_the_order_they_came(database: Database) -> None:
             taken.append(claimed(session).job_id)
     assert taken == made
     with database.writing() as session:
-        assert queue.claim(session, BOTH, "w", 60) is None
+        assert claiming.claim(session, BOTH, "w", 60) is None
 
 
 def test_a_job_given_back_comes_before_the_younger_ones(database: Database) -> None:
@@ -163,11 +163,11 @@ def test_a_job_given_back_comes_before_the_younger_ones(database: Database) -> N
 def test_a_worker_gets_jobs_of_its_kinds_alone(database: Database) -> None:
     with database.writing() as session:
         older, younger = ingestion(session, new_dataset(session, "x")).id, training(session).id
-        assert queue.waiting(session, [JobKind.train])
+        assert claiming.waiting(session, [JobKind.train])
         assert claimed(session, JobKind.train).job_id == younger
-        assert not queue.waiting(session, [JobKind.train])
-        assert queue.claim(session, [JobKind.train], "w", 60) is None
-        assert queue.waiting(session, BOTH)
+        assert not claiming.waiting(session, [JobKind.train])
+        assert claiming.claim(session, [JobKind.train], "w", 60) is None
+        assert claiming.waiting(session, BOTH)
         assert claimed(session, JobKind.ingest).job_id == older
 
 
@@ -181,7 +181,7 @@ def test_threads_never_get_the_same_job(database: Database) -> None:
         taken: list[UUID] = []
         while True:
             with database.writing() as session:
-                job = queue.claim(session, BOTH, "w", 60)
+                job = claiming.claim(session, BOTH, "w", 60)
             if job is None:
                 return taken
             taken.append(job.id)
@@ -254,10 +254,10 @@ def test_a_job_is_not_claimed_before_its_time_by_the_databases_clock(database: D
         late = training(session, priority=9, run_after=utc_now() + timedelta(hours=1)).id
         early = training(session, run_after=utc_now() - timedelta(hours=1)).id
         assert claimed(session).job_id == early
-        assert not queue.waiting(session, BOTH)
-        assert queue.claim(session, BOTH, "w", 60) is None
+        assert not claiming.waiting(session, BOTH)
+        assert claiming.claim(session, BOTH, "w", 60) is None
         session.execute(update(Job).where(Job.id == late).values(run_after=DatabaseTime(-1)))
-        assert queue.waiting(session, BOTH)
+        assert claiming.waiting(session, BOTH)
         assert claimed(session).job_id == late
 
 
@@ -268,16 +268,16 @@ def test_a_workspace_at_its_limit_waits_and_does_not_hold_up_another(database: D
         reading = ingestion(session, new_dataset(session, "x")).id  # another kind has a limit of its own
 
         def claim() -> UUID | None:
-            job = queue.claim(session, BOTH, "w", 60, max_running=2)
+            job = claiming.claim(session, BOTH, "w", 60, max_running=2)
             return job.id if job else None
 
-        first = queue.claim(session, BOTH, "w", 60, max_running=2)
+        first = claiming.claim(session, BOTH, "w", 60, max_running=2)
         assert first is not None
         assert [first.id, claim(), claim(), claim(), claim()] == [crowd[0], crowd[1], quiet, reading, None]
-        assert not queue.waiting(session, BOTH, max_running=2)
-        assert queue.waiting(session, BOTH)
+        assert not claiming.waiting(session, BOTH, max_running=2)
+        assert claiming.waiting(session, BOTH)
         succeed(session, Claim(first.id, first.epoch))
-        assert queue.waiting(session, BOTH, max_running=2)
+        assert claiming.waiting(session, BOTH, max_running=2)
         assert claim() == crowd[2]
 
 

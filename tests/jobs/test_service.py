@@ -13,7 +13,7 @@ from app.datasets import service as datasets
 from app.datasets.orm import Dataset
 from app.datasets.schemas import SplitOptions
 from app.datasets.states import DatasetState
-from app.jobs import queue
+from app.jobs import claiming, queue
 from app.jobs import service as jobs
 from app.jobs.orm import Job
 from app.jobs.queue import ClaimLost
@@ -175,7 +175,7 @@ def test_a_waiting_job_is_cancelled_at_once(database: Database) -> None:
     with database.writing() as session:
         found = jobs.get(session, job.workspace_id, job.id)
         assert (found.state, found.finished_at is None) == (JobState.cancelled, False)
-        assert queue.claim(session, [JobKind.train], "w", 60) is None
+        assert claiming.claim(session, [JobKind.train], "w", 60) is None
 
 
 def test_a_running_job_is_asked_to_stop(database: Database) -> None:
