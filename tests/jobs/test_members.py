@@ -14,7 +14,7 @@ from app.jobs.members import Attendance
 from app.jobs.orm import Job, JobMember
 from app.jobs.outlook import Outlook, Prospect, outlooks
 from app.jobs.queue import Claim
-from app.jobs.states import FailureReason, JobKind
+from app.jobs.states import FailureReason, JobKind, JobState
 from tests.factories import EXPIRED, training, workspace
 from tests.jobs.test_outlook import PROBLEM, took, trainings, worker
 
