@@ -44,7 +44,7 @@ def main(kind: str) -> None:
         from worker.ingesting import ingest as run
 
     silence, busy = max(settings.lease_seconds, _LEAST_SILENCE), threading.Event()
-    threading.Thread(target=_die_with_parent, args=(silence, busy), daemon=True).start()
+    threading.Thread(target=_die_with_parent, args=(parent, silence, busy), daemon=True).start()
     parent.say("ready", {})
     line = sys.stdin.buffer.readline()
     if not line:
@@ -61,6 +61,12 @@ def main(kind: str) -> None:
         parent.say("setback", setback.body)
     except Exception as error:
         parent.say(*_last_word(error, settings))
+
+
+def _stood_still(seconds: float) -> dict[str, Any]:
+    detail = f"The worker stood still for {seconds:g} s, and so its computation for this job ended itself."
+    hint = "Find out what paused it: a person, a machine that slept, or one that is short of memory."
+    return Setback(FailureReason.worker_lost, detail, hint).body
 
 
 def _last_word(error: Exception, settings: Settings) -> tuple[Kind, dict[str, Any]]:
@@ -98,13 +104,16 @@ def _take_stdout() -> BinaryIO:
     return messages
 
 
-def _die_with_parent(silence: float, busy: threading.Event) -> NoReturn:
+def _die_with_parent(parent: Parent, silence: float, busy: threading.Event) -> NoReturn:
     """End, with all that this process started, once the pipe of a `busy` child is closed or silent for so many
     seconds."""
     busy.wait()
     # Not by `sys.stdin`, whose lock Python wants at its end.
-    while select.select([0], [], [], silence)[0] and os.read(0, 4096):
-        pass
+    while heard := select.select([0], [], [], silence)[0]:
+        if not os.read(0, 4096):
+            break
+    if not heard:
+        parent.leave_word("setback", _stood_still(silence))
     try:  # what it started goes first: who dropped its environment is known by its parent alone
         family.end_family(None, os.getpid())
     finally:

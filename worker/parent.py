@@ -1,5 +1,7 @@
 """The child's end of the pipe, and the ways in which its work ends early."""
 
+import os
+import select
 import threading
 from typing import Any, BinaryIO
 
@@ -58,6 +60,12 @@ class Parent:
     def checkpoint(self, blob: Blob, epoch: int, step: int, best: bool) -> None:
         """The blob is in the store already: a row may never point to bytes that are not there."""
         self.say("checkpoint", {"sha256": blob.sha256, "size": blob.size, "epoch": epoch, "step": step, "best": best})
+
+    def leave_word(self, kind: Kind, body: dict[str, Any]) -> None:
+        """For a parent that may not be listening: a short message, dropped where the pipe has no room for it."""
+        pipe = self._output.fileno()
+        if select.select([], [pipe], [], 0)[1]:
+            os.write(pipe, encode({"kind": kind, "body": body}))
 
     def say(self, kind: Kind, body: dict[str, Any]) -> None:
         self._output.write(encode({"kind": kind, "body": body}))

@@ -1,5 +1,6 @@
 """A child as its parent holds it: what it says, and that it and all it started end when they should."""
 
+import json
 import os
 import signal
 import subprocess
@@ -268,14 +269,22 @@ def inject(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
 
 
 PARENT = """
-import sys, time
+import json, sys, time
 from app.jobs.states import JobKind
 from worker.process import Child
 child = Child(JobKind.{kind})
 assert child.receive(60)["kind"] == "ready"
 {work}
 print(child.pid, flush=True)
-time.sleep(600)
+{then}
+"""
+LAST_WORD = """
+from worker.process import ChildGone
+try:
+    while message := child.receive(60):
+        last = message
+except ChildGone:
+    print(json.dumps(last))
 """
 
 
@@ -292,7 +301,7 @@ def test_a_child_computes_no_longer_than_its_parent_may_be_paused(
     )
     monkeypatch.setenv("GRAFT_LEASE_SECONDS", "2")
     hand_over = "child.start({'spec': {}, 'manifest_sha256': None, 'checkpoints': [], 'scratch': ''})"
-    code = PARENT.format(kind="ingest", work=hand_over)
+    code = PARENT.format(kind="ingest", work=hand_over, then=LAST_WORD)
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     with parent.stdout:
@@ -301,8 +310,12 @@ def test_a_child_computes_no_longer_than_its_parent_may_be_paused(
         assert not group_is_gone(pid)
         parent.send_signal(signal.SIGSTOP)
         wait_for(lambda: group_is_gone(pid))
-        parent.kill()
-        parent.wait()
+        parent.send_signal(signal.SIGCONT)
+        last = json.loads(parent.stdout.readline())
+        assert parent.wait() == 0
+    assert last["kind"] == "setback"
+    assert last["body"]["reason"] == "worker_lost"
+    assert "stood still for 3 s" in last["body"]["detail"]
 
 
 @pytest.mark.parametrize("busy", [False, True])
@@ -313,7 +326,7 @@ def test_a_child_does_not_outlive_its_parent(tmp_path: Path, monkeypatch: pytest
         monkeypatch,
         "import time, worker.ingesting\nworker.ingesting.ingest = lambda *_: time.sleep(600)\n",
     )
-    code = PARENT.format(kind="ingest", work=hand_over if busy else "")
+    code = PARENT.format(kind="ingest", work=hand_over if busy else "", then="time.sleep(600)")
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     with parent.stdout:
