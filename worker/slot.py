@@ -112,10 +112,11 @@ class Slot:
             # Who was told so expects a job. Machines that wait for this one come first all the same: then it has none.
             place = None if told else self._join(session)
             job = session.get_one(Job, place.job_id) if place else self._claim(session)
-            if job is None:
-                return told and self._run_next(told=False)
-            name = f"job-{job.id}-{place.epoch}.{place.number}" if place else f"job-{job.id}-{job.epoch}"
-            work = _work(session, job, self._settings.scratch / name)
+            if job is not None:
+                name = f"job-{job.id}-{place.epoch}.{place.number}" if place else f"job-{job.id}-{job.epoch}"
+                work = _work(session, job, self._settings.scratch / name)
+        if job is None:
+            return told and self._run_next(told=False)
         if place is not None:
             self._run_place(place, job, work)
         else:
