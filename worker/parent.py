@@ -3,6 +3,7 @@
 import os
 import select
 import threading
+from contextlib import suppress
 from typing import Any, BinaryIO
 
 from app.storage import Blob
@@ -64,8 +65,9 @@ class Parent:
     def leave_word(self, kind: Kind, body: dict[str, Any]) -> None:
         """For a parent that may not be listening: a short message, dropped where the pipe has no room for it."""
         pipe = self._output.fileno()
-        if select.select([], [pipe], [], 0)[1]:
-            os.write(pipe, encode({"kind": kind, "body": body}))
+        with suppress(OSError):  # nobody holds the other end
+            if select.select([], [pipe], [], 0)[1]:
+                os.write(pipe, encode({"kind": kind, "body": body}))
 
     def say(self, kind: Kind, body: dict[str, Any]) -> None:
         self._output.write(encode({"kind": kind, "body": body}))

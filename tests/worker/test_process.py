@@ -295,18 +295,19 @@ def test_a_child_computes_no_longer_than_its_parent_may_be_paused(
         tmp_path,
         monkeypatch,
         "import time, worker.ingesting, worker.messages\n"
-        "worker.messages.LIFE_SIGN_EVERY = 0.6\n"  # and so it endures 3 s of silence; its parent says every 2 s
+        "worker.messages.LIFE_SIGN_EVERY = 1.0\n"  # and so it endures 5 s of silence
         "worker.ingesting.ingest = lambda _, parent, __: [(parent.progress('alive', 0.0, None), time.sleep(0.1))"
         " for _ in range(6000)]\n",
     )
     monkeypatch.setenv("GRAFT_LEASE_SECONDS", "2")
+    often = "import worker.process; worker.process.LIFE_SIGN_EVERY = 0.1"
     hand_over = "child.start({'spec': {}, 'manifest_sha256': None, 'checkpoints': [], 'scratch': ''})"
-    code = PARENT.format(kind="ingest", work=hand_over, then=LAST_WORD)
+    code = PARENT.format(kind="ingest", work=f"{often}\n{hand_over}", then=LAST_WORD)
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     with parent.stdout:
         pid = int(parent.stdout.readline())
-        time.sleep(6.0)  # twice that
+        time.sleep(8.0)  # and more
         assert not group_is_gone(pid)
         parent.send_signal(signal.SIGSTOP)
         wait_for(lambda: group_is_gone(pid))
@@ -315,7 +316,7 @@ def test_a_child_computes_no_longer_than_its_parent_may_be_paused(
         assert parent.wait() == 0
     assert last["kind"] == "setback"
     assert last["body"]["reason"] == "worker_lost"
-    assert "stood still for 3 s" in last["body"]["detail"]
+    assert "stood still for 5 s" in last["body"]["detail"]
 
 
 @pytest.mark.parametrize("busy", [False, True])
