@@ -82,7 +82,7 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
-        """A session that cannot write; on SQLite it does not wait for writers."""
+        """A session that refuses to write; on SQLite it does not wait for writers."""
         with _translated(), _Reader(self._reader, expire_on_commit=False, autoflush=False) as session:
             yield session
 

@@ -29,7 +29,7 @@ _QUEUE = kombu.Queue(QUEUE, routing_key=QUEUE)
 
 class Doorbell(Protocol):
     def ring(self, kind: JobKind) -> None:
-        """Tell workers that a job of this kind waits. Returns at once and never raises."""
+        """Tell workers that a job of this kind waits. Returns within a moment and never raises."""
 
 
 class FifoDoorbell:

@@ -120,6 +120,15 @@ def test_each_job_rings_for_its_kind(database: Database) -> None:
     assert doorbell.rung == [JobKind.train, JobKind.train, JobKind.ingest]
 
 
+def test_it_is_published_when_the_request_goes_on(broker: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.jobs.doorbell._MOMENT", WITHIN)  # however slow this machine is
+    doorbell = open_doorbell(Settings(redis_url=broker))
+    with closing(redis.Redis.from_url(broker)) as client:
+        for number in range(1, 20):
+            doorbell.ring(JobKind.train)
+            assert client.llen(QUEUE) == number
+
+
 @pytest.mark.parametrize("kind", JobKind)
 def test_the_message_is_one_that_celery_reads(broker: str, kind: JobKind) -> None:
     open_doorbell(Settings(redis_url=broker)).ring(kind)
