@@ -1,7 +1,6 @@
 """Rows for tests, made by the services themselves: a workspace, datasets, jobs and the claims on them, models."""
 
 import hashlib
-from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -13,7 +12,6 @@ from app.auth.service import ensure_workspace
 from app.core.clock import DatabaseTime
 from app.datasets import service as datasets
 from app.datasets.ingestion import Ingested
-from app.datasets.intake import File, IntakeLimits, RejectedImage, Taken, take_in
 from app.datasets.orm import Dataset
 from app.datasets.schemas import SplitOptions
 from app.datasets.service import Upload
@@ -28,19 +26,6 @@ from app.registry import service as registry
 from app.registry.orm import Model
 from app.storage import Blob
 from app.vision.config import TrainConfig
-
-
-def take_in_all(files: Sequence[File], limits: IntakeLimits) -> list[Taken]:
-    """What a pool of processes does, in this one."""
-
-    def taken(data: bytes, name: str) -> Taken:
-        try:
-            return take_in(data, name, limits)
-        except RejectedImage as rejected:
-            return rejected
-
-    return [taken(*file) for file in files]
-
 
 FAILURE = {"reason": "internal", "detail": "It broke.", "hint": "Mend it."}
 EXPIRED = -1.0  # seconds of a lease that has run out when it is taken

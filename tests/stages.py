@@ -15,6 +15,7 @@ from app.core.ids import new_id
 from app.core.settings import Settings
 from app.datasets import service as datasets
 from app.datasets.ingestion import ingest
+from app.datasets.intake import take_in_all
 from app.datasets.limits import archive_limits, intake_limits
 from app.datasets.schemas import SplitOptions
 from app.jobs import claiming
@@ -31,7 +32,7 @@ from app.storage import BlobStore
 from app.vision.config import TrainConfig
 from app.vision.run import FitResult, Sample
 from app.vision.weights import BUNDLED
-from tests.factories import SilentDoorbell, take_in_all
+from tests.factories import SilentDoorbell
 from tests.images import folder_zip, photo, png
 from worker.results import record_result
 

@@ -2,14 +2,14 @@
 
 import hashlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NoReturn, TypeVar
 
 from PIL import Image, UnidentifiedImageError
 
 from app.datasets.jpeg import TooManyScans, stripped
-from app.datasets.similarity import perceptual_hash
+from app.datasets.similarity import Sketch, perceptual_hashes, sketch
 from app.vision.pixels import UnsupportedPixels, is_upright, to_rgb, upright
 from app.vision.quiet import pillow_quiet
 
@@ -80,8 +80,30 @@ class RejectedImage(Exception):
         self.remedy = remedy
 
 
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A `StoredImage` that has no perceptual hash yet."""
+
+    data: bytes
+    media_type: MediaType
+    size: tuple[int, int]
+    sketch: Sketch
+    notes: tuple[Note, ...]
+
+    def hashed(self, phash: str) -> StoredImage:
+        sha256 = hashlib.sha256(self.data).hexdigest()
+        return StoredImage(self.data, sha256, self.media_type, *self.size, phash, self.notes)
+
+
 File = tuple[bytes, str]  # and its name
 Taken = StoredImage | RejectedImage
+
+
+def take_in_all(files: Sequence[File], limits: IntakeLimits) -> list[Taken]:
+    """`take_in` of each file, in order, with its `RejectedImage` in the place of what was rejected."""
+    kept = [_take_in(data, name, limits) for data, name in files]
+    hashes = iter(perceptual_hashes([one.sketch for one in kept if isinstance(one, _Kept)]))
+    return [one.hashed(next(hashes)) if isinstance(one, _Kept) else one for one in kept]
 
 
 def take_in(data: bytes, name: str, limits: IntakeLimits) -> StoredImage:
@@ -93,16 +115,22 @@ def take_in(data: bytes, name: str, limits: IntakeLimits) -> StoredImage:
     of the codes `empty_file`, `not_an_image`, `image_too_large`, `image_too_small`, `truncated_image`,
     `damaged_image`, `unsupported_pixels`, `image_too_costly`; and nothing else.
     """
+    (taken,) = take_in_all([(data, name)], limits)
+    if isinstance(taken, RejectedImage):
+        raise taken
+    return taken
 
-    def keep(image: Image.Image) -> StoredImage:
+
+def _take_in(data: bytes, name: str, limits: IntakeLimits) -> _Kept | RejectedImage:
+    def keep(image: Image.Image) -> _Kept:
         notes = _notes(image, name)
         if (whole := _stripped(data, image)) is not None:
             if whole == data:
                 image.load()
-                return _stored(whole, "image/jpeg", image, notes)
+                return _Kept(whole, "image/jpeg", image.size, sketch(image), notes)
             with Image.open(io.BytesIO(whole), formats=("JPEG",)) as plain:
                 plain.load()
-                return _stored(whole, "image/jpeg", plain, notes)
+                return _Kept(whole, "image/jpeg", plain.size, sketch(plain), notes)
         lossy = image.format in ("JPEG", "MPO") or (image.format == "WEBP" and _is_lossy_webp(data))
         pixels = _decode(image)
         kept = io.BytesIO()
@@ -110,13 +138,12 @@ def take_in(data: bytes, name: str, limits: IntakeLimits) -> StoredImage:
             pixels.save(kept, "JPEG", quality=95, subsampling=0)
         else:
             pixels.save(kept, "PNG", compress_level=1)
-        return _stored(kept.getvalue(), "image/jpeg" if lossy else "image/png", pixels, notes)
+        return _Kept(kept.getvalue(), "image/jpeg" if lossy else "image/png", pixels.size, sketch(pixels), notes)
 
-    return read_image(data, limits, keep)
-
-
-def _stored(data: bytes, media_type: MediaType, pixels: Image.Image, notes: tuple[Note, ...]) -> StoredImage:
-    return StoredImage(data, hashlib.sha256(data).hexdigest(), media_type, *pixels.size, perceptual_hash(pixels), notes)
+    try:
+        return read_image(data, limits, keep)
+    except RejectedImage as rejected:
+        return rejected
 
 
 def _stripped(data: bytes, image: Image.Image) -> bytes | None:

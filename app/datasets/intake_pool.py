@@ -16,10 +16,11 @@ from typing import IO, Any, Self
 from PIL import Image
 
 from app.core.stops import STOPS, stops_held
-from app.datasets.intake import File, IntakeLimits, Note, RejectedImage, StoredImage, Taken, take_in
-from app.datasets.similarity import perceptual_hash
+from app.datasets.intake import File, IntakeLimits, Note, RejectedImage, StoredImage, Taken, take_in_all
+from app.datasets.similarity import perceptual_hashes, sketch
 
 _MEMORY_BYTES = 4 * 2**30  # of address space: several copies of the largest image
+_TOLD = [one.name for one in fields(StoredImage) if one.name not in ("data", "notes")]
 _REMEDY = "Export it again from its source in a smaller size, or leave it out."
 
 
@@ -53,7 +54,7 @@ class IntakePool:
         return taken
 
     def take_in_all(self, files: Sequence[File]) -> list[Taken]:
-        """`take_in` of each file, in order, with its `RejectedImage` in the place of what was rejected.
+        """`intake.take_in_all`, and `image_too_costly` where the process died of an image.
 
         All are handed over at one go, which costs small images less than one by one. Where the process dies of one of
         them, the others are not its victims.
@@ -74,7 +75,7 @@ class IntakePool:
             try:
                 _send(process.stdin, {"names": [name for _, name in files]}, *(data for data, _ in files))
                 process.stdin.flush()
-                return [_taken(*_receive(process.stdout)) for _ in files]
+                return _taken(*_receive(process.stdout))
             except (OSError, EOFError):
                 code, process = process.wait(), None
                 return _died(code, self._limits)
@@ -93,11 +94,25 @@ class IntakePool:
         return process
 
 
-def _taken(answer: dict[str, Any], parts: list[bytes]) -> Taken:
-    if "rejected" in answer:
-        return RejectedImage(*answer["rejected"])
-    answer["notes"] = tuple(Note(**note) for note in answer["notes"])
-    return StoredImage(data=parts[0], **answer)
+def _answer(taken: Sequence[Taken]) -> tuple[dict[str, Any], list[bytes]]:
+    """A message that tells it; `_taken` makes it out again."""
+    described = [
+        {"rejected": [one.code, one.reason, one.remedy]}
+        if isinstance(one, RejectedImage)
+        else {name: getattr(one, name) for name in _TOLD} | {"notes": [asdict(note) for note in one.notes]}
+        for one in taken
+    ]
+    return {"taken": described}, [one.data for one in taken if isinstance(one, StoredImage)]
+
+
+def _taken(head: dict[str, Any], parts: list[bytes]) -> list[Taken]:
+    data = iter(parts)
+    return [
+        RejectedImage(*one["rejected"])
+        if "rejected" in one
+        else StoredImage(**one | {"notes": tuple(Note(**note) for note in one["notes"])}, data=next(data))
+        for one in head["taken"]
+    ]
 
 
 def _died(code: int, limits: IntakeLimits) -> RejectedImage:
@@ -129,11 +144,12 @@ def _receive(pipe: IO[bytes]) -> tuple[dict[str, Any], list[bytes]]:
 
 
 def _serve(limits: IntakeLimits) -> None:
-    """The process: one image after another until its stdin ends."""
+    """The process: one group of images after another until its stdin ends."""
     # The parent ends it by closing the pipe; until here these were held, see `stops_held`.
     for stop in STOPS:
         signal.signal(stop, signal.SIG_IGN)
-    perceptual_hash(Image.new("L", (32, 32)))  # imports what reading needs, before files may not be opened for it
+    # Imports what reading needs, before files may not be opened for it.
+    perceptual_hashes([sketch(Image.new("L", (32, 32)))])
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # it has nothing to write
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -145,16 +161,11 @@ def _serve(limits: IntakeLimits) -> None:
             head, files = _receive(requests)
         except EOFError:
             return
-        for name, data in zip(head["names"], files, strict=True):
-            _, most = resource.getrlimit(resource.RLIMIT_CPU)
-            resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + limits.cpu_seconds + 1, most))
-            try:
-                kept = take_in(data, str(name), limits)
-            except RejectedImage as rejected:
-                _send(answers, {"rejected": [rejected.code, rejected.reason, rejected.remedy]})
-            else:
-                answer = {one.name: getattr(kept, one.name) for one in fields(kept) if one.name != "data"}
-                _send(answers, answer | {"notes": [asdict(note) for note in kept.notes]}, kept.data)
+        # For all of them: who dies with several has each to itself next.
+        _, most = resource.getrlimit(resource.RLIMIT_CPU)
+        resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + limits.cpu_seconds + 1, most))
+        described, data = _answer(take_in_all([*zip(files, head["names"], strict=True)], limits))
+        _send(answers, described, *data)
         answers.flush()
 
 

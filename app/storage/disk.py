@@ -5,7 +5,8 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -27,6 +28,30 @@ def staged_file(folder: Path) -> Iterator[tuple[Path, BinaryIO]]:
             yield path, file
     finally:
         path.unlink(missing_ok=True)
+
+
+@contextmanager
+def staged_files(folder: Path, contents: Sequence[bytes]) -> Iterator[list[str]]:
+    """A new file in `folder` (made if needed) of each content; where the body raises, those it has not renamed are
+    removed. With as little as a file can cost, for there may be many small ones."""
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"{folder}/{uuid.uuid4().hex}"
+    paths = []
+    try:
+        for number, content in enumerate(contents):
+            paths.append(path := f"{name}-{number}")
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                rest = memoryview(content)
+                while rest:
+                    rest = rest[os.write(handle, rest) :]
+            finally:
+                os.close(handle)
+        yield paths
+    except BaseException:
+        for path in paths:
+            Path(path).unlink(missing_ok=True)
+        raise
 
 
 def sync_folder(folder: Path) -> None:

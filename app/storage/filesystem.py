@@ -4,14 +4,14 @@ import errno
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
 from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
 from app.storage.blobs import CHUNK_BYTES, Blob, BlobDamaged, BlobMissing, StoredBlob, blob_key, sha256_of_key
-from app.storage.disk import disk_errors_explained, staged_file, sync_disk, sync_folder
+from app.storage.disk import disk_errors_explained, staged_file, staged_files, sync_disk, sync_folder
 
 
 class FilesystemStore:
@@ -37,20 +37,14 @@ class FilesystemStore:
     def put_many(self, contents: Sequence[bytes]) -> Sequence[Blob]:
         # Written, synced together, renamed, synced together: a rename never gets to the disk before its bytes.
         blobs = [Blob(hashlib.sha256(data).hexdigest(), len(data)) for data in contents]
-        with disk_errors_explained(self.root), ExitStack() as unpublished:
-            staged = []
-            for blob, data in zip(blobs, contents, strict=True):
-                if not self._refresh(blob):
-                    path, file = unpublished.enter_context(staged_file(self._tmp))
-                    file.write(data)
-                    file.close()
-                    staged.append((path, self._path(blob.sha256)))
-            if staged:
-                sync_disk(self._tmp)
-                for path, target in staged:
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    path.replace(target)
-                sync_disk(self.root)
+        with disk_errors_explained(self.root):
+            missing = [(blob, data) for blob, data in zip(blobs, contents, strict=True) if not self._refresh(blob)]
+            if missing:
+                with staged_files(self._tmp, [data for _, data in missing]) as staged:
+                    sync_disk(self._tmp)
+                    for path, (blob, _) in zip(staged, missing, strict=True):
+                        self._rename(path, self._path(blob.sha256))
+                    sync_disk(self.root)
         return blobs
 
     def put_file(self, path: Path, *, move: bool = False) -> Blob:
@@ -159,6 +153,13 @@ class FilesystemStore:
             return path.stat().st_size == blob.size
         except FileNotFoundError:
             return False
+
+    def _rename(self, staged: str, target: Path) -> None:
+        try:
+            os.replace(staged, target)  # noqa: PTH105
+        except FileNotFoundError:  # the first of its folder
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(staged, target)  # noqa: PTH105
 
     def _publish(self, staged: Path, file: BinaryIO, blob: Blob) -> None:
         file.flush()

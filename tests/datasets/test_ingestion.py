@@ -13,10 +13,9 @@ import pytest
 from app.core.errors import Invalid, Unavailable
 from app.datasets.archive import ArchiveLimits
 from app.datasets.ingestion import Ingested, UnusableUpload, ingest
-from app.datasets.intake import IntakeLimits
+from app.datasets.intake import IntakeLimits, take_in_all
 from app.datasets.manifest import read_manifest
 from app.storage import Blob, FilesystemStore
-from tests.factories import take_in_all
 from tests.images import folder, folder_tar, folder_zip, gif, jpeg, photo, png
 
 PETS = {"ants": 10, "bees": 10}

@@ -10,9 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from PIL import Image
 
-from app.datasets.intake import IntakeLimits, RejectedImage, StoredImage, take_in
+from app.datasets.intake import IntakeLimits, RejectedImage, StoredImage, take_in, take_in_all
 from app.datasets.intake_pool import IntakePool
-from tests.factories import take_in_all
 from tests.images import gif, jpeg, photo, png
 
 LIMITS = IntakeLimits(max_pixels=10_000, cpu_seconds=1)

@@ -2,15 +2,32 @@ import io
 import random
 from itertools import combinations
 
+import imagehash
 import numpy as np
 from PIL import Image
 
-from app.datasets.similarity import NEAR, near_pairs, perceptual_hash
+from app.datasets.similarity import NEAR, near_pairs, perceptual_hashes, sketch
 from tests.images import jpeg, photo
 
 
 def distance(first: str, second: str) -> int:
     return (int(first, 16) ^ int(second, 16)).bit_count()
+
+
+def perceptual_hash(image: Image.Image) -> str:
+    (found,) = perceptual_hashes([sketch(image)])
+    return found
+
+
+def test_the_hashes_are_those_of_a_library_and_the_same_alone_and_among_others() -> None:
+    pictures = [photo(number % 2, number, (64 + 3 * number, 90)) for number in range(9)]
+    pictures += [Image.new("RGB", (40, 40), colour) for colour in ("black", "white", "red")]  # all but one wave is 0
+    pictures += [pictures[0].convert("L"), Image.linear_gradient("L").resize((99, 99)), photo(0, 0, (2, 2))]
+    expected = [str(imagehash.phash(picture)) for picture in pictures]
+    assert perceptual_hashes([sketch(picture) for picture in pictures]) == expected
+    assert [perceptual_hash(picture) for picture in pictures] == expected
+    assert len(set(expected)) > 9
+    assert perceptual_hashes([]) == []
 
 
 def test_copies_are_near_and_other_pictures_are_not() -> None:
