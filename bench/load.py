@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import multiprocessing
+import os
 import resource
 import time
 from collections import deque
@@ -49,6 +50,11 @@ class Answers:
     @property
     def rate(self) -> float:
         return len(self.latencies) / self.seconds
+
+    @property
+    def rate_without_client(self) -> float:
+        """What the rate would be if the service had also had the processor time that the client took."""
+        return self.rate / (1 - self.cpu / (self.seconds * len(os.sched_getaffinity(0))))
 
 
 def closed_loop(target: Target, images: Sequence[Image], seconds: float, connections: int) -> Answers:

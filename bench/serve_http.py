@@ -6,8 +6,6 @@ The loop decodes and prepares the same JPEGs with as many threads as cores and c
 
 from __future__ import annotations
 
-import os
-
 from bench.load import Answers, closed_loop
 from bench.rounds import alternate, arguments, compared, emit, spread
 from bench.served import in_process, same_labels, served, serving_arguments
@@ -35,9 +33,7 @@ def main() -> None:
             return rate
 
         ours, theirs = alternate(http_round, loop_round, given.rounds)
-    cores = len(os.sched_getaffinity(0))
-    freed = [rate / (1 - one.cpu / (one.seconds * cores)) for rate, one in zip(ours, rounds, strict=True)]
-    plain, without = compared(ours, theirs), compared(freed, theirs)
+    plain, without = compared(ours, theirs), compared([one.rate_without_client for one in rounds], theirs)
     emit(
         "serve_http",
         **plain,

@@ -2,7 +2,8 @@
 
 Capacity is what 32 connections get through. Then requests come at random times at three times that rate, each with a
 deadline: an answer, or a 503 with Retry-After, has to be there in time. `ratio` is the throughput meanwhile over
-capacity. Memory is that of the service's process: the highest in the last quarter over the highest in the first.
+capacity; `without_client` grants the service the processor time that the client took, which sends three times as much.
+Memory is that of the service's process: the highest in the last quarter over the highest in the first.
 """
 
 from __future__ import annotations
@@ -79,11 +80,15 @@ def main() -> None:
     slowest = max(over.latencies + over.refused, default=0.0)
     ratio = compared([over.rate], [statistics.median(capacities)])
     in_time = slowest <= given.deadline + GRACE
+    freed = [one.rate_without_client for one in before]
+    shares = [one.cpu / one.seconds for one in before]
     labels = {number: label for one in before for number, label in one.labels.items()}
     emit(
         "serve_overload",
         **ratio,
         target=TARGET,
+        without_client=compared([over.rate_without_client], [statistics.median(freed)]),
+        client_cpu={"capacity": round(statistics.median(shares), 3), "overload": round(over.cpu / over.seconds, 3)},
         met=ratio["ratio"] >= TARGET and in_time and not over.failed and memory.growth <= GROWTH,
         capacity=spread(capacities, 1),
         throughput=round(over.rate, 1),
