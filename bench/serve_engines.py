@@ -1,18 +1,25 @@
 """Engines against torch eager in float32 on the same held-out photographs, each at the batch where it is the fastest.
 
 The engine that a service would choose here (the fastest that agrees with the reference) is timed in turn with the
-reference. All engines answer the same prepared images; agreement and accuracy are printed for each.
+reference. All engines answer the same prepared images; agreement and accuracy are printed for each. `profile` tells
+what there is to win: the multiplications a second (in 1e9) of either engine and of a product of large float32 matrices,
+which is about all that these cores can do, and where the time of the INT8 engine goes, as OpenVINO counts it.
 """
 
 from __future__ import annotations
 
+import os
+import statistics
 import tempfile
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from app.predictions.engine_files import EngineFiles
 from app.predictions.engine_making import make_engine
@@ -56,6 +63,47 @@ def images_per_second(engine: Engine, images: NDArray[np.uint8], batch: int) -> 
     return len(filled) / seconds
 
 
+def multiplications(classifier: Classifier) -> float:
+    """Of one image, in 1e9: those of its convolutions and linear layers."""
+    counted = 0
+
+    def count(layer: nn.Module, _: Any, output: torch.Tensor) -> None:
+        nonlocal counted
+        counted += output.numel() * layer.weight[0].numel()
+
+    hooks = [
+        layer.register_forward_hook(count)
+        for layer in classifier.network.modules()
+        if isinstance(layer, nn.Conv2d | nn.Linear)
+    ]
+    side = classifier.preprocessing.crop
+    classifier.reference.outputs(np.zeros((1, side, side, 3), dtype=np.uint8))
+    for hook in hooks:
+        hook.remove()
+    return counted / 1e9
+
+
+def matrix_multiplications(side: int = 2048) -> float:
+    """1e9 multiplications a second of a product of square float32 matrices, the best of ten."""
+    first, second = torch.rand(side, side), torch.rand(side, side)
+    return side**3 / 1e9 / min(clock(lambda: first @ second) for _ in range(10))
+
+
+def layer_shares(path: Path, images: NDArray[np.uint8]) -> dict[str, float]:
+    """The share of the time that each kind of layer and of its implementation takes."""
+    import openvino
+
+    options = {"PERF_COUNT": True, "INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": 1}
+    options["INFERENCE_NUM_THREADS"] = len(os.sched_getaffinity(0))
+    request = openvino.Core().compile_model(path, "CPU", options).create_infer_request()
+    taken: Counter[str] = Counter()
+    for _ in range(5):
+        request.infer({0: images})
+        for layer in request.profiling_info:
+            taken[f"{layer.node_type} {layer.exec_type}"] += layer.real_time.total_seconds()
+    return {kind: round(seconds / taken.total(), 3) for kind, seconds in taken.most_common(6)}
+
+
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--images", type=int, default=150, help="held-out images that each round classifies")
@@ -91,6 +139,16 @@ def main() -> None:
             given.rounds,
         )
         ratio: dict[str, Any] = compared(ours, theirs)
+        work = multiplications(classifier)
+        profile: dict[str, Any] = {
+            "image": round(work, 2),
+            "chosen": round(work * statistics.median(ours)),
+            "torch": round(work * statistics.median(theirs)),
+            "float32_matrices": round(matrix_multiplications()),
+        }
+        quantized = folder / "engines" / "bench" / "scored.int8.onnx"
+        if quantized.is_file():
+            profile["int8_layers"] = layer_shares(quantized, images[: best[chosen]])
         emit(
             "serve_engines",
             **ratio,
@@ -98,6 +156,7 @@ def main() -> None:
             chosen=chosen,
             images_per_second={"chosen": spread(ours, 1), "torch": spread(theirs, 1)},
             batch=best,
+            profile=profile,
             engines=[one.to_dict() for one in measured],
             backbone=given.backbone,
             size=given.size,
