@@ -7,6 +7,8 @@ from app.core.errors import FieldError, Invalid
 
 _MAX_LENGTH = 1024
 _DRIVE = re.compile(r"[A-Za-z]:")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # all of Unicode's category Cc
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 _RENAME = "Pack the archive again from inside the folder that holds the images, with plain relative names."
 
 
@@ -61,9 +63,9 @@ def _unsafe(raw: str) -> str | None:
         return f"The name is {len(raw)} characters long, more than {_MAX_LENGTH}."
     if "\\" in raw:
         return "The name contains a backslash."
-    if any(unicodedata.category(character) == "Cc" for character in raw):
+    if _CONTROL.search(raw):
         return "The name contains a control character."
-    if any(unicodedata.category(character) == "Cs" for character in raw):
+    if _SURROGATE.search(raw):
         return "The name is not valid UTF-8."
     if raw.startswith("/"):
         return "The name is absolute."

@@ -94,25 +94,31 @@ class _BoundedDirectory(io.BufferedIOBase):
     def __init__(self, file: BinaryIO, max_entries: int) -> None:
         self._file = file
         self._max_entries = max_entries
+        self._at = file.tell()
         self.opened = False
 
     def read(self, size: int | None = -1, /) -> bytes:
         wanted = -1 if size is None else size
         if self.opened:
-            return self._file.read(wanted)
+            data = self._file.read(wanted)
+            self._at += len(data)
+            return data
         limit = self._max_entries * _DIRECTORY_BYTES_PER_ENTRY + (1 << 17)  # and the zip's own comment
         data = self._file.read(min(wanted, limit + 1) if wanted >= 0 else limit + 1)
         if len(data) > limit or data.count(_DIRECTORY_SIGNATURE) > self._max_entries:
             raise too_many_entries(self._max_entries)
+        self._at += len(data)
         return data
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
         if whence == io.SEEK_SET and offset < 0:
             raise zipfile.BadZipFile("an offset points before the file")
-        return self._file.seek(offset, whence)
+        self._at = self._file.seek(offset, whence)
+        return self._at
 
     def tell(self) -> int:
-        return self._file.tell()
+        # Asked after each read. The file asks the system, and hands the interpreter to other threads meanwhile.
+        return self._at
 
     def seekable(self) -> bool:
         return True
