@@ -2,7 +2,8 @@
 
 Both read the same zip. The loop keeps nothing; the ingestion checks, strips, hashes, and writes every image to a
 store that survives a power cut, in as many processes as there are cores. Three kinds: many very small images, many of
-the size that networks see, and few of 12 megapixels.
+the size that networks see, and few of 12 megapixels. What was stored stays until the end: ext4 passes over what was
+removed in the last minutes, inode by inode, whenever it makes a file, and each round would pay for the one before.
 """
 
 from __future__ import annotations
@@ -56,12 +57,12 @@ def plain(path: Path) -> None:
 
 
 def ours(path: Path, count: int) -> float:
-    """Seconds, without the removal of what was stored."""
+    """Seconds. What is stored stays in a folder beside `path`."""
     processes = len(os.sched_getaffinity(0))
-    with tempfile.TemporaryDirectory() as folder, IntakePool(IntakeLimits(), processes) as pool:
+    with IntakePool(IntakeLimits(), processes) as pool:
         began = time.perf_counter()
         found = ingest(
-            path, FilesystemStore(Path(folder)),
+            path, FilesystemStore(Path(tempfile.mkdtemp(dir=path.parent))),
             val_fraction=0.2, test_fraction=0.0, seed=0,
             archive_limits=ArchiveLimits(), take_in=pool.take_in_all, threads=processes, progress=lambda _: None,
         )  # fmt: skip
