@@ -1,7 +1,7 @@
 """Throughput over HTTP, a real service and a real client process, against a loop in this process with the same engine.
 
 The loop decodes and prepares the same JPEGs with as many threads as cores and classifies them at its best batch.
-`counting_client` is the plain ratio; `without_client` grants the service the processor time that the client took.
+`ratio` is the plain one; `without_client` grants the service the processor time that the client took.
 """
 
 from __future__ import annotations
@@ -15,9 +15,14 @@ TARGET_WITHOUT_CLIENT = 0.92
 
 
 def main() -> None:
-    given = serving_arguments(arguments(__doc__)).parse_args()
+    parser = serving_arguments(arguments(__doc__))
+    parser.add_argument("--engine", help="on both sides, in place of the one that the service chose")
+    given = parser.parse_args()
     with served(given) as service:
         classifier, images, target = service.classifier, service.images, service.target()
+        if given.engine:
+            service.use_engine(given.engine)
+            target = service.target(engine=given.engine)
         best = max((1, 8, 32), key=lambda batch: in_process(classifier, images, given.seconds / 5, batch)[0])
         rounds: list[Answers] = []
         expected: dict[int, str] = {}
@@ -42,7 +47,7 @@ def main() -> None:
         without_client=without | {"target": TARGET_WITHOUT_CLIENT, "met": without["ratio"] >= TARGET_WITHOUT_CLIENT},
         images_per_second={"http": spread(ours, 1), "loop": spread(theirs, 1)},
         same_labels=same_labels({number: label for one in rounds for number, label in one.labels.items()}, expected),
-        engine=service.engine,
+        engine=classifier.engine.name,
         engines=service.model["engines"][0]["measured"],
         batch=best,
         connections=given.connections,

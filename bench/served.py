@@ -24,7 +24,7 @@ from app.predictions.engine_files import EngineFiles
 from app.predictions.engine_making import make_engine
 from app.vision.artefact import load_model
 from app.vision.classifier import Classifier
-from app.vision.engine_names import EngineName
+from app.vision.engine_names import REFERENCE, EngineName
 from app.vision.imagefolder import read_image_folder
 from bench.inputs import image_folder
 from bench.load import Target, closed_loop
@@ -39,11 +39,23 @@ class Served:
     home: Path
     model: dict[str, Any]
     images: list[bytes]
-    classifier: Classifier  # with the engine that the service chose
+    classifier: Classifier  # with the engine that the service chose, until it is given another
 
     @property
     def engine(self) -> str:
         return str(self.model["serving"]["engine"])
+
+    def use_engine(self, name: EngineName) -> None:
+        """Let `classifier` use it, from the service's own files, at the batch that the service measured."""
+        files, sha256 = EngineFiles(self.home / "engines", 2**40), self.model["artefact_sha256"]
+
+        def calibration() -> NDArray[np.uint8]:
+            raise SystemExit("the service's own INT8 file is not where it was")
+
+        engine = make_engine(name, self.classifier, partial(files.get, sha256), calibration)
+        found = next(one for one in self.model["engines"][0]["measured"] if one["engine"] == engine.name)
+        engine.batch = found["batch"] or engine.batch  # None where nothing was measured
+        self.classifier.engine = engine
 
     def target(self, **query: Any) -> Target:
         asked = "&".join(f"{name}={value}" for name, value in {"top_k": 1, **query}.items())
@@ -54,6 +66,8 @@ class Served:
 @contextmanager
 def served(given: Any) -> Iterator[Served]:
     """For the arguments `--data --backbone --size --epochs --warm` (seconds of load before the engine is chosen)."""
+    if given.engines == REFERENCE:  # a service that has no choice measures nothing
+        raise SystemExit(f"--engines {REFERENCE} leaves nothing to choose; bench.serve_http has --engine for that")
     with tempfile.TemporaryDirectory() as scratch:
         folder = image_folder(given.data, Path(scratch))
         samples, _ = read_image_folder(folder)
@@ -62,12 +76,11 @@ def served(given: Any) -> Iterator[Served]:
         with own_service(home, GRAFT_ENGINES=given.engines) as client:
             model = _trained(client, folder, given, images)
             sha256 = model["artefact_sha256"]
-            note(f"the service chose {model['serving']['engine']}")
             classifier = load_model(home / "blobs" / sha256[:2] / sha256[2:4] / sha256)
-            use_engine(classifier, model["serving"]["engine"], EngineFiles(home / "engines", 2**40), sha256)
-            found = next(one for one in model["engines"][0]["measured"] if one["engine"] == classifier.engine.name)
-            classifier.engine.batch = found["batch"] or classifier.engine.batch  # None where nothing was measured
-            yield Served(client, home, model, images, classifier)
+            service = Served(client, home, model, images, classifier)
+            note(f"the service chose {service.engine}")
+            service.use_engine(model["serving"]["engine"])
+            yield service
 
 
 def _trained(client: Client, folder: Path, given: Any, images: list[bytes]) -> dict[str, Any]:
@@ -87,15 +100,6 @@ def _trained(client: Client, folder: Path, given: Any, images: list[bytes]) -> d
         if not found["engines"]:
             closed_loop(target, images, given.warm, 8)  # until it has answered enough to be worth measuring
         time.sleep(1)
-
-
-def use_engine(classifier: Classifier, name: EngineName, files: EngineFiles, sha256: str) -> None:
-    """Let `classifier` use the engine that the service chose, from the service's own files."""
-
-    def calibration() -> NDArray[np.uint8]:
-        raise SystemExit("the service's own INT8 file is not where it was")
-
-    classifier.engine = make_engine(name, classifier, partial(files.get, sha256), calibration)
 
 
 Prepare = Callable[[bytes], "NDArray[np.uint8]"]
