@@ -3,6 +3,7 @@
 The same weights, JPEGs and client process for all; each other server is written as its own documentation has it, in
 bench/others, and runs in an environment that uv makes in a temporary folder, with this one's torch. `ratio` is ours,
 with the engine that it chose, over the best of the others; `same_engine` is ours with their engine, torch in float32.
+Of the others, those that are not being asked are stopped meanwhile (SIGSTOP): idle, some look for work all the time.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -82,9 +84,29 @@ def environment(name: str, folder: Path) -> str:
     return python
 
 
+@dataclass(frozen=True)
+class Asked:
+    """Somebody who is asked, and the process group that stands still meanwhile if it is not; None for ours."""
+
+    target: Target
+    group: int | None = None
+
+    @contextlib.contextmanager
+    def awake(self) -> Iterator[Target]:
+        self._signal(signal.SIGCONT)
+        try:
+            yield self.target
+        finally:
+            self._signal(signal.SIGSTOP)
+
+    def _signal(self, number: int) -> None:
+        if self.group is not None:
+            os.killpg(self.group, number)
+
+
 @contextlib.contextmanager
-def running(name: str, python: str, folder: Path) -> Iterator[Target]:
-    """The server, once it answers."""
+def running(name: str, python: str, folder: Path) -> Iterator[Asked]:
+    """The server, once it answers; it stands still then."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [part.format(python=python, port=port, folder=folder) for part in COMMANDS[name]]
@@ -103,10 +125,12 @@ def running(name: str, python: str, folder: Path) -> Iterator[Target]:
             if process.poll() is not None or time.monotonic() > deadline:
                 raise SystemExit(f"{name} does not start: {log.read_text()[-2000:]}")
             time.sleep(0.2)
-        yield target
+        os.killpg(process.pid, signal.SIGSTOP)
+        yield Asked(target, process.pid)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)
+            os.killpg(process.pid, signal.SIGCONT)
         try:
             process.wait(20)
         except subprocess.TimeoutExpired:
@@ -122,9 +146,9 @@ def _accepts(port: int) -> bool:
     return True
 
 
-def targets(given: Any, service: Served, scratch: Path, stack: contextlib.ExitStack) -> dict[str, Target]:
+def targets(given: Any, service: Served, scratch: Path, stack: contextlib.ExitStack) -> dict[str, Asked]:
     """Everybody who is asked: ours with its own engine and with theirs, and the others that can be had."""
-    found = {"graftwork": service.target(), "graftwork torch": service.target(engine="torch")}
+    found = {"graftwork": Asked(service.target()), "graftwork torch": Asked(service.target(engine="torch"))}
     model = scratch / "network"
     write_network(service.classifier, given.backbone, weights_file(given.backbone, given.weights), model)
     for name in given.others.split(","):
@@ -147,11 +171,13 @@ def main() -> None:
     answers: dict[str, list[Answers]] = {}
     with served(given) as service, contextlib.ExitStack() as stack:
         asked = targets(given, service, service.home.parent, stack)
-        for target in asked.values():  # warm
-            closed_loop(target, service.images, max(1.0, given.seconds / 5), given.connections)
+        for one in asked.values():  # warm
+            with one.awake() as target:
+                closed_loop(target, service.images, max(1.0, given.seconds / 5), given.connections)
         for number in range(given.rounds):
-            for name, target in asked.items():
-                found = closed_loop(target, service.images, given.seconds, given.connections)
+            for name, one in asked.items():
+                with one.awake() as target:
+                    found = closed_loop(target, service.images, given.seconds, given.connections)
                 if not found.latencies:
                     raise SystemExit(f"{name} answers nothing: {found.failed[:1]}")
                 answers.setdefault(name, []).append(found)
