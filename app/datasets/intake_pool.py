@@ -20,6 +20,8 @@ from app.datasets.intake import File, IntakeLimits, Note, RejectedImage, StoredI
 from app.datasets.similarity import perceptual_hashes, sketch
 
 _MEMORY_BYTES = 4 * 2**30  # of address space: several copies of the largest image
+# Of many cores numpy's threads would take the address space that is meant for images; its matrices here are tiny.
+_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1"}
 _TOLD = [one.name for one in fields(StoredImage) if one.name not in ("data", "notes")]
 _REMEDY = "Export it again from its source in a smaller size, or leave it out."
 
@@ -86,7 +88,7 @@ class IntakePool:
         command = [sys.executable, "-I", "-m", __name__, json.dumps(asdict(self._limits))]
         with stops_held():
             # With nothing of this process's environment: it holds secrets, and what is read may be hostile.
-            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={})
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=_ENVIRONMENT)
         self._all.append(process)
         assert process.stdout is not None
         if not process.stdout.readline():  # no image has been near it, so it is no image's fault

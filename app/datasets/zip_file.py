@@ -94,7 +94,7 @@ class _BoundedDirectory(io.BufferedIOBase):
     def __init__(self, file: BinaryIO, max_entries: int) -> None:
         self._file = file
         self._max_entries = max_entries
-        self._at = file.tell()
+        self._at = file.tell()  # good although others move the file, too: zipfile seeks before it reads
         self.opened = False
 
     def read(self, size: int | None = -1, /) -> bytes:

@@ -90,7 +90,9 @@ def test_the_process_is_bounded_and_knows_nothing(pool: IntakePool) -> None:
     pool.take_in(*FILES[0])
     process: subprocess.Popen[bytes] = pool._all[0]
     with open(f"/proc/{process.pid}/environ", "rb") as environment:  # noqa: PTH123
-        assert b"PATH" not in environment.read()
+        assert environment.read() == b"OPENBLAS_NUM_THREADS=1\0"
+    with open(f"/proc/{process.pid}/status") as status:  # noqa: PTH123
+        assert "Threads:\t1\n" in status
     with open(f"/proc/{process.pid}/limits") as limits:  # noqa: PTH123
         named = {line[:26].strip(): line[26:].split()[0] for line in limits}
     assert named["Max address space"] == str(4 * 2**30)
