@@ -8,6 +8,7 @@ from typing import Literal, NoReturn, TypeVar
 
 from PIL import Image, UnidentifiedImageError
 
+from app.datasets.file_kinds import is_lossy_webp, kind_of
 from app.datasets.jpeg import TooManyScans, stripped
 from app.datasets.similarity import Sketch, perceptual_hashes, sketch
 from app.vision.pixels import UnsupportedPixels, is_upright, to_rgb, upright
@@ -31,12 +32,6 @@ _SUFFIXES = {
 _MOST_BYTES_PER_PIXEL, _MOST_TABLES = 4, 1 << 14
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF", b"BM", b"II*\0", b"MM\0*", b"GIF8")
 _EXPORT = "Export it again from its source, or leave it out."
-_OTHERS = {
-    b"%PDF": "a PDF document",
-    b"8BPS": "a Photoshop document",
-    b"PK\x03\x04": "a zip archive",
-    b"\x1f\x8b": "a gzip file",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +126,7 @@ def _take_in(data: bytes, name: str, limits: IntakeLimits) -> _Kept | RejectedIm
             with Image.open(io.BytesIO(whole), formats=("JPEG",)) as plain:
                 plain.load()
                 return _Kept(whole, "image/jpeg", plain.size, sketch(plain), notes)
-        lossy = image.format in ("JPEG", "MPO") or (image.format == "WEBP" and _is_lossy_webp(data))
+        lossy = image.format in ("JPEG", "MPO") or (image.format == "WEBP" and is_lossy_webp(data))
         pixels = _decode(image)
         kept = io.BytesIO()
         if lossy:
@@ -180,7 +175,7 @@ def _open(data: bytes) -> Image.Image:
         if data.startswith(_MAGIC):
             raise _damaged("its header cannot be read") from None
         remedy = "Convert it to JPEG or PNG, or leave it out."
-        raise RejectedImage("not_an_image", f"The content is {_found(data)}.", remedy) from None
+        raise RejectedImage("not_an_image", f"The content is {kind_of(data)}.", remedy) from None
     except Exception as error:
         _reject(error)
 
@@ -240,29 +235,3 @@ def _is_animated(image: Image.Image) -> bool:
         return bool(getattr(image, "is_animated", False))
     except Exception:  # a damaged second frame takes nothing from the first
         return True
-
-
-def _is_lossy_webp(data: bytes) -> bool:
-    """Whether the first picture in the RIFF chunks is lossy VP8 (RFC 9649); data of an unknown kind counts as not."""
-    at = 12
-    while at + 8 <= len(data):
-        kind, size = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
-        if kind in (b"VP8 ", b"VP8L"):
-            return kind == b"VP8 "
-        # A frame of an animation is 16 bytes of geometry and then chunks of its own.
-        at += 8 + (16 if kind == b"ANMF" else size + size % 2)
-    return False
-
-
-def _found(data: bytes) -> str:
-    for magic, words in _OTHERS.items():
-        if data.startswith(magic):
-            return words
-    if data[4:8] == b"ftyp":
-        return "a HEIC, AVIF or video file"
-    head = data[:512]
-    if head.lstrip()[:1] == b"<":
-        return "HTML, SVG or XML text"
-    if all(byte >= 0x20 or byte in b"\t\r\n\f" for byte in head):
-        return "text"
-    return f"of an unknown format (it begins with the bytes {head[:8].hex(' ')})"
