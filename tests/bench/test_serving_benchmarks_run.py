@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import bench.served
+from bench.serve_latency import constant_service
 from bench.served import Served
 from tests.vision.pictures import CLASSES, draw
 
@@ -25,9 +26,15 @@ BENCHMARKS: dict[str, tuple[list[str], set[str]]] = {
     "serve_latency": (["--open-connections", "8"], {"single_ms", "poisson", "same_labels", "engine"}),
     "serve_large_photos": (["--images", "8", "--width", "400"], {"images_per_second", "same_labels", "pixels"}),
     "serve_overload": (["--overload-seconds", "2", "--open-connections", "16"],
-                       {"capacity", "throughput", "refused", "failed", "in_time", "memory", "same_labels"}),
+                       {"capacity", "throughput", "refused", "failed", "in_time", "memory", "same_labels",
+                        "without_client", "client_cpu"}),
     "serve_others": (["--here", "--others", "fastapi"], {"best", "same_engine", "images_per_second", "same_labels"}),
 }  # fmt: skip
+
+
+def test_chance_alone_makes_a_tail() -> None:
+    assert constant_service(2, 0.01, 20_000) == 1.0
+    assert constant_service(2, 0.3, 20_000) < constant_service(2, 0.7, 20_000) < constant_service(1, 0.7, 20_000)
 
 
 @pytest.fixture(scope="module")
