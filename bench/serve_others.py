@@ -3,7 +3,7 @@
 The same weights, JPEGs and client process for all; each other server is written as its own documentation has it, in
 bench/others, and runs in an environment that uv makes in a temporary folder, with this one's torch. `ratio` is ours,
 with the engine that it chose, over the best of the others; `same_engine` is ours with their engine, torch in float32.
-Of the others, those that are not being asked are stopped meanwhile (SIGSTOP): idle, some look for work all the time.
+Of the others, those that are not being asked are stopped meanwhile (SIGSTOP): what they take while idle is nobody's.
 """
 
 from __future__ import annotations
