@@ -96,7 +96,8 @@ Taken = StoredImage | RejectedImage
 
 def take_in_all(files: Sequence[File], limits: IntakeLimits) -> list[Taken]:
     """`take_in` of each file, in order, with its `RejectedImage` in the place of what was rejected."""
-    kept = [_take_in(data, name, limits) for data, name in files]
+    with pillow_quiet():
+        kept = [_take_in(data, name, limits) for data, name in files]
     hashes = iter(perceptual_hashes([one.sketch for one in kept if isinstance(one, _Kept)]))
     return [one.hashed(next(hashes)) if isinstance(one, _Kept) else one for one in kept]
 
@@ -118,25 +119,24 @@ def take_in(data: bytes, name: str, limits: IntakeLimits) -> StoredImage:
 
 def _take_in(data: bytes, name: str, limits: IntakeLimits) -> _Kept | RejectedImage:
     def keep(image: Image.Image) -> _Kept:
-        notes = _notes(image, name)
-        if (whole := _stripped(data, image)) is not None:
-            if whole == data:
-                image.load()
-                return _Kept(whole, "image/jpeg", image.size, sketch(image), notes)
-            with Image.open(io.BytesIO(whole), formats=("JPEG",)) as plain:
-                plain.load()
-                return _Kept(whole, "image/jpeg", plain.size, sketch(plain), notes)
-        lossy = image.format in ("JPEG", "MPO") or (image.format == "WEBP" and is_lossy_webp(data))
-        pixels = _decode(image)
-        kept = io.BytesIO()
-        if lossy:
+        notes, size = _notes(image, name), image.size
+        whole = _stripped(data, image)
+        if whole == data:
+            return _Kept(data, "image/jpeg", size, sketch(image), notes)
+        if whole is None:
+            lossy = image.format in ("JPEG", "MPO") or (image.format == "WEBP" and is_lossy_webp(data))
+            pixels = _decode(image)
+            size, kept = pixels.size, io.BytesIO()
+            if not lossy:
+                pixels.save(kept, "PNG", compress_level=1)
+                return _Kept(kept.getvalue(), "image/png", size, sketch(pixels), notes)
             pixels.save(kept, "JPEG", quality=95, subsampling=0)
-        else:
-            pixels.save(kept, "PNG", compress_level=1)
-        return _Kept(kept.getvalue(), "image/jpeg" if lossy else "image/png", pixels.size, sketch(pixels), notes)
+            whole = kept.getvalue()
+        with Image.open(io.BytesIO(whole), formats=("JPEG",)) as plain:
+            return _Kept(whole, "image/jpeg", size, sketch(plain), notes)
 
     try:
-        return read_image(data, limits, keep)
+        return _read(data, limits, keep)
     except RejectedImage as rejected:
         return rejected
 
@@ -157,9 +157,14 @@ def read_image(data: bytes, limits: IntakeLimits, read: Callable[[Image.Image], 
 
     Raises `RejectedImage` as `take_in` does, whatever of Pillow's errors `read` meets.
     """
+    with pillow_quiet():
+        return _read(data, limits, read)
+
+
+def _read(data: bytes, limits: IntakeLimits, read: Callable[[Image.Image], T]) -> T:
     if not data:
         raise RejectedImage("empty_file", "The file is empty.", "Send it again, or leave it out.")
-    with pillow_quiet(), _open(data) as image:
+    with _open(data) as image:
         check_size(image.size, limits)
         try:
             return read(image)

@@ -1,14 +1,13 @@
 """Takes a JPEG apart and keeps what its pixels need: no metadata, no thumbnail, nothing after the end (ITU-T T.81)."""
 
-import numpy as np
-from numpy.typing import NDArray
+import re
 
 _SOI, _EOI, _SOS, _DRI = 0xD8, 0xD9, 0xDA, 0xDD
 _FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive: Huffman coded all
 _KEPT = (*_FRAMES, 0xC4, 0xDB, _DRI)  # with Huffman and quantisation tables
 _DROPPED = (*range(0xE0, 0xF0), 0xFE)  # application data and comments
-_IN_SCANS = np.zeros(256, dtype=bool)  # what may follow 0xFF in entropy-coded data: stuffing, restarts, and fill bytes
-_IN_SCANS[[0x00, *range(0xD0, 0xD8), 0xFF]] = True
+# What ends entropy-coded data: 0xFF before anything but stuffing, restarts, and fill bytes.
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _JFIF = b"\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
 _MAX_SCANS = 64  # encoders write about ten; each costs a pass over the whole image
 _MAX_TABLES = 1 << 14  # bytes
@@ -27,7 +26,6 @@ def stripped(data: bytes) -> bytes | None:
         return None
     parts, jfif, adobe = [], b"", b""
     at, scans, frames, tables = 2, 0, 0, 0
-    markers: NDArray[np.int64] | None = None
     while True:
         while data[at : at + 2] == b"\xff\xff":  # fill bytes
             at += 1
@@ -52,21 +50,12 @@ def stripped(data: bytes) -> bytes | None:
             scans += 1
             if scans > _MAX_SCANS:
                 raise TooManyScans(f"it has more than {_MAX_SCANS} scans")
-            if markers is None:
-                markers = _markers(data)
-            place = int(np.searchsorted(markers, at))
-            if place == len(markers):
+            following = _MARKER.search(data, at)
+            if following is None:
                 return None
-            scan = data[at : markers[place]].rstrip(b"\xff")
+            scan = data[at : following.start()].rstrip(b"\xff")
             parts += [segment, scan]
             at += len(scan)
     if frames != 1 or scans == 0 or tables > _MAX_TABLES:
         return None
     return b"".join([b"\xff\xd8", jfif, adobe, *parts, b"\xff\xd9"])
-
-
-def _markers(data: bytes) -> NDArray[np.int64]:
-    """Where entropy-coded data would end, in ascending order: each 0xFF before what is no part of such data."""
-    octets = np.frombuffer(data, dtype=np.uint8)
-    marks = np.flatnonzero(octets[:-1] == 0xFF)
-    return marks[~_IN_SCANS[octets[marks + 1]]]
