@@ -112,7 +112,7 @@ def members(path: Path, limits: ArchiveLimits) -> Iterator[Member]:
     or damaged. A tar is checked as it streams: call `names` first to refuse a bad one before using any of it.
     """
     archive_format = detect_format(path)
-    with _damage_translated((*ZIP_FAULTS, *_TAR_FAULTS)), path.open("rb") as file:
+    with _damage_translated((*ZIP_FAULTS, *_TAR_FAULTS)), path.open("rb", buffering=_MIB) as file:
         budget = _Budget(limits, compressed=path.stat().st_size)
         if archive_format == "zip":
             found = _zip_members(file, limits, budget)

@@ -1,6 +1,7 @@
 """Opens an untrusted zip: its directory is bounded, checked against the local headers, and read in counted chunks."""
 
 import io
+import os
 import stat
 import struct
 import zipfile
@@ -28,27 +29,30 @@ ZIP_FAULTS = (
 _CHUNK = 1 << 16
 _DIRECTORY_BYTES_PER_ENTRY = 512  # a record of 46 bytes, a name, extra fields
 _DIRECTORY_SIGNATURE = b"PK\x01\x02"
-_LOCAL_HEADER = struct.Struct("<4s22xHH")
+_LOCAL_HEADER = struct.Struct("<4s2xH18xHH")
 _ENCRYPTED = 0x0001 | 0x0040 | 0x2000  # traditional, strong, masked headers
+_PATCH = 0x0020
 _UTF8 = 0x0800
 _UNIX_SYSTEMS = (3, 19)
 
 
 @dataclass(frozen=True, slots=True)
 class ZipItem:
-    """A file or folder of the zip, under the name it was given. `size` is declared, in bytes."""
+    """A file or folder of the zip, under the name it was given. `size` is declared, in bytes; `start` is where its
+    data stand in the file."""
 
     name: str
     size: int
     is_folder: bool
+    start: int
     info: zipfile.ZipInfo
 
 
 class OpenZip:
     """A zip whose directory was checked. `items` stand in the directory's order."""
 
-    def __init__(self, archive: zipfile.ZipFile, items: list[ZipItem]) -> None:
-        self._archive = archive
+    def __init__(self, file: BinaryIO, items: list[ZipItem]) -> None:
+        self._file = file
         self.items = items
 
     def chunks(self, item: ZipItem) -> Iterator[bytes]:
@@ -56,32 +60,56 @@ class OpenZip:
 
         Raises one of `ZIP_FAULTS` where it is damaged.
         """
-        size = 0
-        with self._archive.open(item.info) as member:
-            while chunk := member.read(_CHUNK):
-                size += len(chunk)
-                yield chunk
-        if size != item.size:  # zipfile calls the end of the compressed data the end, wherever it comes
+        # Not with zipfile's own reader: opening a member costs it more than reading a small one.
+        size, checksum = 0, 0
+        packed = self._packed(item)
+        for chunk in _inflated(packed) if item.info.compress_type == zipfile.ZIP_DEFLATED else packed:
+            size += len(chunk)
+            checksum = zlib.crc32(chunk, checksum)
+            yield chunk
+        if size != item.size:  # compressed data may end before they should
             raise zipfile.BadZipFile(f"{size} bytes where {item.size} were declared")
+        if checksum != item.info.CRC:
+            raise zipfile.BadZipFile("the checksum is another")
+
+    def _packed(self, item: ZipItem) -> Iterator[bytes]:
+        self._file.seek(item.start)
+        left = item.info.compress_size
+        while left:
+            chunk = self._file.read(min(left, _CHUNK))
+            if not chunk:
+                raise EOFError
+            left -= len(chunk)
+            yield chunk
+
+
+def _inflated(packed: Iterator[bytes]) -> Iterator[bytes]:
+    inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+    for chunk in packed:
+        while chunk and not inflate.eof:
+            yield inflate.decompress(chunk, _CHUNK)
+            chunk = inflate.unconsumed_tail
+    if rest := inflate.flush():  # little: all that went in was asked for
+        yield rest
 
 
 def open_zip(file: BinaryIO, max_entries: int) -> OpenZip:
-    """Read and check the directory of the zip in `file`, which stays open and belongs to the caller.
+    """Read and check the directory of the zip in `file` (of the file system), which stays open and the caller's.
 
     Raises `Invalid` (`too_many_entries`, `encrypted_archive`, `not_a_plain_file`, `unsupported_compression`,
     `overlapping_entries`), or one of `ZIP_FAULTS` for a damaged zip.
     """
-    bounded = _BoundedDirectory(file, max_entries)
-    archive = zipfile.ZipFile(bounded)
-    bounded.opened = True
-    items = []
-    for info in archive.infolist():
-        name = _name(info)
-        items.append(ZipItem(name, info.file_size, name.endswith("/"), info))
-    for item in items:
-        _check_plain(item)
-    _check_apart(file, items, archive.start_dir)
-    return OpenZip(archive, items)
+    archive = zipfile.ZipFile(_BoundedDirectory(file, max_entries))
+    infos = archive.infolist()
+    names = [_name(info) for info in infos]
+    for info, name in zip(infos, names, strict=True):
+        _check_plain(info, name)
+    starts = _starts(file, infos, names, archive.start_dir)
+    items = [
+        ZipItem(name, info.file_size, name.endswith("/"), start, info)
+        for info, name, start in zip(infos, names, starts, strict=True)
+    ]
+    return OpenZip(file, items)
 
 
 class _BoundedDirectory(io.BufferedIOBase):
@@ -94,31 +122,22 @@ class _BoundedDirectory(io.BufferedIOBase):
     def __init__(self, file: BinaryIO, max_entries: int) -> None:
         self._file = file
         self._max_entries = max_entries
-        self._at = file.tell()  # good although others move the file, too: zipfile seeks before it reads
-        self.opened = False
 
     def read(self, size: int | None = -1, /) -> bytes:
         wanted = -1 if size is None else size
-        if self.opened:
-            data = self._file.read(wanted)
-            self._at += len(data)
-            return data
         limit = self._max_entries * _DIRECTORY_BYTES_PER_ENTRY + (1 << 17)  # and the zip's own comment
         data = self._file.read(min(wanted, limit + 1) if wanted >= 0 else limit + 1)
         if len(data) > limit or data.count(_DIRECTORY_SIGNATURE) > self._max_entries:
             raise too_many_entries(self._max_entries)
-        self._at += len(data)
         return data
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
         if whence == io.SEEK_SET and offset < 0:
             raise zipfile.BadZipFile("an offset points before the file")
-        self._at = self._file.seek(offset, whence)
-        return self._at
+        return self._file.seek(offset, whence)
 
     def tell(self) -> int:
-        # Asked after each read. The file asks the system, and hands the interpreter to other threads meanwhile.
-        return self._at
+        return self._file.tell()
 
     def seekable(self) -> bool:
         return True
@@ -146,41 +165,51 @@ def _name(info: zipfile.ZipInfo) -> str:
         return info.orig_filename
 
 
-def _check_plain(item: ZipItem) -> None:
-    info = item.info
+def _check_plain(info: zipfile.ZipInfo, name: str) -> None:
     if info.flag_bits & _ENCRYPTED:
-        raise refuse("encrypted_archive", item.name, "This entry is encrypted.", "Pack the archive without a password.")
+        raise refuse("encrypted_archive", name, "This entry is encrypted.", "Pack the archive without a password.")
     kind = stat.S_IFMT(info.external_attr >> 16) if info.create_system in _UNIX_SYSTEMS else 0
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         raise refuse(
-            "not_a_plain_file", item.name, "This entry is a link or a device.", "Pack the files themselves instead."
+            "not_a_plain_file", name, "This entry is a link or a device.", "Pack the files themselves instead."
         )
     # bzip2 and LZMA expand a few KiB into gigabytes in one call, which zipfile offers no way to bound.
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.flag_bits & _PATCH:
+        how = "as a patch" if info.flag_bits & _PATCH else f"with method {info.compress_type}"
         raise refuse(
             "unsupported_compression",
-            item.name,
-            f"This entry is compressed with method {info.compress_type}.",
+            name,
+            f"This entry is compressed {how}.",
             "Pack the archive with the usual method, deflate, or without compression.",
         )
 
 
-def _check_apart(file: BinaryIO, items: list[ZipItem], directory: int) -> None:
-    """No two entries may share bytes: that is how a small zip expands a quadratic number of times (Fifield, 2019)."""
-    ordered = sorted(items, key=lambda item: item.info.header_offset)
-    starts = [item.info.header_offset for item in ordered]
-    for item, end_limit in zip(ordered, [*starts[1:], directory], strict=False):
-        start = item.info.header_offset
-        if start < 0:
+def _starts(file: BinaryIO, infos: list[zipfile.ZipInfo], names: list[str], directory: int) -> list[int]:
+    """Where the data of each entry begin, by its local header, which has to name it as the directory does.
+
+    No two entries may share bytes: that is how a small zip expands a quadratic number of times (Fifield, 2019).
+    """
+    starts = [0] * len(infos)
+    order = sorted(range(len(infos)), key=lambda place: infos[place].header_offset)
+    limits = [*(infos[place].header_offset for place in order[1:]), directory]
+    for place, limit in zip(order, limits, strict=False):
+        info = infos[place]
+        at = info.header_offset
+        if at < 0:
             raise zipfile.BadZipFile("an entry starts before the file")
-        file.seek(start)
-        signature, name_length, extra_length = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
+        header = os.pread(file.fileno(), _LOCAL_HEADER.size + 4 * len(info.orig_filename), at)
+        signature, flags, name_length, extra_length = _LOCAL_HEADER.unpack_from(header)
         if signature != b"PK\x03\x04":
-            raise zipfile.BadZipFile(f"no entry stands at byte {start}")
-        if start + _LOCAL_HEADER.size + name_length + extra_length + item.info.compress_size > end_limit:
+            raise zipfile.BadZipFile(f"no entry stands at byte {at}")
+        named = header[_LOCAL_HEADER.size : _LOCAL_HEADER.size + name_length]
+        if named.decode("utf-8" if flags & _UTF8 else "cp437") != info.orig_filename:
+            raise zipfile.BadZipFile(f"the entry at byte {at} has another name than in the directory")
+        starts[place] = at + _LOCAL_HEADER.size + name_length + extra_length
+        if starts[place] + info.compress_size > limit:
             raise refuse(
                 "overlapping_entries",
-                item.name,
+                names[place],
                 "The data of this entry overlaps what follows it.",
                 "Pack the archive again with an ordinary zip tool.",
             )
+    return starts
