@@ -59,8 +59,8 @@ def plain(path: Path) -> None:
 def ours(path: Path, count: int) -> float:
     """Seconds. What is stored stays in a folder beside `path`."""
     processes = len(os.sched_getaffinity(0))
+    began = time.perf_counter()
     with IntakePool(IntakeLimits(), processes) as pool:
-        began = time.perf_counter()
         found = ingest(
             path, FilesystemStore(Path(tempfile.mkdtemp(dir=path.parent))),
             val_fraction=0.2, test_fraction=0.0, seed=0,

@@ -7,8 +7,8 @@ from app.datasets.intake import File, RejectedImage, Taken
 from app.datasets.layout import Layout
 from app.datasets.sources import ReadFile, Source
 
-_FILES = 32  # a group,
-_BYTES = 1 << 18  # and so many bytes: what is larger goes by itself
+_FILES = 128  # a group,
+_BYTES = 1 << 19  # and so many bytes: what is larger goes by itself
 
 TakeIn = Callable[[Sequence[File]], list[Taken]]  # `IntakePool.take_in_all`
 Content: TypeAlias = "bytes | RejectedImage"

@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, fields
+from itertools import accumulate, pairwise
 from types import TracebackType
 from typing import IO, Any, Self
 
@@ -31,12 +32,14 @@ class IntakePool:
 
     def __init__(self, limits: IntakeLimits, processes: int) -> None:
         self._limits = limits
+        self._processes = processes
         self._idle: queue.SimpleQueue[subprocess.Popen[bytes] | None] = queue.SimpleQueue()
         self._all: list[subprocess.Popen[bytes]] = []
-        for _ in range(processes):
-            self._idle.put(None)  # started when it is first needed
+        self._unproved: set[subprocess.Popen[bytes]] = set()  # they have not said that they are ready
 
     def __enter__(self) -> Self:
+        for _ in range(self._processes):  # all at once, and whoever opens the pool can go on meanwhile
+            self._idle.put(self._start())
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
@@ -74,10 +77,13 @@ class IntakePool:
                 process = self._start()
             assert process.stdin is not None
             assert process.stdout is not None
+            if process in self._unproved:
+                self._unproved.remove(process)
+                if not process.stdout.readline():  # no image has been near it, so it is no image's fault
+                    raise RuntimeError(f"the process that reads images cannot start (exit status {process.wait()})")
             try:
                 _send(process.stdin, {"names": [name for _, name in files]}, *(data for data, _ in files))
-                process.stdin.flush()
-                return _taken(*_receive(process.stdout))
+                return _taken(*_receive(process.stdout), files)
             except (OSError, EOFError):
                 code, process = process.wait(), None
                 return _died(code, self._limits)
@@ -90,30 +96,37 @@ class IntakePool:
             # With nothing of this process's environment: it holds secrets, and what is read may be hostile.
             process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=_ENVIRONMENT)
         self._all.append(process)
-        assert process.stdout is not None
-        if not process.stdout.readline():  # no image has been near it, so it is no image's fault
-            raise RuntimeError(f"the process that reads images cannot start (exit status {process.wait()})")
+        self._unproved.add(process)
         return process
 
 
-def _answer(taken: Sequence[Taken]) -> tuple[dict[str, Any], list[bytes]]:
-    """A message that tells it; `_taken` makes it out again."""
+def _answer(taken: Sequence[Taken], files: Sequence[File]) -> tuple[dict[str, Any], list[bytes]]:
+    """A message that tells it; `_taken` makes it out again. What is kept as it was sent is not sent back."""
     described = [
         {"rejected": [one.code, one.reason, one.remedy]}
         if isinstance(one, RejectedImage)
-        else {name: getattr(one, name) for name in _TOLD} | {"notes": [asdict(note) for note in one.notes]}
-        for one in taken
+        else {name: getattr(one, name) for name in _TOLD}
+        | {"notes": [asdict(note) for note in one.notes], "as_sent": one.data is data}
+        for one, (data, _) in zip(taken, files, strict=True)
     ]
-    return {"taken": described}, [one.data for one in taken if isinstance(one, StoredImage)]
+    new = [
+        one.data
+        for one, (data, _) in zip(taken, files, strict=True)
+        if isinstance(one, StoredImage) and one.data is not data
+    ]
+    return {"taken": described}, new
 
 
-def _taken(head: dict[str, Any], parts: list[bytes]) -> list[Taken]:
-    data = iter(parts)
+def _taken(head: dict[str, Any], parts: list[bytes], files: Sequence[File]) -> list[Taken]:
+    new = iter(parts)
+
+    def kept(one: dict[str, Any], sent: bytes) -> StoredImage:
+        data = sent if one.pop("as_sent") else next(new)
+        return StoredImage(**one | {"notes": tuple(Note(**note) for note in one["notes"])}, data=data)
+
     return [
-        RejectedImage(*one["rejected"])
-        if "rejected" in one
-        else StoredImage(**one | {"notes": tuple(Note(**note) for note in one["notes"])}, data=next(data))
-        for one in head["taken"]
+        RejectedImage(*one["rejected"]) if "rejected" in one else kept(one, sent)
+        for one, (sent, _) in zip(head["taken"], files, strict=True)
     ]
 
 
@@ -127,9 +140,9 @@ def _died(code: int, limits: IntakeLimits) -> RejectedImage:
 
 
 def _send(pipe: IO[bytes], head: dict[str, object], *parts: bytes) -> None:
-    pipe.write(json.dumps(head | {"sizes": [len(part) for part in parts]}).encode() + b"\n")
-    for part in parts:
-        pipe.write(part)
+    line = json.dumps(head | {"sizes": [len(part) for part in parts]}).encode() + b"\n"
+    pipe.write(b"".join([line, *parts]))
+    pipe.flush()
 
 
 def _receive(pipe: IO[bytes]) -> tuple[dict[str, Any], list[bytes]]:
@@ -138,11 +151,11 @@ def _receive(pipe: IO[bytes]) -> tuple[dict[str, Any], list[bytes]]:
     if not line.endswith(b"\n"):
         raise EOFError
     head = json.loads(line)
-    sizes = head.pop("sizes")
-    parts = [pipe.read(size) for size in sizes]
-    if [len(part) for part in parts] != sizes:
+    ends = [0, *accumulate(head.pop("sizes"))]
+    data = pipe.read(ends[-1])
+    if len(data) != ends[-1]:
         raise EOFError
-    return head, parts
+    return head, [data[begin:end] for begin, end in pairwise(ends)]
 
 
 def _serve(limits: IntakeLimits) -> None:
@@ -166,9 +179,9 @@ def _serve(limits: IntakeLimits) -> None:
         # For all of them: who dies with several has each to itself next.
         _, most = resource.getrlimit(resource.RLIMIT_CPU)
         resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + limits.cpu_seconds + 1, most))
-        described, data = _answer(take_in_all([*zip(files, head["names"], strict=True)], limits))
+        named = [*zip(files, head["names"], strict=True)]
+        described, data = _answer(take_in_all(named, limits), named)
         _send(answers, described, *data)
-        answers.flush()
 
 
 if __name__ == "__main__":
