@@ -76,7 +76,7 @@ def served(given: Any) -> Iterator[Served]:
         with own_service(home, GRAFT_ENGINES=given.engines) as client:
             model = _trained(client, folder, given, images)
             sha256 = model["artefact_sha256"]
-            classifier = load_model(home / "blobs" / sha256[:2] / sha256[2:4] / sha256)
+            classifier = load_model(home / "blobs" / sha256[:2] / sha256)
             service = Served(client, home, model, images, classifier)
             note(f"the service chose {service.engine}")
             service.use_engine(model["serving"]["engine"])

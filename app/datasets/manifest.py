@@ -16,6 +16,7 @@ VERSION = 1
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SPLITS = get_args(Split)
+_CANONICAL = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +118,7 @@ def _malformed(number: int) -> Iterator[None]:
 
 
 def _line(value: dict[str, Any]) -> str:
-    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False) + "\n"
+    return _CANONICAL.encode(value) + "\n"
 
 
 def _problem(split: str, label: str, sha256: str, classes: frozenset[str]) -> str | None:

@@ -1,4 +1,4 @@
-"""Blobs as files below one folder: `ab/cd/<sha256>`, written temp → fsync → rename → fsync of the folder."""
+"""Blobs as files below one folder: `ab/<sha256>`, written temp → fsync → rename → fsync of the folder."""
 
 import errno
 import hashlib
@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from io import BufferedReader
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
-from app.storage.blobs import CHUNK_BYTES, Blob, BlobDamaged, BlobMissing, StoredBlob, blob_key, sha256_of_key
+from app.storage.blobs import CHUNK_BYTES, Blob, BlobDamaged, BlobMissing, StoredBlob, blob_key
 from app.storage.disk import disk_errors_explained, staged_file, staged_files, sync_disk, sync_folder
 
 
@@ -21,6 +22,7 @@ class FilesystemStore:
         self.root = root.absolute()
         # Below root, so that the rename never crosses file systems.
         self._tmp = self.root / "tmp"
+        self._prefix = f"{self.root}/"  # strings, for of small blobs a path's making costs more than its use
 
     def __repr__(self) -> str:
         return f"FilesystemStore({str(self.root)!r})"
@@ -43,7 +45,7 @@ class FilesystemStore:
                 with staged_files(self._tmp, [data for _, data in missing]) as staged:
                     sync_disk(self._tmp)
                     for path, (blob, _) in zip(staged, missing, strict=True):
-                        self._rename(path, self._path(blob.sha256))
+                        self._rename(path, self._place(blob.sha256))
                     sync_disk(self.root)
         return blobs
 
@@ -61,10 +63,10 @@ class FilesystemStore:
 
     def open(self, sha256: str) -> BufferedReader:
         with disk_errors_explained(self.root):
-            try:
-                return self._path(sha256).open("rb")
-            except FileNotFoundError:
-                raise BlobMissing(sha256, str(self.root)) from None
+            for place in self._places(sha256):
+                with suppress(FileNotFoundError):
+                    return open(place, "rb")  # noqa: PTH123
+        raise BlobMissing(sha256, str(self.root))
 
     def fetch(self, sha256: str, directory: Path) -> Path:
         # Checked although nothing is copied: a weight with a flipped bit would load, and answer, without complaint.
@@ -72,34 +74,33 @@ class FilesystemStore:
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != sha256:
             raise BlobDamaged(sha256, str(self.root), found)
-        return self._path(sha256)
+        return Path(file.name)
 
     def exists(self, sha256: str) -> bool:
         with disk_errors_explained(self.root):
-            return self._path(sha256).is_file()
+            return any(map(os.path.isfile, self._places(sha256)))
 
     def delete(self, sha256: str, *, older_than: datetime | None = None) -> bool:
-        path = self._path(sha256)
+        deleted = False
         with disk_errors_explained(self.root):
-            try:
-                if older_than is not None and path.stat().st_mtime >= older_than.timestamp():
-                    return False
-                path.unlink()
-            except FileNotFoundError:
-                return False
-        return True
+            for path in map(Path, self._places(sha256)):
+                with suppress(FileNotFoundError):
+                    if older_than is not None and path.stat().st_mtime >= older_than.timestamp():
+                        return False
+                    path.unlink()
+                    deleted = True
+        return deleted
 
     def list(self, older_than: datetime | None = None) -> Iterator[StoredBlob]:
         with disk_errors_explained(self.root):
-            for path in self.root.glob("??/??/*"):
-                sha256 = sha256_of_key(path.relative_to(self.root).as_posix())
-                if sha256 is None:
+            for path in chain(self.root.glob("??/*"), self.root.glob("??/??/*")):
+                if not self._is_blob(path):
                     continue
                 with suppress(FileNotFoundError):  # deleted since the folder was read
                     stat = path.stat()
                     modified = datetime.fromtimestamp(stat.st_mtime, UTC)
                     if older_than is None or modified < older_than:
-                        yield StoredBlob(sha256, stat.st_size, modified)
+                        yield StoredBlob(path.name, stat.st_size, modified)
 
     def discard_unfinished(self, older_than: datetime) -> int:
         discarded = 0
@@ -116,8 +117,19 @@ class FilesystemStore:
         with disk_errors_explained(self.root), staged_file(self._tmp) as (_, file):
             file.write(b"writable")
 
-    def _path(self, sha256: str) -> Path:
-        return self.root / blob_key(sha256)
+    def _places(self, sha256: str) -> tuple[str, str]:
+        """Where the blob is put, and where earlier versions of the store put it: a folder for nearly each one."""
+        nested = blob_key(sha256)
+        return f"{self._prefix}{sha256[:2]}/{sha256}", self._prefix + nested
+
+    def _place(self, sha256: str) -> str:
+        return self._places(sha256)[0]
+
+    def _is_blob(self, path: Path) -> bool:
+        try:
+            return str(path) in self._places(path.name)
+        except ValueError:
+            return False
 
     def _copy(self, path: Path) -> Blob:
         with path.open("rb") as source, staged_file(self._tmp) as (staged, file):
@@ -141,24 +153,25 @@ class FilesystemStore:
                         raise
                     blob = self._copy(path)
         # What is left is a second copy, unless the caller handed in the store's own file.
-        if path.absolute() != self._path(blob.sha256):
+        if str(path.absolute()) not in self._places(blob.sha256):
             path.unlink(missing_ok=True)
         return blob
 
     def _refresh(self, blob: Blob) -> bool:
         """True if the blob is there; its time is now. A file of another size is damaged and gets replaced."""
-        path = self._path(blob.sha256)
-        try:
-            os.utime(path)
-            return path.stat().st_size == blob.size
-        except FileNotFoundError:
-            return False
+        for place in self._places(blob.sha256):
+            try:
+                os.utime(place)
+                return os.stat(place).st_size == blob.size  # noqa: PTH116
+            except FileNotFoundError:
+                continue
+        return False
 
-    def _rename(self, staged: str, target: Path) -> None:
+    def _rename(self, staged: str, target: str) -> None:
         try:
             os.replace(staged, target)  # noqa: PTH105
         except FileNotFoundError:  # the first of its folder
-            target.parent.mkdir(parents=True, exist_ok=True)
+            Path(target).parent.mkdir(exist_ok=True)
             os.replace(staged, target)  # noqa: PTH105
 
     def _publish(self, staged: Path, file: BinaryIO, blob: Blob) -> None:
@@ -166,10 +179,9 @@ class FilesystemStore:
         # A moved file may be old, and a rename keeps its time; the garbage collector must see it as new at once.
         os.utime(file.fileno())
         os.fsync(file.fileno())
-        target = self._path(blob.sha256)
+        target = Path(self._place(blob.sha256))
         if not target.parent.is_dir():
             target.parent.mkdir(parents=True, exist_ok=True)
-            sync_folder(target.parent.parent)
             sync_folder(self.root)
         staged.replace(target)
         sync_folder(target.parent)

@@ -135,7 +135,7 @@ def test_a_damaged_model_is_an_error_and_no_wrong_answer(make_api: MakeApi, trai
     model = api.read.get(f"/v1/models/{model_id}").json()
     assert model["serving"]["state"] == "unloaded"
     sha256 = model["artefact_sha256"]
-    path = api.stage.settings.home / "blobs" / sha256[:2] / sha256[2:4] / sha256
+    path = api.stage.settings.home / "blobs" / sha256[:2] / sha256
     whole = path.read_bytes()
     middle = len(whole) // 2
     path.write_bytes(whole[:middle] + bytes([whole[middle] ^ 0x40]) + whole[middle + 1 :])

@@ -119,7 +119,7 @@ def test_a_damaged_artefact_is_an_error_and_no_wrong_answer(
     store: FilesystemStore, open_cache: OpenCache, trained: Trained, where: str
 ) -> None:
     sha256 = store.put_file(trained.result.model_path).sha256
-    path = store.root / sha256[:2] / sha256[2:4] / sha256
+    path = store.root / sha256[:2] / sha256
     whole = path.read_bytes()
     middle = len(whole) // 2
     damaged = {

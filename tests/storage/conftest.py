@@ -57,11 +57,10 @@ def damage(store: BlobStore) -> Callable[[str, bytes], None]:
     """Puts other bytes where a blob lies, behind the store's back."""
 
     def overwrite(sha256: str, data: bytes) -> None:
-        key = f"{sha256[:2]}/{sha256[2:4]}/{sha256}"
         if isinstance(store, FilesystemStore):
-            (store.root / key).write_bytes(data)
+            (store.root / sha256[:2] / sha256).write_bytes(data)
         else:
             assert isinstance(store, BucketStore)
-            obstore.put(store._store, key, data)
+            obstore.put(store._store, f"{sha256[:2]}/{sha256[2:4]}/{sha256}", data)
 
     return overwrite

@@ -57,8 +57,48 @@ def locked() -> Iterator[Path]:
 
 def test_the_layout(folder: FilesystemStore) -> None:
     folder.put_bytes(DATA)
-    assert files(folder.root) == [f"{SHA[:2]}/{SHA[2:4]}/{SHA}"]
-    assert folder.fetch(SHA, Path("/nowhere")) == folder.root / SHA[:2] / SHA[2:4] / SHA
+    assert files(folder.root) == [f"{SHA[:2]}/{SHA}"]
+    assert folder.fetch(SHA, Path("/nowhere")) == folder.root / SHA[:2] / SHA
+
+
+@pytest.mark.parametrize("how", ["bytes", "many", "copy", "move"])
+def test_what_earlier_versions_stored_is_there(folder: FilesystemStore, tmp_path: Path, how: str) -> None:
+    """They used one folder more."""
+    nested = folder.root / SHA[:2] / SHA[2:4] / SHA
+    nested.parent.mkdir(parents=True)
+    nested.write_bytes(DATA)
+    os.utime(nested, (0, 0))
+    (nested.parent / "other").write_bytes(b"no blob")
+    source = tmp_path / "source"
+    source.write_bytes(DATA)
+    now = datetime.now(UTC)
+    assert folder.exists(SHA)
+    assert folder.read(SHA) == DATA
+    assert folder.fetch(SHA, Path("/nowhere")) == nested
+    assert [blob.sha256 for blob in folder.list(now)] == [SHA]
+    {
+        "bytes": lambda: folder.put_bytes(DATA),
+        "many": lambda: folder.put_many([DATA]),
+        "copy": lambda: folder.put_file(source),
+        "move": lambda: folder.put_file(source, move=True),
+    }[how]()
+    assert source.exists() == (how != "move")
+    assert files(folder.root) == [f"{SHA[:2]}/{SHA[2:4]}/{SHA}", f"{SHA[:2]}/{SHA[2:4]}/other"]
+    assert not folder.delete(SHA, older_than=now - timedelta(hours=1))
+    assert folder.delete(SHA)
+    assert not folder.exists(SHA)
+    assert not folder.delete(SHA)
+
+
+def test_a_damaged_blob_of_an_earlier_version_is_mended(folder: FilesystemStore) -> None:
+    nested = folder.root / SHA[:2] / SHA[2:4] / SHA
+    nested.parent.mkdir(parents=True)
+    nested.write_bytes(DATA[:-1])
+    folder.put_bytes(DATA)
+    assert folder.read(SHA) == DATA
+    assert folder.delete(SHA)
+    assert not folder.exists(SHA)
+    assert files(folder.root) == []
 
 
 @pytest.mark.parametrize("how", ["bytes", "many", "copy"])
