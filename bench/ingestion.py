@@ -8,6 +8,7 @@ removed in the last minutes, inode by inode, whenever it makes a file, and each 
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import io
 import os
@@ -19,6 +20,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from app.core.garbage import freeze_imports
 from app.datasets.archive import ArchiveLimits
 from app.datasets.ingestion import ingest
 from app.datasets.intake import IntakeLimits
@@ -78,6 +80,7 @@ def main() -> None:
     options = parser.parse_args()
     count, width, height = KINDS[options.kind]
     count = options.images or count
+    freeze_imports()  # torch is here for the figures' sake, and each collection would go through it
     with tempfile.TemporaryDirectory() as scratch:
         path = make(Path(scratch) / "images.zip", count, width, height)
         loop, read = alternate(
@@ -95,6 +98,7 @@ def main() -> None:
             "target": TARGET,
         }
         emit("ingestion", **figures)
+    gc.unfreeze()  # or libraries complain at the end
 
 
 if __name__ == "__main__":

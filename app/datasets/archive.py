@@ -14,7 +14,7 @@ import zstandard
 from app.core.errors import FieldError, Invalid, TooLarge, UnsupportedMedia
 from app.datasets.entry_names import EntryNames, refuse
 from app.datasets.tar_stream import DamagedTar, TarMember, is_header, read_tar
-from app.datasets.zip_file import ZIP_FAULTS, OpenZip, ZipItem, open_zip, too_many_entries
+from app.datasets.zip_file import ZIP_FAULTS, ZipItem, read_chunks, read_directory, too_many_entries
 
 Format = Literal["zip", "tar", "tar.gz", "tar.zst"]
 
@@ -61,6 +61,13 @@ class Entry:
 Member = tuple[Entry, Callable[[], bytes]]
 
 
+class Listing:
+    """What the directory of a zip holds, from the pass that checked it to the next pass over the same file."""
+
+    def __init__(self) -> None:
+        self.items: list[tuple[Entry, ZipItem]] | None = None
+
+
 def detect_format(path: Path) -> Format:
     """The format of the file at `path`, told by its first bytes and never by its name.
 
@@ -104,18 +111,19 @@ def names(path: Path, limits: ArchiveLimits) -> list[Entry]:
     return [entry for entry, _ in members(path, limits)]
 
 
-def members(path: Path, limits: ArchiveLimits) -> Iterator[Member]:
+def members(path: Path, limits: ArchiveLimits, listing: Listing | None = None) -> Iterator[Member]:
     """The same files one after another, each with a `read()` that is good only while its member is the current one.
 
     `read()` counts bytes while they are decompressed. It raises `TooLarge` (`file_too_large`) for one file over
     `max_file_bytes`, after which iteration may go on, and `Invalid` once the archive as a whole is over its limits
-    or damaged. A tar is checked as it streams: call `names` first to refuse a bad one before using any of it.
+    or damaged. A tar is checked as it streams: call `names` first to refuse a bad one before using any of it. Who goes
+    through one archive twice may give the same `listing` both times, and its directory is read once.
     """
     archive_format = detect_format(path)
     with _damage_translated((*ZIP_FAULTS, *_TAR_FAULTS)), path.open("rb", buffering=_MIB) as file:
         budget = _Budget(limits, compressed=path.stat().st_size)
         if archive_format == "zip":
-            found = _zip_members(file, limits, budget)
+            found = _zip_members(file, limits, budget, listing or Listing())
         elif archive_format == "tar":
             found = _tar_members(file.read, limits, budget)
         elif archive_format == "tar.gz":
@@ -131,20 +139,21 @@ def members(path: Path, limits: ArchiveLimits) -> Iterator[Member]:
             raise Invalid(detail, code="empty_archive", errors=[FieldError("file", detail, "empty_archive")])
 
 
-def _zip_members(file: BinaryIO, limits: ArchiveLimits, budget: "_Budget") -> Iterator[Member]:
-    opened = open_zip(file, limits.max_entries)
-    known = EntryNames()
-    named = [(known.accept(item.name, folder=item.is_folder), item) for item in opened.items]
-    for name, item in named:
-        if not item.is_folder:
-            entry = Entry(name, item.size)
-            yield entry, partial(_read_zip, opened, item, entry, limits, budget)
+def _zip_members(file: BinaryIO, limits: ArchiveLimits, budget: "_Budget", listing: Listing) -> Iterator[Member]:
+    if listing.items is None:
+        known = EntryNames()
+        named = [
+            (known.accept(item.name, folder=item.is_folder), item) for item in read_directory(file, limits.max_entries)
+        ]
+        listing.items = [(Entry(name, item.size), item) for name, item in named if not item.is_folder]
+    for entry, item in listing.items:
+        yield entry, partial(_read_zip, file, item, entry, limits, budget)
 
 
-def _read_zip(opened: OpenZip, item: ZipItem, entry: Entry, limits: ArchiveLimits, budget: "_Budget") -> bytes:
+def _read_zip(file: BinaryIO, item: ZipItem, entry: Entry, limits: ArchiveLimits, budget: "_Budget") -> bytes:
     parts, size = [], 0
     with _damage_translated(ZIP_FAULTS, entry.name):
-        for chunk in opened.chunks(item):
+        for chunk in read_chunks(file, item):
             budget.spend(len(chunk))
             size += len(chunk)
             if size > limits.max_file_bytes:

@@ -2,10 +2,9 @@
 
 import unicodedata
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from app.core.errors import FieldError, Invalid, TooLarge
-from app.datasets.archive import ArchiveLimits, Member, members
+from app.datasets.archive import Member
 from app.datasets.coco import is_coco, read_coco
 from app.datasets.intake import RejectedImage
 from app.datasets.labelled import Labelled, malformed, place, split_of_path
@@ -23,11 +22,6 @@ def may_describe(name: str) -> bool:
         return False
     file = name.rpartition("/")[2].lower()
     return file in NAMES or file.endswith((".json", ".xml")) or is_split_list(name)
-
-
-def read_placements(archive: Path, limits: ArchiveLimits) -> Layout:
-    """Where each file of the archive belongs. Raises as `archive.members` does, and as `place_files`."""
-    return place_files(members(archive, limits))
 
 
 def place_files(files: Iterable[Member]) -> Layout:

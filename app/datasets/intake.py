@@ -28,6 +28,7 @@ _SUFFIXES = {
     "TIFF": ("tif", "tiff"),
     "GIF": ("gif",),
 }
+_FORMATS = tuple(_SUFFIXES)
 # More than any encoder writes: what is longer carries something else between its scans, and is encoded anew.
 _MOST_BYTES_PER_PIXEL, _MOST_TABLES = 4, 1 << 14
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF", b"BM", b"II*\0", b"MM\0*", b"GIF8")
@@ -175,7 +176,7 @@ def _read(data: bytes, limits: IntakeLimits, read: Callable[[Image.Image], T]) -
 def _open(data: bytes) -> Image.Image:
     """Read the header, with no decoders but those on the list."""
     try:
-        return Image.open(io.BytesIO(data), formats=tuple(_SUFFIXES))
+        return Image.open(io.BytesIO(data), formats=_FORMATS)
     except UnidentifiedImageError:
         if data.startswith(_MAGIC):
             raise _damaged("its header cannot be read") from None

@@ -5,7 +5,7 @@ import re
 _SOI, _EOI, _SOS, _DRI = 0xD8, 0xD9, 0xDA, 0xDD
 _FRAMES = (0xC0, 0xC1, 0xC2)  # baseline, extended, progressive: Huffman coded all
 _KEPT = (*_FRAMES, 0xC4, 0xDB, _DRI)  # with Huffman and quantisation tables
-_DROPPED = (*range(0xE0, 0xF0), 0xFE)  # application data and comments
+_SEGMENTS = frozenset((*_KEPT, *range(0xE0, 0xF0), 0xFE, _SOS))  # those, application data, comments, and scans
 # What ends entropy-coded data: 0xFF before anything but stuffing, restarts, and fill bytes.
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _JFIF = b"\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
@@ -35,7 +35,7 @@ def stripped(data: bytes) -> bytes | None:
         if marker == _EOI:
             break
         segment = data[at : at + 2 + length]
-        if length < 2 or len(segment) < 2 + length or marker not in (*_KEPT, *_DROPPED, _SOS):
+        if length < 2 or len(segment) < 2 + length or marker not in _SEGMENTS:
             return None
         at += 2 + length
         if marker == 0xE0 and segment[4:9] == b"JFIF\0":

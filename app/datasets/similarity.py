@@ -33,7 +33,7 @@ def sketch(image: Image.Image) -> Sketch:
     """
     drafted = image.draft("L", (_SAMPLE, _SAMPLE))
     width, height = drafted[1][2:] if drafted else image.size
-    grey = image.convert("L")
+    grey = image if image.mode == "L" else image.convert("L")
     across, down = max(grey.width // _SAMPLE, 1), max(grey.height // _SAMPLE, 1)
     if across > 1 or down > 1:
         grey = grey.reduce((across, down))

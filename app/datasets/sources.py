@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Protocol
 
 from app.core.errors import Invalid, TooLarge
-from app.datasets.archive import ArchiveLimits, Member, members
-from app.datasets.described import place_files, read_placements
+from app.datasets.archive import ArchiveLimits, Listing, Member, members
+from app.datasets.described import place_files
 from app.datasets.intake import RejectedImage
 from app.datasets.layout import Layout, Skipped
 
@@ -37,12 +37,13 @@ class ArchiveSource:
     def __init__(self, archive: Path, limits: ArchiveLimits) -> None:
         self._archive = archive
         self._limits = limits
+        self._listing = Listing()
 
     def layout(self) -> Layout:
-        return read_placements(self._archive, self._limits)
+        return place_files(members(self._archive, self._limits, self._listing))
 
     def files(self, layout: Layout) -> Iterator[tuple[str, ReadFile]]:
-        for entry, read in members(self._archive, self._limits):
+        for entry, read in members(self._archive, self._limits, self._listing):
             if entry.name in layout.placements:
                 yield entry.name, _refused_if_large(read)
 

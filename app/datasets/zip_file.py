@@ -1,4 +1,4 @@
-"""Opens an untrusted zip: its directory is bounded, checked against the local headers, and read in counted chunks."""
+"""Reads an untrusted zip: its directory, bounded and checked against the local headers, and its entries in chunks."""
 
 import io
 import os
@@ -48,53 +48,8 @@ class ZipItem:
     info: zipfile.ZipInfo
 
 
-class OpenZip:
-    """A zip whose directory was checked. `items` stand in the directory's order."""
-
-    def __init__(self, file: BinaryIO, items: list[ZipItem]) -> None:
-        self._file = file
-        self.items = items
-
-    def chunks(self, item: ZipItem) -> Iterator[bytes]:
-        """The content in pieces of at most 64 KiB, decompressed as they are asked for; the checksum is verified.
-
-        Raises one of `ZIP_FAULTS` where it is damaged.
-        """
-        # Not with zipfile's own reader: opening a member costs it more than reading a small one.
-        size, checksum = 0, 0
-        packed = self._packed(item)
-        for chunk in _inflated(packed) if item.info.compress_type == zipfile.ZIP_DEFLATED else packed:
-            size += len(chunk)
-            checksum = zlib.crc32(chunk, checksum)
-            yield chunk
-        if size != item.size:  # compressed data may end before they should
-            raise zipfile.BadZipFile(f"{size} bytes where {item.size} were declared")
-        if checksum != item.info.CRC:
-            raise zipfile.BadZipFile("the checksum is another")
-
-    def _packed(self, item: ZipItem) -> Iterator[bytes]:
-        self._file.seek(item.start)
-        left = item.info.compress_size
-        while left:
-            chunk = self._file.read(min(left, _CHUNK))
-            if not chunk:
-                raise EOFError
-            left -= len(chunk)
-            yield chunk
-
-
-def _inflated(packed: Iterator[bytes]) -> Iterator[bytes]:
-    inflate = zlib.decompressobj(-zlib.MAX_WBITS)
-    for chunk in packed:
-        while chunk and not inflate.eof:
-            yield inflate.decompress(chunk, _CHUNK)
-            chunk = inflate.unconsumed_tail
-    if rest := inflate.flush():  # little: all that went in was asked for
-        yield rest
-
-
-def open_zip(file: BinaryIO, max_entries: int) -> OpenZip:
-    """Read and check the directory of the zip in `file` (of the file system), which stays open and the caller's.
+def read_directory(file: BinaryIO, max_entries: int) -> list[ZipItem]:
+    """The checked entries of the zip in `file` (of the file system), in the directory's order.
 
     Raises `Invalid` (`too_many_entries`, `encrypted_archive`, `not_a_plain_file`, `unsupported_compression`,
     `overlapping_entries`), or one of `ZIP_FAULTS` for a damaged zip.
@@ -105,11 +60,53 @@ def open_zip(file: BinaryIO, max_entries: int) -> OpenZip:
     for info, name in zip(infos, names, strict=True):
         _check_plain(info, name)
     starts = _starts(file, infos, names, archive.start_dir)
-    items = [
+    return [
         ZipItem(name, info.file_size, name.endswith("/"), start, info)
         for info, name, start in zip(infos, names, starts, strict=True)
     ]
-    return OpenZip(file, items)
+
+
+def read_chunks(file: BinaryIO, item: ZipItem) -> Iterator[bytes]:
+    """What the entry holds, in pieces of at most 64 KiB, decompressed as they are asked for; the checksum is verified.
+
+    Raises one of `ZIP_FAULTS` where it is damaged.
+    """
+    # Not with zipfile's own reader: opening a member costs it more than reading a small one.
+    size, checksum = 0, 0
+    packed = _packed(file, item)
+    for chunk in _inflated(packed) if item.info.compress_type == zipfile.ZIP_DEFLATED else packed:
+        size += len(chunk)
+        checksum = zlib.crc32(chunk, checksum)
+        if size > item.size:
+            break
+        yield chunk
+    if size != item.size:  # compressed data may also end before they should
+        raise zipfile.BadZipFile(
+            f"{item.size} bytes were declared, and there are {'more' if size > item.size else size}"
+        )
+    if checksum != item.info.CRC:
+        raise zipfile.BadZipFile("the checksum is another")
+
+
+def _packed(file: BinaryIO, item: ZipItem) -> Iterator[bytes]:
+    file.seek(item.start)
+    left = item.info.compress_size
+    while left:
+        chunk = file.read(min(left, _CHUNK))
+        if not chunk:
+            raise EOFError
+        left -= len(chunk)
+        yield chunk
+
+
+def _inflated(packed: Iterator[bytes]) -> Iterator[bytes]:
+    inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+    for chunk in packed:
+        while chunk and not inflate.eof:
+            yield inflate.decompress(chunk, _CHUNK)
+            chunk = inflate.unconsumed_tail
+    if rest := inflate.flush():  # little: all that went in was asked for
+        yield rest
 
 
 class _BoundedDirectory(io.BufferedIOBase):

@@ -6,7 +6,7 @@ from typing import Self
 
 from app.storage.blobs import Blob, BlobStore
 
-_MOST = 1024  # blobs a batch: the wait for the disk is shared by so many
+_MOST = 512  # blobs a batch: the wait for the disk is shared by so many
 _MOST_BYTES = 32 << 20  # a batch: two of them may be in memory
 
 

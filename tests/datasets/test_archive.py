@@ -12,7 +12,7 @@ import pytest
 import zstandard
 
 from app.core.errors import GraftError, Invalid, TooLarge, UnsupportedMedia
-from app.datasets.archive import ArchiveLimits, Entry, detect_format, members, names
+from app.datasets.archive import ArchiveLimits, Entry, Listing, detect_format, members, names
 from tests.images import folder_tar, folder_tar_zst, folder_zip
 
 LIMITS = ArchiveLimits()
@@ -87,6 +87,32 @@ def test_reads_each_format_member_by_member(write: Write, data: bytes, expected:
     assert detect_format(path) == expected
     assert names(path, LIMITS) == [Entry(name, len(content)) for name, content in FILES.items()]
     assert {entry.name: read() for entry, read in members(path, LIMITS)} == FILES
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_zip_entries_of_any_size(write: Write, method: int) -> None:
+    rng = random.Random(0)
+    sizes = (0, 1, 2**16 - 1, 2**16, 2**16 + 1, 300_000)
+    files = {f"a/{size}.jpg": rng.randbytes(size) for size in sizes} | {f"b/{size}.jpg": bytes(size) for size in sizes}
+    path = write(pack_zip(*files.items(), method=method))
+    assert {entry.name: read() for entry, read in members(path, LIMITS)} == files
+
+
+def test_a_zip_whose_directory_has_another_order(write: Write) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in FILES.items():
+            archive.writestr(name, content)
+        archive.filelist.reverse()
+    found = [(entry.name, read()) for entry, read in members(write(buffer.getvalue()), LIMITS)]
+    assert found == [*reversed(FILES.items())]
+
+
+@pytest.mark.parametrize("pack", [folder_zip, folder_tar, folder_tar_zst])
+def test_the_second_pass_finds_what_the_first_did(write: Write, pack: Callable[..., bytes]) -> None:
+    path, listing = write(pack(FILES)), Listing()
+    assert [entry.name for entry, _ in members(path, LIMITS, listing)] == [*FILES]
+    assert {entry.name: read() for entry, read in members(path, LIMITS, listing)} == FILES
 
 
 @pytest.mark.parametrize("pack", [folder_zip, folder_tar, folder_tar_zst])
@@ -310,6 +336,29 @@ def test_a_wrong_checksum_in_a_zip(write: Write) -> None:
     error = refused(write(bytes(data)), read=True)
     assert error.code == "damaged_archive"
     assert error.errors[0].field == "ants/1.jpg"
+
+
+def test_compressed_data_that_end_early(write: Write) -> None:
+    data = bytearray(pack_zip(("ants/1.jpg", b"content" * 9)))
+    at = data.index(b"ants/1.jpg") + len("ants/1.jpg")
+    data[at : at + 5] = b"\x01\x00\x00\xff\xff"  # RFC 1951, 3.2.4: a last block of nothing
+    error = refused(write(bytes(data)), read=True)
+    assert error.code == "damaged_archive"
+    assert "there are 0" in error.detail
+
+
+def test_an_entry_that_has_two_names(write: Write) -> None:
+    """One in the directory, one before its data: which one is meant depends on who reads it."""
+    data = pack_zip(("ants/1.jpg", b"content"))
+    error = refused(write(data.replace(b"ants/1.jpg", b"bees/1.jpg", 1)))
+    assert error.code == "damaged_archive"
+    assert "another name" in error.detail
+
+
+def test_an_entry_that_is_a_patch(write: Write) -> None:
+    data = bytearray(pack_zip(("ants/1.jpg", b"content")))
+    struct.pack_into("<H", data, data.index(b"PK\x01\x02") + 8, 0x20)
+    assert refused(write(bytes(data))).code == "unsupported_compression"
 
 
 @pytest.mark.parametrize("pack", [folder_zip, folder_tar, folder_tar_zst])

@@ -9,8 +9,9 @@ import pytest
 
 from app.core.errors import Invalid
 from app.datasets.archive import ArchiveLimits
-from app.datasets.described import may_describe, read_placements
+from app.datasets.described import may_describe
 from app.datasets.layout import Layout
+from app.datasets.sources import ArchiveSource
 from tests.images import folder_tar, folder_tar_zst, folder_zip
 
 Read = Callable[..., Layout]
@@ -23,7 +24,7 @@ def read(tmp_path: Path) -> Read:
     def read(files: Mapping[str, bytes | str], pack: Callable[..., bytes] = folder_zip, **limits: int) -> Layout:
         path = tmp_path / "upload"
         path.write_bytes(pack({name: text.encode() if isinstance(text, str) else text for name, text in files.items()}))
-        return read_placements(path, ArchiveLimits(**limits))
+        return ArchiveSource(path, ArchiveLimits(**limits)).layout()
 
     return read
 

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from app.core.errors import Invalid, TooLarge, UnsupportedMedia
 from app.datasets.archive import ArchiveLimits, members
-from app.datasets.described import read_placements
 from app.datasets.intake import IntakeLimits, RejectedImage, take_in
+from app.datasets.sources import ArchiveSource
 from tests.hostile import tarred, zipped
 from tests.images import encode, photo
 
@@ -135,7 +135,7 @@ def test_any_bytes_are_an_archive_or_refused_as_none(tmp_path_factory: pytest.Te
 
     def read() -> None:
         try:
-            layout = read_placements(path, LIMITS)
+            layout = ArchiveSource(path, LIMITS).layout()
             for _, content in members(path, LIMITS):
                 content()
         except (Invalid, TooLarge, UnsupportedMedia) as error:
