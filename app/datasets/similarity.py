@@ -67,7 +67,9 @@ def perceptual_hashes(sketches: Sequence[Sketch]) -> list[str]:
         pixels = np.frombuffer(b"".join(sketches[place].pixels for place in places), dtype=np.uint8)
         waves[places] = down @ pixels.reshape(len(places), down.shape[1], across.shape[1]) @ across.T
     parts = waves.reshape(len(sketches), _BITS).round(6)  # what is nothing is 0, and not the noise of adding up
-    bits = parts > np.median(parts, axis=1, keepdims=True)
+    # Not with np.median, which imports masked arrays for it.
+    middle = np.sort(parts, axis=1)[:, _BITS // 2 - 1 : _BITS // 2 + 1].mean(axis=1, keepdims=True)
+    bits = parts > middle
     return [row.tobytes().hex() for row in np.packbits(bits, axis=1)]
 
 
