@@ -3,7 +3,8 @@
 Both read the same zip. The loop keeps nothing; the ingestion checks, strips, hashes, and writes every image to a
 store that survives a power cut, in as many processes as there are cores. Three kinds: many very small images, many of
 the size that networks see, and few of 12 megapixels. What was stored stays until the end: ext4 passes over what was
-removed in the last minutes, inode by inode, whenever it makes a file, and each round would pay for the one before.
+removed in the last five minutes, inode by inode, whenever it makes a file, and each round would pay for the one before.
+So does a run that comes too soon after another.
 """
 
 from __future__ import annotations
