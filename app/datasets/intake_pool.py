@@ -75,15 +75,17 @@ class IntakePool:
         try:
             if process is None:
                 process = self._start()
-            assert process.stdin is not None
-            assert process.stdout is not None
+            requests, answers = process.stdin, process.stdout
+            assert requests is not None
+            assert answers is not None
             if process in self._unproved:
                 self._unproved.remove(process)
-                if not process.stdout.readline():  # no image has been near it, so it is no image's fault
-                    raise RuntimeError(f"the process that reads images cannot start (exit status {process.wait()})")
+                if not answers.readline():  # no image has been near it, so it is no image's fault
+                    code, process = process.wait(), None
+                    raise RuntimeError(f"the process that reads images cannot start (exit status {code})")
             try:
-                _send(process.stdin, {"names": [name for _, name in files]}, *(data for data, _ in files))
-                return _taken(*_receive(process.stdout), files)
+                _send(requests, {"names": [name for _, name in files]}, *(data for data, _ in files))
+                return _taken(*_receive(answers), files)
             except (OSError, EOFError):
                 code, process = process.wait(), None
                 return _died(code, self._limits)

@@ -4,6 +4,7 @@
 """
 
 import gzip
+import io
 import os
 import random
 import time
@@ -13,6 +14,7 @@ import pytest
 import zstandard
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from app.core.errors import Invalid, TooLarge, UnsupportedMedia
 from app.datasets.archive import ArchiveLimits, members
@@ -68,7 +70,7 @@ PICTURES = [
         ("TIFF", "1", {"compression": "group4"}),
         ("GIF", "RGB", {}),
     ]
-]
+] + [encode(photo(1, 1, (130, 75)), "JPEG", progressive=progressive) for progressive in (False, True)]
 _TELLING = [
     b"\0",
     b"\xff",
@@ -161,6 +163,8 @@ def test_any_bytes_are_an_image_or_rejected_as_none(seed: int) -> None:
             rejected.reason.encode()
         else:
             assert take_in(kept.data, "x.jpg", IMAGES).data == kept.data
+            with Image.open(io.BytesIO(kept.data)) as image:  # at full size, whatever it was looked at in
+                assert image.convert("RGB").size == (kept.width, kept.height)
 
     bounded(read)
 
