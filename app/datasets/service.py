@@ -128,7 +128,15 @@ def list_datasets(
 
 def latest_versions(session: Session, dataset_ids: Sequence[UUID]) -> dict[UUID, DatasetVersion]:
     """The newest version of each dataset that has one."""
-    query = select(DatasetVersion).where(DatasetVersion.dataset_id.in_(dataset_ids)).order_by(DatasetVersion.number)
+    newest = (
+        select(DatasetVersion.dataset_id, func.max(DatasetVersion.number).label("number"))
+        .where(DatasetVersion.dataset_id.in_(dataset_ids))
+        .group_by(DatasetVersion.dataset_id)
+        .subquery()
+    )
+    query = select(DatasetVersion).join(
+        newest, (DatasetVersion.dataset_id == newest.c.dataset_id) & (DatasetVersion.number == newest.c.number)
+    )
     return {version.dataset_id: version for version in session.scalars(query)}
 
 
