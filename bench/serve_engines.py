@@ -17,9 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from app.predictions.engine_files import EngineFiles
 from app.predictions.engine_making import make_engine
@@ -32,6 +30,7 @@ from app.vision.engines import Engine, Outputs
 from app.vision.imagefolder import read_image_folder
 from app.vision.run import Sample
 from app.vision.training import fit
+from bench.arithmetic import matrix_multiplications, multiplications
 from bench.inputs import Quiet, image_folder, weights_file
 from bench.rounds import alternate, arguments, clock, compared, emit, note, spread
 
@@ -61,32 +60,6 @@ def images_per_second(engine: Engine, images: NDArray[np.uint8], batch: int) -> 
     filled = np.resize(images, (count * batch, *images.shape[1:]))
     seconds = clock(lambda: [engine.outputs(filled[n * batch : (n + 1) * batch]) for n in range(count)])
     return len(filled) / seconds
-
-
-def multiplications(classifier: Classifier) -> float:
-    """Of one image, in 1e9: those of its convolutions and linear layers."""
-    counted = 0
-
-    def count(layer: nn.Module, _: Any, output: torch.Tensor) -> None:
-        nonlocal counted
-        counted += output.numel() * layer.weight[0].numel()
-
-    hooks = [
-        layer.register_forward_hook(count)
-        for layer in classifier.network.modules()
-        if isinstance(layer, nn.Conv2d | nn.Linear)
-    ]
-    side = classifier.preprocessing.crop
-    classifier.reference.outputs(np.zeros((1, side, side, 3), dtype=np.uint8))
-    for hook in hooks:
-        hook.remove()
-    return counted / 1e9
-
-
-def matrix_multiplications(side: int = 2048) -> float:
-    """1e9 multiplications a second of a product of square float32 matrices, the best of ten."""
-    first, second = torch.rand(side, side), torch.rand(side, side)
-    return side**3 / 1e9 / min(clock(lambda: first @ second) for _ in range(10))
 
 
 def layer_shares(path: Path, images: NDArray[np.uint8]) -> dict[str, float]:
@@ -139,7 +112,8 @@ def main() -> None:
             given.rounds,
         )
         ratio: dict[str, Any] = compared(ours, theirs)
-        work = multiplications(classifier)
+        blank = np.zeros((1, *images.shape[1:]), dtype=np.uint8)
+        work = multiplications(classifier.network, lambda: classifier.reference.outputs(blank))
         profile: dict[str, Any] = {
             "image": round(work, 2),
             "chosen": round(work * statistics.median(ours)),
