@@ -78,7 +78,7 @@ class FilesystemStore:
 
     def exists(self, sha256: str) -> bool:
         with disk_errors_explained(self.root):
-            return any(map(os.path.isfile, self._places(sha256)))
+            return any(Path(place).is_file() for place in self._places(sha256))
 
     def delete(self, sha256: str, *, older_than: datetime | None = None) -> bool:
         deleted = False

@@ -18,6 +18,7 @@ import pytest
 
 from app.core.errors import Unavailable
 from app.storage import BlobMissing, FilesystemStore
+from app.storage.batches import Batches
 
 DATA = b"x" * 100_000
 SHA = hashlib.sha256(DATA).hexdigest()
@@ -154,6 +155,36 @@ def test_a_folder_that_may_not_be_written(locked: Path, below: str) -> None:
         with pytest.raises(Unavailable, match=r"Permission denied.*Give the user with id \d+ read and write"):
             fails()
     assert not store.exists(SHA)
+
+
+def test_what_cannot_be_looked_at_is_not_called_absent(folder: FilesystemStore) -> None:
+    folder.put_bytes(DATA)
+    folder.root.chmod(0)
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.seteuid(65534)
+    try:
+        with pytest.raises(Unavailable, match="Permission denied"):
+            folder.exists(SHA)
+    finally:
+        if is_root:
+            os.seteuid(0)
+        folder.root.chmod(0o755)
+    assert folder.exists(SHA)
+
+
+def test_a_batch_that_fails_says_so(folder: FilesystemStore) -> None:
+    def put() -> None:
+        with Batches(folder) as batches:
+            for number in range(2000):
+                batches.put(bytes(60_000) if number == 700 else b"%d" % number)
+            batches.finish()
+
+    with files_limited_to(50_000), pytest.raises(Unavailable, match="no room"):
+        put()
+    assert not [name for name in files(folder.root) if name.startswith("tmp/")]
+    put()
+    assert folder.exists(hashlib.sha256(bytes(60_000)).hexdigest())
 
 
 def test_a_file_where_the_folder_should_be(tmp_path: Path) -> None:
