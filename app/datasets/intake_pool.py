@@ -38,8 +38,12 @@ class IntakePool:
         self._unproved: set[subprocess.Popen[bytes]] = set()  # they have not said that they are ready
 
     def __enter__(self) -> Self:
-        for _ in range(self._processes):  # all at once, and whoever opens the pool can go on meanwhile
-            self._idle.put(self._start())
+        try:
+            for _ in range(self._processes):  # all at once, and whoever opens the pool can go on meanwhile
+                self._idle.put(self._start())
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:

@@ -63,9 +63,11 @@ def test_an_image_that_kills_its_process_is_rejected_alone(number: signal.Signal
 
 
 def test_several_files_are_answered_in_their_order(pool: IntakePool) -> None:
-    assert [(one.sha256 if isinstance(one, StoredImage) else one.code) for one in pool.take_in_all(FILES)] == [
-        (one.sha256 if isinstance(one, StoredImage) else one.code) for one in take_in_all(FILES, LIMITS)
-    ]
+    here = [one if isinstance(one, StoredImage) else one.code for one in take_in_all(FILES, LIMITS)]
+    there = [one if isinstance(one, StoredImage) else one.code for one in pool.take_in_all(FILES)]
+    assert there == here
+    sent = {data for data, _ in FILES}
+    assert {one.data in sent for one in here if isinstance(one, StoredImage)} == {True, False}
     assert pool.take_in_all([]) == []
 
 
@@ -121,8 +123,24 @@ def test_a_stop_that_comes_while_a_process_starts_costs_no_image() -> None:
         assert len(pool._all) == 1
 
 
+def test_where_one_cannot_be_started_the_others_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = IntakePool(LIMITS, 2)
+    start = pool._start
+
+    def once() -> "subprocess.Popen[bytes]":
+        if pool._all:
+            raise BlockingIOError("no more processes")
+        return start()
+
+    monkeypatch.setattr(pool, "_start", once)
+    with pytest.raises(BlockingIOError), pool:
+        pass
+    assert [process.returncode for process in pool._all] == [-signal.SIGKILL]
+
+
 def test_closing_ends_the_processes() -> None:
     with IntakePool(LIMITS, 2) as pool:
+        assert len(pool._all) == 2  # before there is any image
         pool.take_in(*FILES[0])
         pool.take_in(*FILES[1])
     assert all(process.returncode is not None for process in pool._all)
