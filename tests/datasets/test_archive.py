@@ -115,6 +115,14 @@ def test_the_second_pass_finds_what_the_first_did(write: Write, pack: Callable[.
     assert {entry.name: read() for entry, read in members(path, LIMITS, listing)} == FILES
 
 
+def test_the_second_pass_reads_no_directory(write: Write) -> None:
+    data, listing = folder_zip(FILES), Listing()
+    names_found = [entry.name for entry, _ in members(write(data), LIMITS, listing)]
+    path = write(data.replace(b"PK\x01\x02", b"gone"))
+    assert [entry.name for entry, read in members(path, LIMITS, listing) if read() == FILES[entry.name]] == names_found
+    assert refused(path).code == "damaged_archive"
+
+
 @pytest.mark.parametrize("pack", [folder_zip, folder_tar, folder_tar_zst])
 def test_members_that_are_not_read_are_skipped(write: Write, pack: Callable[..., bytes]) -> None:
     path = write(pack(FILES))
