@@ -56,7 +56,7 @@ def perceptual_hashes(sketches: Sequence[Sketch]) -> list[str]:
     """The DCT hash (pHash; Zauner 2010) of each as 16 hexadecimal digits: which of 8 × 8 waves are above the median.
 
     Within `NEAR` of what the library imagehash makes of the same picture, and mostly equal. It scales to 32 × 32 px
-    with a filter whose making costs more than a small image's decoding.
+    with a filter whose making costs half as much as a small image's decoding.
     """
     alike = defaultdict(list)
     for place, one in enumerate(sketches):
