@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from app.core.errors import Invalid
-from app.datasets.entry_names import refuse
+from app.datasets.entry_names import printable, refuse
 
 # All that zipfile lets through on hostile bytes: NotImplementedError is an unknown version or method, RuntimeError
 # a password, ValueError covers undecodable names, OverflowError offsets beyond 64 bits.
@@ -199,8 +199,8 @@ def _starts(file: BinaryIO, infos: list[zipfile.ZipInfo], names: list[str], dire
         if signature != b"PK\x03\x04":
             raise zipfile.BadZipFile(f"no entry stands at byte {at}")
         named = header[_LOCAL_HEADER.size : _LOCAL_HEADER.size + name_length]
-        if named.decode("utf-8" if flags & _UTF8 else "cp437") != info.orig_filename:
-            raise zipfile.BadZipFile(f"the entry at byte {at} has another name than in the directory")
+        if (other := named.decode("utf-8" if flags & _UTF8 else "cp437")) != info.orig_filename:
+            raise zipfile.BadZipFile(f"{printable(names[place])} is called {printable(other)} before its data")
         starts[place] = at + _LOCAL_HEADER.size + name_length + extra_length
         if starts[place] + info.compress_size > limit:
             raise refuse(
