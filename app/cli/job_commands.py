@@ -2,39 +2,30 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from app.cli.errors import CommandError
 from app.cli.options import Json, client, print_json
 from app.cli.predict_command import download_predictions
+from app.cli.training_options import with_training_options
+from app.vision.meanings import MEANINGS
 
 jobs = typer.Typer(help="Jobs that train, and jobs that predict.", no_args_is_help=True)
 
 
+@with_training_options
 def train(
     dataset: Annotated[str, typer.Argument(help="Id or name of a dataset.")],
     backbone: Annotated[str | None, typer.Option(help="See 'graft backbones'.")] = None,
     base_model: Annotated[str | None, typer.Option(help="Id or name of a model to start from.")] = None,
     what: Annotated[str | None, typer.Option("--train", help="head, all, or the number of last stages.")] = None,
     hidden: Annotated[list[int] | None, typer.Option(help="Units of a hidden layer of the head; repeatable.")] = None,
-    dropout: Annotated[float | None, typer.Option(help="In the head.")] = None,
-    epochs: Annotated[int | None, typer.Option()] = None,
-    batch_size: Annotated[str | None, typer.Option(help="A number, or auto: what fits into memory.")] = None,
+    dropout: Annotated[float | None, typer.Option(help=MEANINGS["head.dropout"])] = None,
+    pooling: Annotated[str | None, typer.Option(help=MEANINGS["head.pooling"], metavar="avg|max|gem")] = None,
     processes: Annotated[int | None, typer.Option(help="Of a machine, that train together; one a GPU.")] = None,
     machines: Annotated[int | None, typer.Option(help="That train together, with so many processes each.")] = None,
-    optimizer: Annotated[str | None, typer.Option(help="sgd, adam or adamw.")] = None,
-    learning_rate: Annotated[float | None, typer.Option()] = None,
-    find_rate: Annotated[bool | None, typer.Option("--find-rate", help="Try rates, use the best.")] = None,
-    schedule: Annotated[str | None, typer.Option(help="constant, step or cosine.")] = None,
-    weight_decay: Annotated[float | None, typer.Option()] = None,
-    augmentation: Annotated[str | None, typer.Option(help="none, light, standard or strong.")] = None,
-    input_size: Annotated[int | None, typer.Option(help="Pixels a side.")] = None,
-    seed: Annotated[int | None, typer.Option()] = None,
-    target_precision: Annotated[
-        float | None, typer.Option(help="Of the answers that are to be accepted, 0.5 to 0.9999.")
-    ] = None,
     name: Annotated[str | None, typer.Option(help="Of the model; the dataset's name if left out.")] = None,
     priority: Annotated[int | None, typer.Option(help="-100 to 100; higher runs first.")] = None,
     run_after: Annotated[str | None, typer.Option(help="Not before this time: 2030-01-31T22:00:00Z.")] = None,
@@ -43,42 +34,31 @@ def train(
     plan: Annotated[bool, typer.Option("--plan", help="Say what would be done, and queue nothing.")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Submit the job and do not wait for it.")] = False,
     as_json: Json = False,
+    **fields: Any,
 ) -> None:
     """Fine-tune a pretrained backbone on a dataset. Only the dataset is required."""
     from app.cli import show
 
-    head = {key: value for key, value in (("hidden", hidden), ("dropout", dropout)) if value}
-    resources = {key: value for key, value in (("processes", processes), ("machines", machines)) if value}
+    head = {"hidden": hidden or None, "dropout": dropout, "pooling": pooling}
     body = {
         "dataset": dataset,
         "backbone": backbone,
         "base_model": base_model,
         "train": {"last_stages": int(what)} if what and what.isdigit() else what,
-        "head": head or None,
-        "epochs": epochs,
-        "batch_size": int(batch_size) if batch_size and batch_size.isdigit() else batch_size,
-        "resources": resources or None,
-        "optimizer": optimizer,
-        "learning_rate": learning_rate,
-        "find_rate": find_rate,
-        "schedule": schedule,
-        "weight_decay": weight_decay,
-        "augmentation": augmentation,
-        "input_size": input_size,
-        "seed": seed,
-        "target_precision": target_precision,
+        "head": _given(head) or None,
+        "resources": _given({"processes": processes, "machines": machines}) or None,
         "model_name": name,
         "priority": priority,
         "run_after": run_after,
         "max_attempts": max_attempts,
         "max_seconds": max_seconds,
+        **fields,
     }
-    body = {field: value for field, value in body.items() if value is not None}
     api = client()
     if plan:
-        planned = api.post("/v1/jobs:plan", body)
+        planned = api.post("/v1/jobs:plan", _given(body))
         return print_json(planned) if as_json else show.show_plan(planned)
-    job = api.post("/v1/jobs", body)
+    job = api.post("/v1/jobs", _given(body))
     if detach:
         return print_json(job) if as_json else print(job["id"])
     show.progress_console.print(f"Job {job['id']}: Ctrl-C stops watching, 'graft jobs cancel' stops the job.")
@@ -88,6 +68,10 @@ def train(
         return print_json(model)
     show.show_model(model)
     return print(f"Classify with: graft predict {model['id']} IMAGE...")
+
+
+def _given(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 @jobs.command("list")

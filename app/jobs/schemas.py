@@ -7,6 +7,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from app.jobs.augmentation import Augmentation
 from app.jobs.scheduling import Scheduled
 from app.vision.config import LEAST_TARGET, MOST_TARGET, HeadConfig, TrainConfig
+from app.vision.meanings import MEANINGS
 from app.vision.presets import Transform
 
 
@@ -50,12 +51,10 @@ class Head(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     hidden: list[Annotated[int, Field(ge=1, le=8192)]] = Field(
-        default=[], max_length=4, description="Units of each hidden layer; empty: a linear head."
+        default=[], max_length=4, description=MEANINGS["head.hidden"]
     )
-    dropout: float = Field(default=HeadConfig().dropout, ge=0, le=0.95)
-    pooling: Literal["avg", "max", "gem"] = Field(
-        default=HeadConfig().pooling, description="How each of the trunk's maps becomes one feature."
-    )
+    dropout: float = Field(default=HeadConfig().dropout, ge=0, le=0.95, description=MEANINGS["head.dropout"])
+    pooling: Literal["avg", "max", "gem"] = Field(default=HeadConfig().pooling, description=MEANINGS["head.pooling"])
 
 
 class Resources(BaseModel):
@@ -169,81 +168,46 @@ class TrainRequest(Scheduled):
         description='What is trained: `"head"` (trunk frozen), `{"last_stages": n}` or `"all"`.',
     )
     head: Head = Head()
-    epochs: int | None = Field(default=None, ge=1, le=10_000)
-    batch_size: BatchSize = Field(
-        default=None, description="`auto`: the largest power of two up to 256 that fits into the worker's memory."
-    )
-    optimizer: Literal["sgd", "adam", "adamw"] = "adamw"
-    learning_rate: float | None = Field(default=None, gt=0, le=10)
+    epochs: int | None = Field(default=None, ge=1, le=10_000, description=MEANINGS["epochs"])
+    batch_size: BatchSize = Field(default=None, description=MEANINGS["batch_size"])
+    optimizer: Literal["sgd", "adam", "adamw"] = Field(default="adamw", description=MEANINGS["optimizer"])
+    learning_rate: float | None = Field(default=None, gt=0, le=10, description=MEANINGS["learning_rate"])
     find_rate: bool = Field(
         default=False,
-        description="Try rates first, and train at the one they suggest; the job's result has the rate and the curve.",
+        description=f"{MEANINGS['find_rate']} The job's result has the rate and the curve.",
     )
-    schedule: Literal["constant", "step", "cosine", "exponential", "one_cycle", "plateau"] = "cosine"
-    weight_decay: float | None = Field(default=None, ge=0, le=100)
+    schedule: Literal["constant", "step", "cosine", "exponential", "one_cycle", "plateau"] = Field(
+        default="cosine", description=MEANINGS["schedule"]
+    )
+    weight_decay: float | None = Field(default=None, ge=0, le=100, description=MEANINGS["weight_decay"])
     augmentation: Augmentation = Field(
         default=None,
-        description="A preset, or a list of transforms, each once.",
+        description=MEANINGS["augmentation"],
         examples=["standard", [{"name": "crop", "min_area": 0.6}, {"name": "rotate", "degrees": 15}]],
     )
-    input_size: int | None = Field(
-        default=None, ge=32, le=1024, description="Pixels a side; the backbone's if left out."
-    )
-    seed: int = Field(default=0, ge=0, lt=2**32)
-    warmup: float = Field(
-        default=0.05, ge=0, le=0.5, description="Share of the steps in which the learning rate climbs to its peak."
-    )
-    layer_decay: float = Field(
-        default=1.0, gt=0, le=1, description="Each stage learns at this fraction of the rate of the one above it."
-    )
-    unfreeze_every: int = Field(
-        default=0, ge=0, le=10_000, description="Begin with the head; one more stage learns after each so many epochs."
-    )
-    accumulate: int = Field(default=1, ge=1, le=1024, description="Batches whose gradients make one step.")
-    clip_norm: float = Field(default=0.0, ge=0, le=1000, description="Longest gradient; 0: as long as it is.")
-    l1: float = Field(default=0.0, ge=0, le=1, description="L1 penalty of the weights; makes some of them zero.")
-    label_smoothing: float = Field(default=0.0, ge=0, le=0.9, description="Share of a target spread over all classes.")
-    patience: int = Field(
-        default=0, ge=0, le=10_000, description="Stop after so many epochs without a better one; 0: never."
-    )
-    ema: float = Field(
-        default=0.0, ge=0, le=0.9999, description="Decay of an average of the weights, kept in their stead; 0: none."
-    )
-    imbalance: Literal["none", "weights", "sampling"] = Field(
-        default="none", description="Make up for rare classes: weigh them more, or show them more often."
-    )
-    focal_gamma: float = Field(default=0.0, ge=0, le=10, description="Focal loss's exponent; 0: plain cross-entropy.")
-    mixup: float = Field(default=0.0, ge=0, le=10, description="Beta distribution's alpha, 0.2 is usual; 0: none.")
-    cutmix: float = Field(
-        default=0.0,
-        ge=0,
-        le=10,
-        description="As mixup, 1.0 is usual; not with the trunk frozen, which sees no mixture.",
-    )
+    input_size: int | None = Field(default=None, ge=32, le=1024, description=MEANINGS["input_size"])
+    seed: int = Field(default=0, ge=0, lt=2**32, description=MEANINGS["seed"])
+    warmup: float = Field(default=0.05, ge=0, le=0.5, description=MEANINGS["warmup"])
+    layer_decay: float = Field(default=1.0, gt=0, le=1, description=MEANINGS["layer_decay"])
+    unfreeze_every: int = Field(default=0, ge=0, le=10_000, description=MEANINGS["unfreeze_every"])
+    accumulate: int = Field(default=1, ge=1, le=1024, description=MEANINGS["accumulate"])
+    clip_norm: float = Field(default=0.0, ge=0, le=1000, description=MEANINGS["clip_norm"])
+    l1: float = Field(default=0.0, ge=0, le=1, description=MEANINGS["l1"])
+    label_smoothing: float = Field(default=0.0, ge=0, le=0.9, description=MEANINGS["label_smoothing"])
+    patience: int = Field(default=0, ge=0, le=10_000, description=MEANINGS["patience"])
+    ema: float = Field(default=0.0, ge=0, le=0.9999, description=MEANINGS["ema"])
+    imbalance: Literal["none", "weights", "sampling"] = Field(default="none", description=MEANINGS["imbalance"])
+    focal_gamma: float = Field(default=0.0, ge=0, le=10, description=MEANINGS["focal_gamma"])
+    mixup: float = Field(default=0.0, ge=0, le=10, description=MEANINGS["mixup"])
+    cutmix: float = Field(default=0.0, ge=0, le=10, description=MEANINGS["cutmix"])
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto",
-        description="Of the trunk while it trains. `auto`: bfloat16 where the processor has it. float16 scales the "
-        "loss and needs a GPU: where the job is run on a CPU it fails with `invalid_config`.",
+        description=f"{MEANINGS['precision']} Where such a job is run on a CPU it fails with `invalid_config`.",
     )
-    compile: bool = Field(
-        default=False,
-        description="Compile what learns (torch.compile). Where there is no compiler the job runs as ever, and the "
-        "result's `notes` say so.",
-    )
-    on_out_of_memory: Literal["fail", "shrink"] = Field(
-        default="fail",
-        description="Where a batch does not fit: `fail` with the size that would, or `shrink` the parts it is "
-        "computed in, whose gradients add up to the same.",
-    )
-    views: int = Field(
-        default=4, ge=1, le=64, description="Augmented copies of each training image behind a frozen trunk."
-    )
-    loader_workers: int = Field(
-        default=0,
-        ge=0,
-        le=64,
-        description="Threads that read and augment batches ahead; the model does not depend on them.",
-    )
+    compile: bool = Field(default=False, description=MEANINGS["compile"])
+    on_out_of_memory: Literal["fail", "shrink"] = Field(default="fail", description=MEANINGS["on_out_of_memory"])
+    views: int = Field(default=4, ge=1, le=64, description=MEANINGS["views"])
+    loader_workers: int = Field(default=0, ge=0, le=64, description=MEANINGS["loader_workers"])
 
     target_precision: float | None = Field(
         default=None,

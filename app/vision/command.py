@@ -66,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
         "train",
         help="fine-tune a pretrained network on a folder of images",
         description="Fine-tune on FOLDER/class/image, or FOLDER/train/class/image beside val/ and test/.",
+        usage="%(prog)s FOLDER [options]",
     )
     train.set_defaults(run=_train)
     _add_training_options(train)
@@ -85,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
         "find-rate",
         help="try learning rates for such a training and suggest one",
         description="A range test: a hundred steps on FOLDER at rates that climb; nothing is kept but the curve.",
+        usage="%(prog)s FOLDER [options]",
     )
     search.set_defaults(run=_find_rate)
     _add_training_options(search)
@@ -115,11 +117,11 @@ def _add_training_options(parser: argparse.ArgumentParser) -> None:
     config = parser.add_argument_group("what and how to train")
     config.add_argument(
         "--train", metavar="head|all|N", type=_stages, default=argparse.SUPPRESS,
-        help="what learns: the new head, everything, or the head and the last N stages (default: head)",
+        help="What learns: the new head, everything, or the head and the last N stages. (default: head)",
     )  # fmt: skip
     config.add_argument(
         "--base-model", type=Path, dest="base_path", metavar="MODEL",
-        help="start from this model (or its folder): its trunk, input size and, for the same classes, its head",
+        help="Start from this model (or its folder): its trunk, input size and, for the same classes, its head.",
     )  # fmt: skip
     add_config_options(config, without={"train", "last_stages", "base_model"})
 

@@ -5,52 +5,92 @@ from __future__ import annotations
 import argparse
 import json
 import types
-from collections.abc import Callable, Collection
-from dataclasses import MISSING, Field, fields, is_dataclass
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from app.vision.config import TrainConfig
+from app.vision.meanings import MEANINGS
 
-Reader = Callable[[str], Any]
+_EXPECTED = {"N": "a whole number", "X": "a number", "N,...": "whole numbers with commas between them"}
 
-# What a person would ask about these fields; the others are told apart by their names and values.
-HELP = {
-    "backbone": "the pretrained network",
-    "epochs": "passes over the training images",
-    "batch_size": "images a step, or what fits into memory",
-    "learning_rate": "its peak, after the warm-up",
-    "input_size": "side of the square that the network sees, pixels",
-    "target_precision": "of the answers that are to be accepted, 0.5 to 0.9999",
-    "head.hidden": "units of the ReLU layers before the last one, separated by commas",
-}
+
+@dataclass(frozen=True)
+class Option:
+    """A field as an option: `name` is "hidden", or "head.hidden" for field `hidden` of field `head`."""
+
+    name: str
+    hint: Any  # its type, None left out
+    default: Any
+
+    @property
+    def flag(self) -> str:
+        return option_name(self.name)
+
+    @property
+    def metavar(self) -> str:
+        """What may be given, for instance "N|auto"."""
+        return _metavar(self.hint)
+
+    @property
+    def help(self) -> str:
+        meaning = MEANINGS.get(self.name, "")
+        if self.default is None or self.default is MISSING or self.default == ():
+            return meaning
+        shown = ("yes" if self.default else "no") if isinstance(self.default, bool) else self.default
+        return f"{meaning} (default: {shown:g})" if isinstance(shown, float) else f"{meaning} (default: {shown})"
+
+    def read(self, text: str) -> Any:
+        """The option's text as a value of the field's type; raises ValueError that says what is expected."""
+        for one in get_args(self.hint) if _is_union(self.hint) else (self.hint,):
+            try:
+                return _read(one, text)
+            except ValueError:
+                continue
+        expected = ", ".join(_EXPECTED.get(word, word) for word in self.metavar.split("|"))
+        raise ValueError(f"{text!r} cannot be read; use {expected}.")
+
+
+def options_of(config: type[Any] = TrainConfig, path: str = "") -> Iterator[Option]:
+    """One for every field of the dataclass, and of the dataclasses that are fields of it."""
+    hints = get_type_hints(config)
+    for item in fields(config):
+        hint = _unless_none(hints[item.name])
+        if is_dataclass(hint) and isinstance(hint, type):
+            yield from options_of(hint, f"{path}{item.name}.")
+        else:
+            yield Option(path + item.name, hint, item.default)
 
 
 def add_config_options(
-    parser: argparse._ActionsContainer,
-    config: type[Any] = TrainConfig,
-    *,
-    without: Collection[str] = (),
-    path: str = "",
+    parser: argparse._ActionsContainer, config: type[Any] = TrainConfig, *, without: Collection[str] = ()
 ) -> None:
-    """Add an option for every field of the dataclass, `--head-hidden` for field `hidden` of field `head`.
+    """Add the dataclass's options to a parser.
 
     What is not given does not appear in the namespace, so that the configuration's own defaults hold.
     """
-    hints = get_type_hints(config)
-    for item in fields(config):
-        name = path + item.name
-        if name in without:
+    for option in options_of(config):
+        if option.name in without:
             continue
-        hint = _unless_none(hints[item.name])
-        if is_dataclass(hint) and isinstance(hint, type):
-            add_config_options(parser, hint, without=without, path=f"{name}.")
-            continue
-        flag = option_name(name)
-        settings: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": _help(name, item)}
-        if hint is bool:
-            parser.add_argument(flag, action=argparse.BooleanOptionalAction, **settings)
+        settings: dict[str, Any] = {
+            "dest": option.name,
+            "default": argparse.SUPPRESS,
+            "help": option.help.replace("%", "%%"),
+        }
+        if option.hint is bool:
+            parser.add_argument(option.flag, action=argparse.BooleanOptionalAction, **settings)
         else:
-            parser.add_argument(flag, type=_reader(hint, name), metavar=_metavar(hint), **settings)
+            parser.add_argument(option.flag, type=_for_argparse(option), metavar=option.metavar, **settings)
+
+
+def _for_argparse(option: Option) -> Callable[[str], Any]:
+    def read(text: str) -> Any:
+        try:
+            return option.read(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return read
 
 
 def option_name(name: str) -> str:
@@ -73,38 +113,14 @@ def config_values(namespace: argparse.Namespace) -> dict[str, Any]:
     return values
 
 
-def _help(name: str, item: Field[Any]) -> str:
-    default = item.default_factory() if item.default_factory is not MISSING else item.default
-    what = HELP.get(name, "")
-    if default is None or default is MISSING or default == ():
-        return what
-    shown = ("yes" if default else "no") if isinstance(default, bool) else default
-    return (f"{what} " if what else "") + f"(default: {shown})".replace("%", "%%")
-
-
 def _metavar(hint: Any) -> str:
     if get_origin(hint) is Literal:
         return "|".join(str(value) for value in get_args(hint))
-    if get_origin(hint) is tuple and _reader_is_simple(get_args(hint)[0]):
+    if get_origin(hint) is tuple and _is_simple(get_args(hint)[0]):
         return f"{_metavar(get_args(hint)[0])},..."
     if _is_union(hint):
         return "|".join(_metavar(option) for option in get_args(hint) if option is not types.NoneType)
     return {int: "N", float: "X", str: "TEXT"}.get(hint, "JSON")
-
-
-def _reader(hint: Any, name: str) -> Reader:
-    """Reads an option's text as a value of the type; what cannot be read is an error that says what is expected."""
-
-    def read(text: str) -> Any:
-        for option in get_args(hint) if _is_union(hint) else (hint,):
-            try:
-                return _read(option, text)
-            except ValueError:
-                continue
-        raise argparse.ArgumentTypeError(f"{text!r} cannot be read; use {_metavar(hint).replace('|', ', ')}")
-
-    read.__name__ = name
-    return read
 
 
 def _read(hint: Any, text: str) -> Any:
@@ -116,12 +132,12 @@ def _read(hint: Any, text: str) -> Any:
         raise ValueError(text)
     if hint is types.NoneType:
         raise ValueError(text)
-    if get_origin(hint) is tuple and _reader_is_simple(get_args(hint)[0]):
+    if get_origin(hint) is tuple and _is_simple(get_args(hint)[0]):
         return [_read(get_args(hint)[0], part.strip()) for part in text.split(",") if part.strip()]
     return hint(text) if hint in (int, float, str) else json.loads(text)
 
 
-def _reader_is_simple(hint: Any) -> bool:
+def _is_simple(hint: Any) -> bool:
     return hint in (int, float, str) or get_origin(hint) is Literal
 
 

@@ -57,9 +57,9 @@ class HeadConfig:
 class TrainConfig:
     """One training run. A None is replaced by `resolve()` with a default that suits `train` and the backbone.
 
-    `learning_rate` is the peak after warm-up; `input_size` is the side of the square the network sees, in pixels;
-    `last_stages` counts from the head down and is read only when `train` is "last_stages". Of the fields that carry a
-    comment, the default switches the thing off unless it says otherwise.
+    What the fields mean stands in `app.vision.meanings`. Beside those, `last_stages` counts from the head down and is
+    read only when `train` is "last_stages"; `base_model` is the SHA-256 of the model file to start from, in place of
+    the published weights.
     """
 
     backbone: str
@@ -67,7 +67,7 @@ class TrainConfig:
     last_stages: int = 1
     head: HeadConfig = field(default_factory=HeadConfig)
     epochs: int | None = None
-    batch_size: int | Literal["auto"] | None = None  # "auto" is the largest power of two that is tried and fits
+    batch_size: int | Literal["auto"] | None = None
     optimizer: OptimizerName = "adamw"
     learning_rate: float | None = None
     schedule: Schedule = "cosine"
@@ -75,27 +75,27 @@ class TrainConfig:
     augmentation: Augmentation | None = None
     input_size: int | None = None
     seed: int = 0
-    warmup: float = 0.05  # share of the steps in which the rate climbs to its peak; "one_cycle" has its own climb
-    layer_decay: float = 1.0  # each stage learns at this fraction of the rate of the one above it
-    unfreeze_every: int = 0  # epochs after which one more stage learns, beginning with the head alone
-    accumulate: int = 1  # batches whose gradients make one step
-    clip_norm: float = 0.0  # longest gradient, all parameters taken together
-    l1: float = 0.0  # each step takes this times the rate off every weight, down to zero
-    label_smoothing: float = 0.0  # share of the target that is spread over all classes
-    patience: int = 0  # epochs without a better one after which the run ends
-    ema: float = 0.0  # decay of the moving average of the weights, which is then what is evaluated and kept
-    imbalance: Imbalance = "none"  # makes up for rare classes: by weights in the loss, or by showing them more often
-    focal_gamma: float = 0.0  # how strongly samples that are already right are discounted
-    mixup: float = 0.0  # alpha of the Beta distribution that blends two samples
-    cutmix: float = 0.0  # alpha of the Beta distribution of the area that one image lends another
-    precision: Precision = "auto"  # of the trunk while it trains; "auto" is bfloat16 where that is fast
-    loader_workers: int = 0  # threads that read and augment batches ahead of their step
-    find_rate: bool = False  # a range test comes first, and its suggestion is the learning rate
-    base_model: str | None = None  # SHA-256 of the model file to start from, in place of the published weights
-    compile: bool = False  # the stages that learn, by torch.compile; where that fails they run as ever
-    on_out_of_memory: OnOutOfMemory = "fail"  # "shrink" computes batches in parts, whose gradients add up to the same
-    views: int = 4  # augmented copies of each training image behind a frozen trunk; never off
-    target_precision: float | None = None  # of the answers that are to be accepted; validation says which those are
+    warmup: float = 0.05
+    layer_decay: float = 1.0
+    unfreeze_every: int = 0
+    accumulate: int = 1
+    clip_norm: float = 0.0
+    l1: float = 0.0
+    label_smoothing: float = 0.0
+    patience: int = 0
+    ema: float = 0.0
+    imbalance: Imbalance = "none"
+    focal_gamma: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    precision: Precision = "auto"
+    loader_workers: int = 0
+    find_rate: bool = False
+    base_model: str | None = None
+    compile: bool = False
+    on_out_of_memory: OnOutOfMemory = "fail"
+    views: int = 4
+    target_precision: float | None = None
 
     def resolve(self) -> TrainConfig:
         """The same run with every None filled in; raises InvalidConfig naming the field that cannot stand."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from app.jobs.schemas import TrainRequest
 from tests import images
 from tests.e2e import deployments
 from tests.e2e.deployments import GRAFT, Deployment, environment
@@ -107,6 +108,66 @@ def test_a_plan_is_shown_and_nothing_is_queued(service: Deployment, trained: dic
     assert f"{planned['memory']['value'] / 2**20:,.0f} MiB" in shown.stdout
     assert "warning" in shown.stdout
     assert json.loads(graft(service, "jobs", "list", "--json").stdout) == before
+
+
+# How a person says each field of how to train, none of it a default, and what becomes of it.
+SAID: dict[str, tuple[tuple[str, ...], Any]] = {
+    "train": (("--train", "all"), "all"),
+    "head": (
+        ("--hidden", "32", "--hidden", "16", "--dropout", "0.5", "--pooling", "gem"),
+        {"hidden": [32, 16], "dropout": 0.5, "pooling": "gem"},
+    ),
+    "epochs": (("--epochs", "9"), 9),
+    "batch_size": (("--batch-size", "auto"), "auto"),
+    "optimizer": (("--optimizer", "sgd"), "sgd"),
+    "learning_rate": (("--learning-rate", "2e-2"), 0.02),
+    "schedule": (("--schedule", "one_cycle"), "one_cycle"),
+    "weight_decay": (("--weight-decay", "0.25"), 0.25),
+    "augmentation": (
+        ("--augmentation", '[{"name": "rotate", "degrees": 15}]'),
+        [{"name": "rotate", "degrees": 15.0}],
+    ),
+    "input_size": (("--input-size", "64"), 64),
+    "seed": (("--seed", "5"), 5),
+    "warmup": (("--warmup", "0.25"), 0.25),
+    "layer_decay": (("--layer-decay", "0.5"), 0.5),
+    "unfreeze_every": (("--unfreeze-every", "1"), 1),
+    "accumulate": (("--accumulate", "2"), 2),
+    "clip_norm": (("--clip-norm", "1.5"), 1.5),
+    "l1": (("--l1", "0.125"), 0.125),
+    "label_smoothing": (("--label-smoothing", "0.125"), 0.125),
+    "patience": (("--patience", "3"), 3),
+    "ema": (("--ema", "0.75"), 0.75),
+    "imbalance": (("--imbalance", "sampling"), "sampling"),
+    "focal_gamma": (("--focal-gamma", "2"), 2.0),
+    "mixup": (("--mixup", "0.25"), 0.25),
+    "cutmix": (("--cutmix", "1"), 1.0),
+    "precision": (("--precision", "float32"), "float32"),
+    "compile": (("--compile",), True),
+    "on_out_of_memory": (("--on-out-of-memory", "shrink"), "shrink"),
+    "views": (("--views", "2"), 2),
+    "loader_workers": (("--loader-workers", "1"), 1),
+    "target_precision": (("--target-precision", "0.75"), 0.75),
+    "resources": (("--processes", "2"), {"processes": 2, "machines": 1}),
+    "model_name": (("--name", "walls"), "walls"),
+}
+
+
+def test_a_person_can_say_all_that_a_request_can(service: Deployment, trained: dict[str, Any]) -> None:
+    def spec(*arguments: str) -> dict[str, Any]:
+        answer = graft(service, "train", "textures", *arguments, "--plan", "--json")
+        assert answer.returncode == 0, answer.stderr
+        planned: dict[str, Any] = json.loads(answer.stdout)["spec"]
+        return planned
+
+    default = spec()
+    said = spec(*(word for words, _ in SAID.values() for word in words))
+    for field, (_, value) in SAID.items():
+        assert said[field] == value != default.get(field), field
+    assert spec("--find-rate")["find_rate"] is True  # goes with neither a rate nor an automatic batch
+    # These are not part of how to train, and their options have been there all along.
+    others = {"dataset", "backbone", "base_model", "priority", "run_after", "max_attempts", "max_seconds"}
+    assert set(TrainRequest.model_fields) == {*SAID, "find_rate", *others}
 
 
 def test_predict_by_name_and_by_id(service: Deployment, folder: Path, trained: dict[str, Any]) -> None:
@@ -311,6 +372,8 @@ def test_backbones_are_listed_with_advice(service: Deployment) -> None:
         (["models", "alias", "nothing", "production"], 2, "--delete"),
         (["jobs", "show", "not-an-id"], 1, "job_id"),
         (["train"], 2, "graft train --help"),
+        (["train", "nothing", "--schedule", "slow"], 2, "'slow' cannot be read; use constant, step, cosine"),
+        (["train", "nothing", "--epochs", "few"], 2, "'few' cannot be read; use a whole number."),
         (["nonsense"], 2, "nonsense"),
         (["up", "--port", "99999"], 2, "port"),
     ],

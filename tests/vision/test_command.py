@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,8 +18,9 @@ import pytest
 
 from app.vision.artefact import read_model_document
 from app.vision.command import main
-from app.vision.command_options import add_config_options, config_values, option_name
+from app.vision.command_options import add_config_options, config_values, option_name, options_of
 from app.vision.config import TrainConfig
+from app.vision.meanings import MEANINGS
 from tests.vision.conftest import WEIGHTS
 from tests.vision.pictures import CLASSES, draw
 
@@ -198,7 +200,7 @@ def test_errors_are_one_line_that_says_what_to_do(
         (["train", tmp_path / "nowhere", *QUICK, *out], 1, "is not a folder; expected FOLDER/ants/1.jpg"),
         (["train", folder, *out, "--backbone", "resnet19"], 2, "--backbone: There is no backbone 'resnet19'. Did you"),
         (["train", folder, *QUICK, *out, "--learning-rate", "-1"], 2, "--learning-rate: -1.0 is not allowed; use a n"),
-        (["train", folder, *QUICK, *out, "--learning-rate", "fast"], 2, "'fast' cannot be read; use X"),
+        (["train", folder, *QUICK, *out, "--learning-rate", "fast"], 2, "'fast' cannot be read; use a number."),
         (["train", folder, *QUICK, *out, "--optimizer", "lion"], 2, "'lion' cannot be read; use sgd, adam, adamw"),
         (["train", folder, *QUICK, *out, "--train", "everything"], 2, "--train: 'everything' is not known; use one of"),
         (["train", folder, *QUICK, *out, "--train", "9"], 2, "--train: 9 is not allowed; use a whole number from 1"),
@@ -232,11 +234,19 @@ def test_weights_that_cannot_be_had_say_how_to_supply_them(folder: Path, tmp_pat
         assert part in done.stderr
 
 
+def test_every_option_of_a_configuration_says_what_it_means_and_its_default() -> None:
+    options = {option.name: option for option in options_of()}
+    assert set(MEANINGS) == set(options) - {"train", "last_stages", "base_model"}  # the commands explain these
+    assert options["mixup"].help == f"{MEANINGS['mixup']} (default: 0)"
+    assert options["compile"].help == f"{MEANINGS['compile']} (default: no)"
+    assert options["epochs"].help == MEANINGS["epochs"]
+
+
 def test_every_field_of_the_configuration_has_an_option(folder: Path) -> None:
     shown = run("train", "--help").stdout
     for item in dataclasses.fields(TrainConfig):
         if item.name not in ("head", "last_stages"):
-            assert f"{option_name(item.name)} " in shown, item.name
+            assert re.search(rf"^  {option_name(item.name)}\b", shown, re.MULTILINE), item.name
 
 
 @dataclass(frozen=True)
