@@ -69,7 +69,7 @@ def _status(key: str) -> int:
 
 
 def main() -> None:
-    parser = arguments(__doc__, rounds=3)
+    parser = arguments(__doc__)
     parser.add_argument("--images", type=int, default=1000, help="training images of the smaller pack")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--child", nargs=2, help="used by the benchmark itself")

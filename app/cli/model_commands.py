@@ -1,4 +1,4 @@
-"""`graft backbones` and `graft models`: list, show, alias, report, decisions, delete."""
+"""`graft backbones` and `graft models`: list, show, alias, report, decisions, pin, unpin, delete."""
 
 import json
 from pathlib import Path
@@ -109,6 +109,18 @@ def models_decisions(
             "No target of precision is set: nothing is accepted or refused. --target-precision sets one."
         )
     return None
+
+
+@models.command("pin")
+def models_pin(model_id: str) -> None:
+    """Keep a model loaded, by id: from now on, and whenever the service starts."""
+    client().post(f"/v1/models/{model_id}:pin")
+
+
+@models.command("unpin")
+def models_unpin(model_id: str) -> None:
+    """Let a model be unloaded like any other, by id."""
+    client().post(f"/v1/models/{model_id}:unpin")
 
 
 @models.command("delete")

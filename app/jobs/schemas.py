@@ -6,7 +6,18 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from app.jobs.augmentation import Augmentation
 from app.jobs.scheduling import Scheduled
-from app.vision.config import LEAST_TARGET, MOST_TARGET, HeadConfig, TrainConfig
+from app.vision.config import (
+    LEAST_TARGET,
+    MOST_TARGET,
+    HeadConfig,
+    Imbalance,
+    OnOutOfMemory,
+    OptimizerName,
+    Pooling,
+    Precision,
+    Schedule,
+    TrainConfig,
+)
 from app.vision.meanings import MEANINGS
 from app.vision.presets import Transform
 
@@ -54,7 +65,7 @@ class Head(BaseModel):
         default=[], max_length=4, description=MEANINGS["head.hidden"]
     )
     dropout: float = Field(default=HeadConfig().dropout, ge=0, le=0.95, description=MEANINGS["head.dropout"])
-    pooling: Literal["avg", "max", "gem"] = Field(default=HeadConfig().pooling, description=MEANINGS["head.pooling"])
+    pooling: Pooling = Field(default=HeadConfig().pooling, description=MEANINGS["head.pooling"])
 
 
 class Resources(BaseModel):
@@ -170,15 +181,13 @@ class TrainRequest(Scheduled):
     head: Head = Head()
     epochs: int | None = Field(default=None, ge=1, le=10_000, description=MEANINGS["epochs"])
     batch_size: BatchSize = Field(default=None, description=MEANINGS["batch_size"])
-    optimizer: Literal["sgd", "adam", "adamw"] = Field(default="adamw", description=MEANINGS["optimizer"])
+    optimizer: OptimizerName = Field(default="adamw", description=MEANINGS["optimizer"])
     learning_rate: float | None = Field(default=None, gt=0, le=10, description=MEANINGS["learning_rate"])
     find_rate: bool = Field(
         default=False,
         description=f"{MEANINGS['find_rate']} The job's result has the rate and the curve.",
     )
-    schedule: Literal["constant", "step", "cosine", "exponential", "one_cycle", "plateau"] = Field(
-        default="cosine", description=MEANINGS["schedule"]
-    )
+    schedule: Schedule = Field(default="cosine", description=MEANINGS["schedule"])
     weight_decay: float | None = Field(default=None, ge=0, le=100, description=MEANINGS["weight_decay"])
     augmentation: Augmentation = Field(
         default=None,
@@ -196,16 +205,16 @@ class TrainRequest(Scheduled):
     label_smoothing: float = Field(default=0.0, ge=0, le=0.9, description=MEANINGS["label_smoothing"])
     patience: int = Field(default=0, ge=0, le=10_000, description=MEANINGS["patience"])
     ema: float = Field(default=0.0, ge=0, le=0.9999, description=MEANINGS["ema"])
-    imbalance: Literal["none", "weights", "sampling"] = Field(default="none", description=MEANINGS["imbalance"])
+    imbalance: Imbalance = Field(default="none", description=MEANINGS["imbalance"])
     focal_gamma: float = Field(default=0.0, ge=0, le=10, description=MEANINGS["focal_gamma"])
     mixup: float = Field(default=0.0, ge=0, le=10, description=MEANINGS["mixup"])
     cutmix: float = Field(default=0.0, ge=0, le=10, description=MEANINGS["cutmix"])
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+    precision: Precision = Field(
         default="auto",
         description=f"{MEANINGS['precision']} Where such a job is run on a CPU it fails with `invalid_config`.",
     )
     compile: bool = Field(default=False, description=MEANINGS["compile"])
-    on_out_of_memory: Literal["fail", "shrink"] = Field(default="fail", description=MEANINGS["on_out_of_memory"])
+    on_out_of_memory: OnOutOfMemory = Field(default="fail", description=MEANINGS["on_out_of_memory"])
     views: int = Field(default=4, ge=1, le=64, description=MEANINGS["views"])
     loader_workers: int = Field(default=0, ge=0, le=64, description=MEANINGS["loader_workers"])
 

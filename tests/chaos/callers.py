@@ -73,7 +73,8 @@ class Caller(threading.Thread):
         if order.kind == "upload":
             named = {"name": order.name}
             return self._http.post("/v1/datasets", params=named, content=ARCHIVE, headers=headers)
-        return self._http.post("/v1/jobs", json=order.body, headers=headers)
+        path = "/v1/jobs:predict" if order.kind == "predict" else "/v1/jobs"
+        return self._http.post(path, json=order.body, headers=headers)
 
     def _look(self, order: Order) -> None:
         age = time.monotonic() - order.accepted_at

@@ -1,24 +1,36 @@
 """What callers ask for, and what each must come to: drawn from a seed, checked against undisturbed runs."""
 
 import random
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from tests import images
 from tests.chaos import poison
 
-Kind = Literal["quick", "steps", "upload", "poison"]
+Kind = Literal["quick", "steps", "poison", "upload", "predict"]
+List = Literal["uploads", "trainings", "predictions"]
 
 DATASET = "shared"
 ARCHIVE = images.folder_zip({"brick": 8, "moss": 8}, split={"train": 8, "val": 4}, size=(32, 32))
 _TINY = {"dataset": DATASET, "backbone": "resnet18-tiny64", "input_size": 32, "augmentation": "none"}
 # The head alone, for a moment; and every layer, 12 steps long.
-SPECS: dict[str, dict[str, Any]] = {
+TRAININGS: dict[Kind, dict[str, Any]] = {
     "quick": {**_TINY, "epochs": 1, "batch_size": 8},
     "steps": {**_TINY, "train": "all", "epochs": 6, "batch_size": 8, "learning_rate": 1e-3},
 }
-# What is asked for beside uploads.
-_TRAININGS: dict[Kind, int] = {"quick": 45, "steps": 45, "poison": 10}
+# How often each kind is drawn in each list.
+_KINDS: dict[List, dict[Kind, int]] = {
+    "uploads": {"upload": 1},
+    "trainings": {"quick": 45, "steps": 45, "poison": 10},
+    "predictions": {"predict": 1},
+}
+_PASSES = 12  # over the dataset's images, of a job that predicts: long enough to be broken off between two batches
+
+
+def prediction(model_id: str, sha256s: Sequence[str]) -> dict[str, Any]:
+    """What is asked of a job that classifies these images again and again."""
+    return {"model": model_id, "images": [*sha256s] * _PASSES, "probabilities": "all"}
 
 
 @dataclass
@@ -39,8 +51,8 @@ class Order:
     ended: bool = False
 
     @property
-    def list(self) -> str:
-        return "uploads" if self.kind == "upload" else "trainings"
+    def list(self) -> List:
+        return next(name for name, kinds in _KINDS.items() if self.kind in kinds)
 
     @property
     def name(self) -> str:
@@ -49,23 +61,23 @@ class Order:
 
 
 class Orders:
-    """An endless list of uploads, or of trainings, that depends on its seed alone."""
+    """An endless list of orders that depends on its seed alone."""
 
-    def __init__(self, seed: int, what: Literal["uploads", "trainings"]) -> None:
+    def __init__(self, seed: int, what: List, specs: Mapping[Kind, dict[str, Any]]) -> None:
         self.what = what
         self._random = random.Random(f"{what} {seed}")
         self._seed = seed
+        self._specs = specs
         self._number = 0
 
     def draw(self) -> Order:
         draw = self._random
         self._number += 1
-        kind: Kind = "upload"
-        if self.what == "trainings":
-            kind = draw.choices(list(_TRAININGS), list(_TRAININGS.values()))[0]
-        body = dict(SPECS.get(kind, {}))
+        kinds = _KINDS[self.what]
+        kind = draw.choices(list(kinds), list(kinds.values()))[0]
+        body = dict(self._specs.get(kind, {}))
         if kind == "poison":
-            body = {**SPECS["quick"], "seed": draw.choice(poison.SEEDS)}
+            body = {**self._specs["quick"], "seed": draw.choice(poison.SEEDS)}
         return Order(
             self._number,
             kind,

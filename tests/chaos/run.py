@@ -23,7 +23,7 @@ from app.core.settings import Settings
 from app.datasets.orm import DatasetVersion
 from tests.chaos.callers import Caller, client
 from tests.chaos.faults import Breaker, schedule
-from tests.chaos.orders import ARCHIVE, DATASET, SPECS, Order, Orders
+from tests.chaos.orders import ARCHIVE, DATASET, TRAININGS, Kind, List, Order, Orders, prediction
 from tests.chaos.processes import Found, processes_of
 from tests.chaos.site import Mode, Site, open_site
 from tests.chaos.verdict import Verdict, crashes, judge, judge_streams, leftovers, times
@@ -42,7 +42,7 @@ class Plan:
     seed: int = 0
     every: float = 12.0  # between faults
     workers: int = 2
-    at_once: int = 4  # uploads, and trainings, under way
+    at_once: int = 4  # orders of each list under way
     lease: float = Settings.model_fields["lease_seconds"].default
 
     def settings(self) -> dict[str, str]:
@@ -54,7 +54,8 @@ def chaos(plan: Plan, folder: Path) -> tuple[dict[str, Any], list[str]]:
     """Run it; gives the figures and every promise that was broken."""
     with open_site(plan.mode, folder / "home", plan.workers, **plan.settings()) as site:
         orders, expected = _undisturbed(site)
-        caller, breaker, watch, seconds = _disturb(site, plan)
+        specs = {order.kind: order.body for order in orders}
+        caller, breaker, watch, seconds = _disturb(site, plan, specs)
         _wait(site, lambda: all(order.ended for order in caller.accepted), caller)
         for reader in caller.readers:
             reader.join(30)
@@ -74,23 +75,35 @@ def chaos(plan: Plan, folder: Path) -> tuple[dict[str, Any], list[str]]:
 
 
 def _undisturbed(site: Site) -> tuple[list[Order], dict[str, str]]:
-    """Upload the shared dataset and run one order of each kind while nothing is broken yet."""
+    """Upload the shared dataset and run one order of each kind while nothing is broken yet; what they came to."""
     with client(site) as http:
         _wait(site, lambda: _answers(http))
         accepted = http.post("/v1/datasets", params={"name": DATASET}, content=ARCHIVE).raise_for_status().json()
-        orders = [Order(0, "upload", "", job_id=accepted["job_id"])]
+        upload = Order(0, "upload", "", job_id=accepted["job_id"])
         _wait(site, lambda: http.get(f"/v1/datasets/{DATASET}").json()["state"] == "ready")
-        for kind in SPECS:
-            job = http.post("/v1/jobs", json=SPECS[kind]).raise_for_status().json()
-            orders.append(Order(0, kind, "", job_id=job["id"]))  # type: ignore[arg-type]
-        results: dict[str, str] = {}
-        for order in orders[1:]:
-            _wait(site, lambda order=order: http.get(f"/v1/jobs/{order.job_id}").json()["finished_at"])  # type: ignore[misc]
-            job = http.get(f"/v1/jobs/{order.job_id}").json()
-            assert job["state"] == "succeeded", job
-            model = http.get(f"/v1/models/{job['result']['model_id']}").raise_for_status().json()
+        results = {"upload": _manifest(site)}
+        trainings = [_ordered(http, kind, "/v1/jobs", body) for kind, body in TRAININGS.items()]
+        for order in trainings:
+            model = http.get(f"/v1/models/{_result(site, http, order)['model_id']}").raise_for_status().json()
             results[order.kind] = model["artefact_sha256"]
-    return orders, {**results, "upload": _manifest(site)}
+        images = [
+            one["sha256"] for one in http.get(f"/v1/datasets/{DATASET}/images").raise_for_status().json()["items"]
+        ]
+        predict = _ordered(http, "predict", "/v1/jobs:predict", prediction(model["id"], images))
+        results["predict"] = _result(site, http, predict)["file"]["sha256"]
+    return [upload, *trainings, predict], results
+
+
+def _ordered(http: httpx2.Client, kind: Kind, path: str, body: dict[str, Any]) -> Order:
+    return Order(0, kind, "", body, job_id=http.post(path, json=body).raise_for_status().json()["id"])
+
+
+def _result(site: Site, http: httpx2.Client, order: Order) -> dict[str, Any]:
+    _wait(site, lambda: http.get(f"/v1/jobs/{order.job_id}").json()["finished_at"])
+    job = http.get(f"/v1/jobs/{order.job_id}").json()
+    assert job["state"] == "succeeded", job
+    result: dict[str, Any] = job["result"]
+    return result
 
 
 def _manifest(site: Site) -> str:
@@ -105,10 +118,10 @@ def _answers(http: httpx2.Client) -> bool:
         return False
 
 
-def _disturb(site: Site, plan: Plan) -> tuple[Caller, Breaker, Watch, float]:
+def _disturb(site: Site, plan: Plan, specs: dict[Kind, dict[str, Any]]) -> tuple[Caller, Breaker, Watch, float]:
     """Callers at work while faults come by the schedule; at the end everything that was broken is mended."""
     began = time.monotonic()
-    lists = [Orders(plan.seed, "uploads"), Orders(plan.seed, "trainings")]
+    lists = [Orders(plan.seed, what, specs) for what in get_args(List)]
     caller = Caller(site, lists, plan.jobs, plan.at_once, until=lambda: time.monotonic() - began >= plan.seconds)
     breaker, watch = Breaker(site, plan.seed), Watch(site)
     caller.start()

@@ -121,11 +121,15 @@ def _judge_results(
     session: Session, store: BlobStore, job: Job, expected: str | None, who: str, verdict: Verdict
 ) -> None:
     """One result for a success, none for anything else; it can be read, and is the undisturbed run's."""
-    if job.kind is JobKind.train:
-        found = session.scalars(select(Model.artefact_sha256).where(Model.job_id == job.id)).all()
-    else:
-        version = select(DatasetVersion.manifest_sha256).where(DatasetVersion.dataset_id == job.dataset_id)
-        found = session.scalars(version).all()
+    found: Sequence[str]
+    match job.kind:
+        case JobKind.train:
+            found = session.scalars(select(Model.artefact_sha256).where(Model.job_id == job.id)).all()
+        case JobKind.ingest:
+            version = select(DatasetVersion.manifest_sha256).where(DatasetVersion.dataset_id == job.dataset_id)
+            found = session.scalars(version).all()
+        case JobKind.predict:
+            found = [job.result["file"]["sha256"]] if job.result else []
     wanted = int(job.state is JobState.succeeded)
     if len(found) > wanted:
         verdict.doubled += 1

@@ -195,6 +195,17 @@ def test_predict_by_name_and_by_id(service: Deployment, folder: Path, trained: d
     assert graft(service, "models", "show", "textures@production").returncode == 1
 
 
+def test_a_model_is_pinned_and_unpinned(service: Deployment, trained: dict[str, Any]) -> None:
+    def pinned() -> bool:
+        return bool(json.loads(graft(service, "models", "show", trained["id"], "--json").stdout)["pinned"])
+
+    assert not pinned()
+    assert graft(service, "models", "pin", trained["id"]).returncode == 0
+    assert pinned()
+    assert graft(service, "models", "unpin", trained["id"]).returncode == 0
+    assert not pinned()
+
+
 def test_a_target_of_precision_is_set_and_taken_away(service: Deployment, trained: dict[str, Any]) -> None:
     decisions = "models", "decisions", "textures"
     shown = graft(service, *decisions, "--target-precision", "0.5", COLUMNS="300")
