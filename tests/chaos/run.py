@@ -11,6 +11,7 @@ import platform
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,6 +180,7 @@ def _figures(
         "seed": plan.seed,
         "seconds": round(seconds),
         "submitted": verdict.submitted,
+        "accepted": dict(sorted(Counter(order.kind for order in caller.accepted).items())),
         "asked_again": caller.asked_again,
         "succeeded": verdict.succeeded,
         "cancelled": verdict.cancelled,
