@@ -171,8 +171,9 @@ def _seconds(session: Session, config: TrainConfig, totals: Mapping[str, int], m
         return Estimate(value=None, unit="seconds", basis=basis)
     seconds = statistics.median(rates) * _passes(config.to_dict(), totals)
     basis = (
-        f"The median time an image took in earlier trainings ({len(rates)}) with this backbone, input size and these stages, "
-        "on workers of hosts that are alive, times images and epochs. A cache that is warm, or patience, makes it less."
+        f"The median time an image took in earlier trainings ({len(rates)}) with this backbone, input size and these "
+        "stages, on workers of hosts that are alive, times images and epochs. A cache that is warm, or patience, makes "
+        "it less."
     )
     return Estimate(value=round(seconds, 1), unit="seconds", basis=basis)
 
