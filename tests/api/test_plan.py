@@ -139,7 +139,7 @@ def test_time_is_told_from_like_trainings_on_living_workers_alone(with_pets: Api
     worker_here(with_pets)
     known = plan(with_pets, **TINY)["seconds"]
     assert (known["value"], known["unit"]) == (6.0, "seconds")
-    assert "1 trainings" in known["basis"]
+    assert "earlier trainings (1)" in known["basis"]
     views = plan(with_pets, **TINY, augmentation="standard")["seconds"]["value"]
     assert views == pytest.approx(6.0 * (22 * 4 + 8) / (22 + 8), abs=0.1)
     for other in ({"input_size": 64}, {"train": "all"}):
