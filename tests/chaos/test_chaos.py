@@ -10,7 +10,7 @@ from tests.chaos.site import Mode
 pytestmark = pytest.mark.timeout(1500)
 
 # Long enough that a job's worker is lost and somebody else runs it; with a short lease, for the suite's sake.
-SHORT = {"jobs": 36, "seconds": 50.0, "every": 4.5, "at_once": 2, "lease": 5.0}
+SHORT = {"jobs": 30, "seconds": 50.0, "every": 4.5, "at_once": 2, "lease": 5.0}
 
 
 @pytest.mark.parametrize("mode", ["embedded", "team"])
