@@ -11,6 +11,7 @@ from urllib.parse import quote
 import httpx2
 
 from app.cli.errors import CommandError
+from app.cli.options import given
 from app.core.settings import Settings
 
 
@@ -33,12 +34,12 @@ class Client:
         self._http.close()
 
     def get(self, path: str, **params: Any) -> Any:
-        return self._call("GET", path, params=_given(params))
+        return self._call("GET", path, params=given(params))
 
     def post(self, path: str, body: Any = None, *, params: dict[str, Any] | None = None, **kwargs: Any) -> Any:
         if body is not None:
             kwargs["json"] = body
-        return self._call("POST", path, params=_given(params or {}), **kwargs)
+        return self._call("POST", path, params=given(params or {}), **kwargs)
 
     def patch(self, path: str, body: Any) -> Any:
         return self._call("PATCH", path, json=body)
@@ -54,7 +55,7 @@ class Client:
                 yield chunk
 
         headers = {"Content-Length": str(size), "Content-Type": "application/octet-stream"}
-        return self._call("POST", path, params=_given(params), content=chunks(), headers=headers)
+        return self._call("POST", path, params=given(params), content=chunks(), headers=headers)
 
     def put(self, path: str, body: Any) -> Any:
         return self._call("PUT", path, json=body)
@@ -66,7 +67,7 @@ class Client:
         """Send files as the parts `file` of one form."""
         with ExitStack() as opened:
             parts = [("file", (file.name, opened.enter_context(_open(file)))) for file in files]
-            return self._call("POST", path, params=_given(params), files=parts)
+            return self._call("POST", path, params=given(params), files=parts)
 
     def download(self, path: str, target: Path) -> None:
         """Write an answer's body to the file `target`, which is whole or not there."""
@@ -141,10 +142,6 @@ def refusal(answer: httpx2.Response) -> CommandError:
     except (ValueError, KeyError, TypeError):
         line = f"The service answered {answer.status_code} and no reason; is {answer.url} a Graftwork service?"
     return CommandError(line, exit_code)
-
-
-def _given(params: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in params.items() if value is not None}
 
 
 def _read_saved(path: Path) -> dict[str, str]:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from app.cli.errors import CommandError
-from app.cli.options import Json, client, print_json
+from app.cli.options import Json, client, given, print_json
 
 images = typer.Typer()  # whose commands stand beside those of `graft datasets`
 
@@ -80,7 +80,7 @@ def datasets_edit(
     dataset: Dataset, image: Image, label: Label = None, split: Split = None, as_json: Json = False
 ) -> None:
     """Give an image another label, or move it to another split."""
-    change = {name: value for name, value in (("label", label), ("split", split)) if value is not None}
+    change = given({"label": label, "split": split})
     if not change:
         raise CommandError("Say what is to change: --label or --split.", 2)
     changed = client().patch(f"/v1/datasets/{dataset}/images/{image}", change)

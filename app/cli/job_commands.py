@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from app.cli.errors import CommandError
-from app.cli.options import Json, client, print_json
+from app.cli.options import Json, client, given, print_json
 from app.cli.predict_command import download_predictions
 from app.cli.training_options import with_training_options
 from app.vision.meanings import MEANINGS
@@ -45,8 +45,8 @@ def train(
         "backbone": backbone,
         "base_model": base_model,
         "train": {"last_stages": int(what)} if what and what.isdigit() else what,
-        "head": _given(head) or None,
-        "resources": _given({"processes": processes, "machines": machines}) or None,
+        "head": given(head) or None,
+        "resources": given({"processes": processes, "machines": machines}) or None,
         "model_name": name,
         "priority": priority,
         "run_after": run_after,
@@ -56,9 +56,9 @@ def train(
     }
     api = client()
     if plan:
-        planned = api.post("/v1/jobs:plan", _given(body))
+        planned = api.post("/v1/jobs:plan", given(body))
         return print_json(planned) if as_json else show.show_plan(planned)
-    job = api.post("/v1/jobs", _given(body))
+    job = api.post("/v1/jobs", given(body))
     if detach:
         return print_json(job) if as_json else print(job["id"])
     show.progress_console.print(f"Job {job['id']}: Ctrl-C stops watching, 'graft jobs cancel' stops the job.")
@@ -68,10 +68,6 @@ def train(
         return print_json(model)
     show.show_model(model)
     return print(f"Classify with: graft predict {model['id']} IMAGE...")
-
-
-def _given(fields: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if value is not None}
 
 
 @jobs.command("list")

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines, and nothing else, on stdout.")]
 
 
-def settings(**given: Any) -> "Settings":
+def settings(**said: Any) -> "Settings":
     """The settings, with what the command line gives put over the environment, for this process and its children."""
     from pydantic import ValidationError
 
     from app.core.settings import Settings
 
-    for field, value in given.items():
+    for field, value in said.items():
         if value is not None:
             os.environ[f"GRAFT_{field.upper()}"] = str(value.absolute() if isinstance(value, Path) else value)
     try:
@@ -36,6 +36,11 @@ def client() -> "Client":
     from app.cli.client import Client
 
     return Client(settings=settings())
+
+
+def given(fields: dict[str, Any]) -> dict[str, Any]:
+    """Those of them that are not None: what was not said is left to the service."""
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def print_json(value: Any) -> None:

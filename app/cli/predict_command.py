@@ -7,7 +7,7 @@ import typer
 
 from app.cli.errors import CommandError
 from app.cli.model_commands import ModelRef
-from app.cli.options import Json, client, print_json
+from app.cli.options import Json, client, given, print_json
 
 _FORMATS = {".csv": "csv", ".jsonl": "jsonl"}
 
@@ -31,9 +31,8 @@ def predict(
     if (dataset is None) == (not images):
         raise CommandError("Give image files, or --dataset NAME --out FILE.csv.", 2)
     if dataset is not None:
-        asked = {name: value for name, value in chosen.items() if value is not None}
-        return _predict_dataset({"model": model, "dataset": dataset, **asked, **options}, out, detach, as_json)
-    if out is not None or detach or any(value is not None for value in chosen.values()):
+        return _predict_dataset({"model": model, "dataset": dataset, **given(chosen), **options}, out, detach, as_json)
+    if out is not None or detach or given(chosen):
         raise CommandError("--version, --split, --label, --out and --detach go with --dataset.", 2)
     return _predict_files(model, images or [], options, as_json)
 
@@ -74,6 +73,6 @@ def download_predictions(job_id: str, out: Path | None) -> None:
 def format_of(out: Path | None) -> tuple[str, Path]:
     """What the file's name says of its format, and the file. Raises `CommandError` where it says nothing."""
     if out is None or out.suffix.lower() not in _FORMATS:
-        given = "is missing" if out is None else f"is {str(out)!r}"
-        raise CommandError(f"--out {given}; give a file whose name ends in .csv or .jsonl.", 2)
+        name = "is missing" if out is None else f"is {str(out)!r}"
+        raise CommandError(f"--out {name}; give a file whose name ends in .csv or .jsonl.", 2)
     return _FORMATS[out.suffix.lower()], out

@@ -8,6 +8,7 @@ from typing import Any, BinaryIO
 import httpx2
 
 from app.cli.client import Client, refusal
+from app.cli.options import given
 
 _TUS = {"Tus-Resumable": "1.0.0"}
 _ANOTHER = (409, 423)  # the service has not noticed yet that the connection before is gone
@@ -17,7 +18,7 @@ _CHUNK = 1 << 20
 
 def send(api: Client, file: BinaryIO, size: int, sha256: str, options: dict[str, Any], pause: float = 1.0) -> Any:
     """The dataset that `file` became. `pause` is in seconds, and grows with each failure in a row."""
-    said = {name: str(value) for name, value in {**options, "sha256": sha256}.items() if value is not None}
+    said = {name: str(value) for name, value in given({**options, "sha256": sha256}).items()}
     header = ",".join(f"{name} {base64.b64encode(value.encode()).decode()}" for name, value in said.items())
     begun = api.request("POST", "/v1/uploads", headers={**_TUS, "Upload-Length": str(size), "Upload-Metadata": header})
     upload = _checked(begun).headers["location"]

@@ -222,8 +222,8 @@ class TrainRequest(Scheduled):
         default=None,
         ge=LEAST_TARGET,
         le=MOST_TARGET,
-        description="Of the answers that are to be accepted: thresholds are set on the validation images, and each "
-        "answer says whether it reaches its class's. PUT /v1/models/{id}/decisions sets another without training.",
+        description=f"{MEANINGS['target_precision']} Each answer says whether it reaches its class's. "
+        "PUT /v1/models/{id}/decisions sets another without training.",
     )
     resources: Resources = Field(default=Resources(), description="What the job may use: processes and machines.")
 

@@ -165,9 +165,15 @@ def test_a_person_can_say_all_that_a_request_can(service: Deployment, trained: d
     for field, (_, value) in SAID.items():
         assert said[field] == value != default.get(field), field
     assert spec("--find-rate")["find_rate"] is True  # goes with neither a rate nor an automatic batch
-    # These are not part of how to train, and their options have been there all along.
-    others = {"dataset", "backbone", "base_model", "priority", "run_after", "max_attempts", "max_seconds"}
-    assert set(TrainRequest.model_fields) == {*SAID, "find_rate", *others}
+    grown = spec("--base-model", trained["id"], "--backbone", "resnet18-tiny64")
+    assert grown["lineage"][0]["model_id"] == trained["id"]
+
+    when = {"priority": 7, "run_after": "2099-01-31T22:00:00Z", "max_attempts": 2, "max_seconds": 60.5}
+    words = [word for field, value in when.items() for word in (f"--{field.replace('_', '-')}", str(value))]
+    job = json.loads(graft(service, "train", "textures", *words, "--detach", "--json").stdout)
+    assert {field: job[field] for field in when} == when
+    assert graft(service, "jobs", "cancel", job["id"]).returncode == 0
+    assert set(TrainRequest.model_fields) == {*SAID, "find_rate", "dataset", "backbone", "base_model", *when}
 
 
 def test_predict_by_name_and_by_id(service: Deployment, folder: Path, trained: dict[str, Any]) -> None:
