@@ -25,20 +25,25 @@ from app.cli.errors import CommandError
 console = Console(highlight=False)
 # Progress is not output: `graft ... --json | jq` must read nothing else.
 progress_console = Console(stderr=True, highlight=False)
+_WIDEST = 1000  # characters of a line
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str | None = None) -> None:
-    """Print rows under columns; numbers stand to the right."""
+    """Print rows under columns; numbers stand to the right.
+
+    Where things are listed by their ids, each has one line: a terminal that is too narrow goes on below, where columns
+    cut into pieces could not be read.
+    """
     if title:
         console.print(title)  # above the table, not in it: there it would wrap at the table's width
     shown = Table(box=None, pad_edge=False, header_style="bold")
     for index, column in enumerate(columns):
         numeric = bool(rows) and all(isinstance(row[index], int | float) for row in rows)
-        # An id stays in one piece, to be copied.
-        shown.add_column(column, justify="right" if numeric else "left", overflow="fold", no_wrap=column == "id")
+        shown.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         shown.add_row(*(_text(value) for value in row))
-    console.print(shown)
+    whole = console.measure(shown, options=console.options.update(max_width=_WIDEST)).maximum if "id" in columns else 0
+    Console(highlight=False, width=max(console.width, whole)).print(shown)
 
 
 def _text(value: Any) -> str:

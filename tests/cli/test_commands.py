@@ -305,6 +305,14 @@ def test_jobs_are_listed_shown_watched_and_cancelled(service: Deployment, traine
     assert graft(service, "jobs", "cancel", job["id"]).returncode == 1
 
 
+def test_what_is_listed_has_a_line_each_on_a_narrow_terminal(service: Deployment, trained: dict[str, Any]) -> None:
+    listed = graft(service, "models", "list", COLUMNS="50").stdout.splitlines()
+    assert listed[0].split() == ["name", "backbone", "classes", "val", "accuracy", "id"]
+    (line,) = [one for one in listed if trained["id"] in one]
+    accuracy = f"{trained['metrics']['val']['accuracy']:.3f}"
+    assert line.split() == ["textures", "resnet18-tiny64", "3", accuracy, trained["id"]]
+
+
 def test_a_target_is_trained_towards_shown_and_answered(service: Deployment, folder: Path) -> None:
     """Two or three validation images of a class can show no precision at all, and that is said."""
     options = ("--epochs", "2", "--name", "strict", "--target-precision", "0.8")
