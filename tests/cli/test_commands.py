@@ -151,6 +151,7 @@ SAID: dict[str, tuple[tuple[str, ...], Any]] = {
     "resources": (("--processes", "2"), {"processes": 2, "machines": 1}),
     "model_name": (("--name", "walls"), "walls"),
 }
+SCHEDULED = {"priority": 7, "run_after": "2099-01-31T22:00:00Z", "max_attempts": 2, "max_seconds": 60.5}
 
 
 def test_a_person_can_say_all_that_a_request_can(service: Deployment, trained: dict[str, Any]) -> None:
@@ -167,13 +168,7 @@ def test_a_person_can_say_all_that_a_request_can(service: Deployment, trained: d
     assert spec("--find-rate")["find_rate"] is True  # goes with neither a rate nor an automatic batch
     grown = spec("--base-model", trained["id"], "--backbone", "resnet18-tiny64")
     assert grown["lineage"][0]["model_id"] == trained["id"]
-
-    when = {"priority": 7, "run_after": "2099-01-31T22:00:00Z", "max_attempts": 2, "max_seconds": 60.5}
-    words = [word for field, value in when.items() for word in (f"--{field.replace('_', '-')}", str(value))]
-    job = json.loads(graft(service, "train", "textures", *words, "--detach", "--json").stdout)
-    assert {field: job[field] for field in when} == when
-    assert graft(service, "jobs", "cancel", job["id"]).returncode == 0
-    assert set(TrainRequest.model_fields) == {*SAID, "find_rate", "dataset", "backbone", "base_model", *when}
+    assert set(TrainRequest.model_fields) == {*SAID, "find_rate", "dataset", "backbone", "base_model", *SCHEDULED}
 
 
 def test_predict_by_name_and_by_id(service: Deployment, folder: Path, trained: dict[str, Any]) -> None:
@@ -303,6 +298,13 @@ def test_jobs_are_listed_shown_watched_and_cancelled(service: Deployment, traine
     assert watched.returncode == 1
     assert "cancelled" in watched.stderr
     assert graft(service, "jobs", "cancel", job["id"]).returncode == 1
+
+
+def test_a_person_can_say_when_and_how_often_a_training_runs(service: Deployment, trained: dict[str, Any]) -> None:
+    words = [word for field, value in SCHEDULED.items() for word in (f"--{field.replace('_', '-')}", str(value))]
+    job = json.loads(graft(service, "train", "textures", *words, "--detach", "--json").stdout)
+    assert {field: job[field] for field in SCHEDULED} == SCHEDULED
+    assert graft(service, "jobs", "cancel", job["id"]).returncode == 0
 
 
 def test_what_is_listed_has_a_line_each_on_a_narrow_terminal(service: Deployment, trained: dict[str, Any]) -> None:
