@@ -20,13 +20,13 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from app.vision.backbones import get_backbone
-from app.vision.config import HeadConfig, TrainConfig
-from app.vision.imagefolder import read_image_folder
-from app.vision.network import build_network, load_trunk, set_trainable
-from app.vision.precision import fast_dtype
-from app.vision.training import fit
-from app.vision.weights import load_state_dict
+from app.vision.backbones.catalogue import get_backbone
+from app.vision.backbones.weights import load_state_dict
+from app.vision.data.imagefolder import read_image_folder
+from app.vision.networks.network import build_network, load_trunk, set_trainable
+from app.vision.runtime.precision import fast_dtype
+from app.vision.settings.config import HeadConfig, TrainConfig
+from app.vision.training.fit import fit
 from bench.inputs import image_folder, weights_file
 from bench.rounds import arguments, clock, compared, device, emit, note, spread
 

@@ -21,9 +21,9 @@ from torch.optim import lr_scheduler
 from torch.utils.data import DataLoader
 from torchvision import transforms
 
-from app.vision.config import TrainConfig
-from app.vision.imagefolder import read_image_folder
-from app.vision.training import fit
+from app.vision.data.imagefolder import read_image_folder
+from app.vision.settings.config import TrainConfig
+from app.vision.training.fit import fit
 from bench.inputs import Quiet, image_folder, torchvision_network, weights_file
 from bench.rounds import alternate, arguments, clock, compared, device, emit, spread
 

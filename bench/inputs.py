@@ -12,8 +12,8 @@ import torchvision
 from PIL import Image
 from torch import nn
 
-from app.vision.backbones import get_backbone
-from app.vision.weights import BUNDLED, load_state_dict
+from app.vision.backbones.catalogue import get_backbone
+from app.vision.backbones.weights import BUNDLED, load_state_dict
 
 CLASSES = ("ants", "bees")
 COUNTS = {"train": 240, "val": 150}

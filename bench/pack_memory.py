@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from app.vision.config import TrainConfig
-from app.vision.imagefolder import read_image_folder
-from app.vision.training import fit
+from app.vision.data.imagefolder import read_image_folder
+from app.vision.settings.config import TrainConfig
+from app.vision.training.fit import fit
 from bench.inputs import CLASSES, Quiet, textured, weights_file
 from bench.rounds import alternate, arguments, compared, emit, spread
 

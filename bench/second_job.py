@@ -9,10 +9,10 @@ import hashlib
 import tempfile
 from pathlib import Path
 
-from app.vision.config import TrainConfig
-from app.vision.imagefolder import read_image_folder
-from app.vision.rowcache import RowCache
-from app.vision.training import fit
+from app.vision.data.imagefolder import read_image_folder
+from app.vision.data.rowcache import RowCache
+from app.vision.settings.config import TrainConfig
+from app.vision.training.fit import fit
 from bench.inputs import Quiet, image_folder, weights_file
 from bench.rounds import alternate, arguments, clock, compared, emit, spread
 

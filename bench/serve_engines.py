@@ -21,15 +21,15 @@ from numpy.typing import NDArray
 
 from app.predictions.engine_files import EngineFiles
 from app.predictions.engine_making import make_engine
-from app.vision.artefact import load_model
-from app.vision.classifier import Classifier
-from app.vision.config import TrainConfig
-from app.vision.engine_choice import choose, measure
-from app.vision.engine_names import ENGINES, obstacle
-from app.vision.engines import Engine, Outputs
-from app.vision.imagefolder import read_image_folder
-from app.vision.run import Sample
-from app.vision.training import fit
+from app.vision.artefacts.model_file import load_model
+from app.vision.data.imagefolder import read_image_folder
+from app.vision.engines.choice import choose, measure
+from app.vision.engines.engine import Engine, Outputs
+from app.vision.engines.names import ENGINES, obstacle
+from app.vision.settings.config import TrainConfig
+from app.vision.tasks.classify.classifier import Classifier
+from app.vision.training.fit import fit
+from app.vision.training.run import Sample
 from bench.arithmetic import matrix_multiplications, multiplications
 from bench.inputs import Quiet, image_folder, weights_file
 from bench.rounds import alternate, arguments, clock, compared, emit, note, spread

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from app.vision.classifier import Classifier
-from app.vision.engine_names import obstacle
-from app.vision.engines import Outputs, fold_batch_norms
+from app.vision.engines.engine import Outputs, fold_batch_norms
+from app.vision.engines.names import obstacle
+from app.vision.tasks.classify.classifier import Classifier
 from bench.load import Answers, closed_loop
 from bench.rounds import alternate, arguments, clock, compared, emit, note, spread
 from bench.served import in_process, same_labels, served, serving_arguments

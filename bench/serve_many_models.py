@@ -21,12 +21,12 @@ from app.predictions.cache import CacheLimits, ModelCache
 from app.predictions.references import ModelReference
 from app.storage import Blob
 from app.storage.filesystem import FilesystemStore
-from app.vision.artefact import save_model
-from app.vision.backbones import get_backbone
-from app.vision.config import TrainConfig
-from app.vision.network import build_network, load_trunk
-from app.vision.preprocessing import Preprocessing
-from app.vision.weights import load_state_dict
+from app.vision.artefacts.model_file import save_model
+from app.vision.backbones.catalogue import get_backbone
+from app.vision.backbones.weights import load_state_dict
+from app.vision.images.preprocessing import Preprocessing
+from app.vision.networks.network import build_network, load_trunk
+from app.vision.settings.config import TrainConfig
 from bench.inputs import CLASSES, weights_file
 from bench.rounds import arguments, clock, compared, emit, note, spread
 

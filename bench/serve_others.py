@@ -27,8 +27,8 @@ from typing import Any
 
 import torch
 
-from app.vision.backbones import get_backbone
-from app.vision.classifier import Classifier
+from app.vision.backbones.catalogue import get_backbone
+from app.vision.tasks.classify.classifier import Classifier
 from bench.inputs import torchvision_network, weights_file
 from bench.load import Answers, Target, closed_loop
 from bench.rounds import arguments, compared, emit, note, spread

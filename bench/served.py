@@ -22,10 +22,10 @@ from app.cli.pack import as_archive
 from app.cli.show import watch_dataset, watch_job
 from app.predictions.engine_files import EngineFiles
 from app.predictions.engine_making import make_engine
-from app.vision.artefact import load_model
-from app.vision.classifier import Classifier
-from app.vision.engine_names import REFERENCE, EngineName
-from app.vision.imagefolder import read_image_folder
+from app.vision.artefacts.model_file import load_model
+from app.vision.data.imagefolder import read_image_folder
+from app.vision.engines.names import REFERENCE, EngineName
+from app.vision.tasks.classify.classifier import Classifier
 from bench.inputs import image_folder
 from bench.load import Target, closed_loop
 from bench.rounds import note

@@ -25,7 +25,7 @@ from app.jobs.states import JobKind, JobState
 from app.registry import service as registry
 from app.registry.orm import Model
 from app.storage import Blob
-from app.vision.config import TrainConfig
+from app.vision.settings.config import TrainConfig
 
 FAILURE = {"reason": "internal", "detail": "It broke.", "hint": "Mend it."}
 EXPIRED = -1.0  # seconds of a lease that has run out when it is taken

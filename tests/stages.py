@@ -29,9 +29,9 @@ from app.predictions import batch
 from app.predictions.batch_request import PredictJobRequest
 from app.registry import service as registry
 from app.storage import BlobStore
-from app.vision.config import TrainConfig
-from app.vision.run import FitResult, Sample
-from app.vision.weights import BUNDLED
+from app.vision.backbones.weights import BUNDLED
+from app.vision.settings.config import TrainConfig
+from app.vision.training.run import FitResult, Sample
 from tests.factories import SilentDoorbell
 from tests.images import folder_zip, photo, png
 from worker.results import record_result
@@ -57,7 +57,7 @@ class Silent:
 
 def train_tiny(folder: Path, classes: Sequence[str]) -> FitResult:
     """A small model that tells such textures apart; `folder` gets its files."""
-    from app.vision.training import fit  # imports torch, which few need
+    from app.vision.training.fit import fit  # imports torch, which few need
 
     samples = []
     for label, name in enumerate(classes):

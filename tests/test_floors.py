@@ -37,8 +37,8 @@ LIBRARIES = {
     "kombu": {"app.jobs.doorbell", "worker"},
     "torch": {"app.vision", "app.predictions", "worker.training"},
     "torchvision": {"app.vision", "app.predictions", "worker.training"},
-    "onnxruntime": {"app.vision.onnx_engines"},
-    "openvino": {"app.vision.onnx_engines"},
+    "onnxruntime": {"app.vision.engines.onnx_engines"},
+    "openvino": {"app.vision.engines.onnx_engines"},
 }
 VISION_IMPORTS = {
     *("app", "numpy", "PIL", "matplotlib", "torch", "torchvision", "safetensors", "onnxruntime", "openvino"),
@@ -50,7 +50,7 @@ ENVIRONMENT = {
     "app.cli.demo",  # a service with none of this machine's GRAFT_ variables
     "app.cli.options",  # what the command line gives, for this process and its children
     "app.vision.__main__",  # cuBLAS is told that way to give the same sums every time
-    "app.vision.launch",  # torchrun tells a process its rank that way
+    "app.vision.runtime.launch",  # torchrun tells a process its rank that way
     "app.cli.up",  # the worker beside the API
     "worker.process",  # a job's child, without what is none of its business
     "worker.ranks",  # gloo and NCCL are told the network between machines that way

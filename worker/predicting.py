@@ -28,11 +28,11 @@ from app.predictions.schemas import Naming, Prediction, PredictionError
 from app.predictions.service import image_error, name_classes
 from app.storage import BlobDamaged, BlobMissing, BlobStore
 from app.storage.configured import configured_store
-from app.vision.artefact import load_model
-from app.vision.classifier import CHUNK, Classifier
-from app.vision.engine_names import obstacle
+from app.vision.artefacts.model_file import load_model
+from app.vision.engines.names import obstacle
 from app.vision.errors import VisionError
-from app.vision.image_table import json_lines
+from app.vision.tasks.classify.classifier import CHUNK, Classifier
+from app.vision.tasks.classify.image_table import json_lines
 from worker.messages import Work
 from worker.parent import JobFailure, Parent, StopRequested
 

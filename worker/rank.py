@@ -42,11 +42,11 @@ def main() -> None:
     from app.datasets.manifest import read_manifest
     from app.jobs.weights import configured_weights
     from app.storage.configured import configured_store
-    from app.vision import ranks
-    from app.vision.config import TrainConfig
     from app.vision.errors import RankLost, Stopped, VisionError
-    from app.vision.run import Quiet
-    from app.vision.training import fit
+    from app.vision.runtime import ranks
+    from app.vision.settings.config import TrainConfig
+    from app.vision.training.fit import fit
+    from app.vision.training.run import Quiet
     from worker.training import cache_of, samples_of
 
     settings = Settings()

@@ -16,9 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from app.core.stops import stops_held
-from app.vision import ranks
-from app.vision.config import TrainConfig
 from app.vision.errors import RankLost
+from app.vision.runtime import ranks
+from app.vision.settings.config import TrainConfig
 from worker.messages import Place, encode
 from worker.parent import Parent
 from worker.rank import LOST_ANOTHER, Part

@@ -11,7 +11,7 @@ from app.jobs.states import FailureReason
 from app.jobs.weights import configured_weights
 from app.storage import BlobDamaged, BlobMissing, BlobStore
 from app.storage.configured import configured_store
-from app.vision.config import TrainConfig
+from app.vision.data.rowcache import RowCache
 from app.vision.errors import (
     DamagedArtefact,
     Diverged,
@@ -23,11 +23,11 @@ from app.vision.errors import (
     VisionError,
     WeightsUnavailable,
 )
-from app.vision.image_table import image_rows, json_lines
-from app.vision.reports import write_reports
-from app.vision.rowcache import RowCache
-from app.vision.run import FitResult, Sample
-from app.vision.training import fit
+from app.vision.settings.config import TrainConfig
+from app.vision.tasks.classify.image_table import image_rows, json_lines
+from app.vision.tasks.classify.pictures import write_reports
+from app.vision.training.fit import fit
+from app.vision.training.run import FitResult, Sample
 from worker.messages import Work
 from worker.parent import JobFailure, Parent, Setback, StopRequested
 from worker.ranks import sharing

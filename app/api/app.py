@@ -47,7 +47,7 @@ from app.predictions.engine_files import EngineFiles
 from app.predictions.service import Predictor
 from app.predictions.tuning import Tuner
 from app.storage.configured import configured_store
-from app.vision.engine_names import named_engines
+from app.vision.engines.names import named_engines
 
 _DESCRIPTION = """Fine-tune and serve image classifiers.
 

@@ -23,7 +23,7 @@ from app.predictions.references import ModelReference
 from app.predictions.schemas import PredictOptions
 from app.predictions.service import Predictor as PredictionService
 from app.storage import BlobStore
-from app.vision.weights import WeightStore
+from app.vision.backbones.weights import WeightStore
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from app.cli.errors import CommandError
 from app.cli.options import Json, client, given, print_json
 from app.cli.predict_command import download_predictions
 from app.cli.training_options import with_training_options
-from app.vision.meanings import MEANINGS
+from app.vision.settings.descriptions import MEANINGS
 
 jobs = typer.Typer(help="Jobs that train, and jobs that predict.", no_args_is_help=True)
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from app.vision.command_options import Option, options_of
+from app.vision.command.options import Option, options_of
 
 # What the service reads in another way than the library; the command has options of its own for these.
 OTHERWISE = {"backbone", "base_model", "train", "last_stages", "head.hidden", "head.dropout", "head.pooling"}

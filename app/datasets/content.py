@@ -17,7 +17,7 @@ from app.datasets.layout import Skipped, check_counts
 from app.datasets.manifest import ManifestItem, manifest_sha256, write_manifest
 from app.datasets.orm import Dataset, DatasetImage, DatasetVersion, VersionImage
 from app.datasets.states import DatasetState
-from app.vision.folder_names import Split
+from app.vision.data.folder_names import Split
 
 
 def check_ready(dataset: Dataset) -> Dataset:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from app.vision.folder_names import Split
+from app.vision.data.folder_names import Split
 
 
 def count_labels(items: Iterable[tuple[str, Split]]) -> dict[str, dict[str, int]]:

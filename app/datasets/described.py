@@ -11,7 +11,7 @@ from app.datasets.labelled import Labelled, malformed, place, split_of_path
 from app.datasets.labels_file import NAMES, read_labels
 from app.datasets.layout import Layout, Placement, Skipped, is_litter, read_layout
 from app.datasets.voc import FOLDER, is_split_list, read_split_list, read_voc
-from app.vision.folder_names import IMAGE_SUFFIXES, Split
+from app.vision.data.folder_names import IMAGE_SUFFIXES, Split
 
 _MAX_BYTES = 128 << 20  # of all files of labels in one archive
 

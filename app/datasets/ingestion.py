@@ -19,7 +19,7 @@ from app.datasets.sources import ArchiveSource, Source
 from app.datasets.split import draw_split, fill_split
 from app.storage import BlobStore
 from app.storage.batches import Batches
-from app.vision.folder_names import Split
+from app.vision.data.folder_names import Split
 
 _LISTED = 1000  # findings kept a list; the counts are complete
 _AHEAD = 8  # groups a thread that are read before the oldest is done: bounds the memory

@@ -11,8 +11,8 @@ from PIL import Image, UnidentifiedImageError
 from app.datasets.file_kinds import is_lossy_webp, kind_of
 from app.datasets.jpeg import TooManyScans, stripped
 from app.datasets.similarity import Sketch, perceptual_hashes, sketch
-from app.vision.pixels import UnsupportedPixels, is_upright, to_rgb, upright
-from app.vision.quiet import pillow_quiet
+from app.vision.images.pillow import pillow_quiet
+from app.vision.images.pixels import UnsupportedPixels, is_upright, to_rgb, upright
 
 T = TypeVar("T")
 MediaType = Literal["image/jpeg", "image/png"]

@@ -8,7 +8,7 @@ from typing import Any
 
 from app.core.errors import FieldError, Invalid
 from app.datasets.layout import MAX_LABEL, Placement, Skipped
-from app.vision.folder_names import SPLIT_FOLDERS, Split
+from app.vision.data.folder_names import SPLIT_FOLDERS, Split
 
 MAX_METADATA = 1 << 14  # bytes of JSON for one image; a few hundred boxes
 _SPLITS = "train, val or test, or leave it empty"

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.core.errors import FieldError, Invalid
-from app.vision.folder_names import IMAGE_SUFFIXES, SPLIT_FOLDERS, Split
+from app.vision.data.folder_names import IMAGE_SUFFIXES, SPLIT_FOLDERS, Split
 
 NO_SPLIT = ""  # in counts, where an upload brings no splits and none was drawn yet
 MAX_CLASSES = 10_000

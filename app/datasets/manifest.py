@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from app.core.errors import Malformed
-from app.vision.folder_names import Split
+from app.vision.data.folder_names import Split
 
 FORMAT = "graftwork-manifest"
 VERSION = 1

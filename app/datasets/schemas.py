@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from app.datasets.states import DatasetState
-from app.vision.folder_names import Split
+from app.vision.data.folder_names import Split
 
 
 class SplitOptions(BaseModel):

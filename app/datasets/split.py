@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Sequence
 
 from app.core.errors import FieldError, Invalid
-from app.vision.folder_names import Split
+from app.vision.data.folder_names import Split
 
 
 def draw_split(

@@ -5,7 +5,7 @@ from xml.parsers import expat  # nosec: declarations, where all attacks on XML l
 
 from app.datasets.coco import labelled
 from app.datasets.labelled import Labelled, malformed, split_of_path
-from app.vision.folder_names import Split
+from app.vision.data.folder_names import Split
 
 FOLDER = "annotations"
 _LISTS = "imagesets/main/"

@@ -5,7 +5,7 @@ from typing import Annotated, Any, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from app.vision.errors import InvalidConfig
-from app.vision.presets import PresetName, Transform, preset_of
+from app.vision.settings.presets import PresetName, Transform, preset_of
 
 
 class AugmentationStep(BaseModel):

@@ -24,8 +24,8 @@ from app.jobs.plan_views import Estimate, PlannedImages, PlannedLimits, PlannedN
 from app.jobs.schemas import TrainRequest
 from app.jobs.states import HELD, JobKind, JobState
 from app.storage import BlobStore
-from app.vision import estimate
-from app.vision.config import TrainConfig, settled
+from app.vision.settings.config import TrainConfig, settled
+from app.vision.training import estimate
 
 Opinions = Callable[[Dataset, Sequence[DatasetImage]], Iterable[Finding]]
 

@@ -1,4 +1,4 @@
-"""What a caller may ask of a training job. Defaults are `app.vision.config`'s."""
+"""What a caller may ask of a training job. Defaults are `app.vision.settings.config`'s."""
 
 from typing import Annotated, Any, Literal
 
@@ -6,7 +6,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from app.jobs.augmentation import Augmentation
 from app.jobs.scheduling import Scheduled
-from app.vision.config import (
+from app.vision.settings.config import (
     LEAST_TARGET,
     MOST_TARGET,
     HeadConfig,
@@ -18,8 +18,8 @@ from app.vision.config import (
     Schedule,
     TrainConfig,
 )
-from app.vision.meanings import MEANINGS
-from app.vision.presets import Transform
+from app.vision.settings.descriptions import MEANINGS
+from app.vision.settings.presets import Transform
 
 
 class LastStages(BaseModel):

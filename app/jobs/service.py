@@ -21,10 +21,10 @@ from app.jobs.doorbell import Doorbell, ring_after_commit
 from app.jobs.orm import Checkpoint, EpochMetrics, Job, JobEvent, JobMember
 from app.jobs.schemas import TrainRequest
 from app.jobs.states import TERMINAL, JobKind, JobState, check_transition
-from app.vision.backbones import default_backbone, get_backbone
-from app.vision.config import HeadConfig, TrainConfig
+from app.vision.backbones.catalogue import default_backbone, get_backbone
+from app.vision.backbones.weights import WeightStore
 from app.vision.errors import InvalidConfig, UnknownBackbone, WeightsUnavailable
-from app.vision.weights import WeightStore
+from app.vision.settings.config import HeadConfig, TrainConfig
 
 
 def submit_ingestion(

@@ -1,7 +1,7 @@
 """The places for backbone weights that the settings describe."""
 
 from app.core.settings import Settings
-from app.vision.weights import WeightStore
+from app.vision.backbones.weights import WeightStore
 
 
 def configured_weights(settings: Settings) -> WeightStore:

@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field, model_validator
 from app.jobs.scheduling import Scheduled
 from app.jobs.schemas import PLAIN
 from app.predictions.schemas import Naming
-from app.vision.folder_names import Split
+from app.vision.data.folder_names import Split
 
 MOST_IMAGES = 10_000  # that one request may name; a dataset's version has no such limit
 

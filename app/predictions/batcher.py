@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from app.vision.classifier import Classifier
+    from app.vision.tasks.classify.classifier import Classifier
 
     Row: TypeAlias = "Future[NDArray[np.float32]]"
 

@@ -23,7 +23,7 @@ from app.predictions.turns import Turns
 from app.storage import BlobStore
 
 if TYPE_CHECKING:
-    from app.vision.classifier import Classifier
+    from app.vision.tasks.classify.classifier import Classifier
 
 _LOADERS = 2  # loads at once: one may wait for room while another reads
 
@@ -166,7 +166,7 @@ class ModelCache:
             raise Unavailable(failure.error.detail, code=failure.error.code, retry_after=math.ceil(left))
 
     def _load(self, key: str, entry: _Entry) -> None:
-        from app.vision.artefact import load_model
+        from app.vision.artefacts.model_file import load_model
         from app.vision.errors import VisionError
 
         try:

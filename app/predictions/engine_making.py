@@ -6,14 +6,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from app.vision.engine_names import EngineName
+from app.vision.engines.names import EngineName
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from app.vision.classifier import Classifier
-    from app.vision.engines import Engine
+    from app.vision.engines.engine import Engine
+    from app.vision.tasks.classify.classifier import Classifier
 
 # Gives the file of a name, which the function makes if it is not there.
 GetFile: TypeAlias = Callable[[str, Callable[[Path], None]], Path]
@@ -31,7 +31,7 @@ def make_engine(
     """
     import torch
 
-    from app.vision.engines import TorchBfloat16, TorchCompiled, TorchHalf
+    from app.vision.engines.engine import TorchBfloat16, TorchCompiled, TorchHalf
 
     if name == "torch":
         return classifier.reference
@@ -42,7 +42,7 @@ def make_engine(
     if name in ("cuda-fp16", "cuda-bf16"):
         dtype = torch.float16 if name == "cuda-fp16" else torch.bfloat16
         return TorchHalf(name, classifier.network, classifier.preprocessing, dtype, torch.device("cuda"))
-    from app.vision.onnx_engines import OnnxRuntime, OpenVino, export_onnx, quantize_onnx
+    from app.vision.engines.onnx_engines import OnnxRuntime, OpenVino, export_onnx, quantize_onnx
 
     threads = len(os.sched_getaffinity(0))
     exported = file("scored.float32.onnx", partial(export_onnx, classifier.network, classifier.preprocessing))

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from app.vision.classifier import Classifier
+    from app.vision.tasks.classify.classifier import Classifier
 
 Prepare = Callable[["Classifier"], "NDArray[np.uint8]"]  # an image, ready for the network; runs in a decoding thread
 
@@ -134,7 +134,7 @@ def write_answer(
     """
     import numpy as np
 
-    from app.vision.decisions import judge
+    from app.vision.tasks.classify.selective_prediction import judge
 
     rows = np.stack(answers)[:, : len(classes)]
     wanted = request.outputs or [InferOutput(name="probabilities"), InferOutput(name="labels")]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from app.registry.orm import Model
-from app.vision.engine_names import EngineName
+from app.vision.engines.names import EngineName
 
 
 @dataclass(frozen=True, slots=True)

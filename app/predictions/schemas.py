@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from app.vision.engine_names import EngineName
+from app.vision.engines.names import EngineName
 
 _NAME = r"^[^\x00-\x1f\x7f]+$"
 

@@ -15,13 +15,13 @@ from app.predictions.inference import Prepare
 from app.predictions.references import ModelReference
 from app.predictions.schemas import ClassProbability, Naming, Prediction, PredictionError, PredictOptions, PredictOut
 from app.predictions.timing import Times
-from app.vision.engine_names import EngineName, obstacle
+from app.vision.engines.names import EngineName, obstacle
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from app.vision.classifier import Classifier
+    from app.vision.tasks.classify.classifier import Classifier
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +167,7 @@ def name_classes(
     thresholds: Sequence[float | None] | None = None,
 ) -> Prediction:
     """One image's row of `Classifier.answer` as an answer that holds what the options ask for."""
-    from app.vision.decisions import judge
+    from app.vision.tasks.classify.selective_prediction import judge
 
     decision, score = judge(row, len(classes), thresholds)
     row = row[: len(classes)]

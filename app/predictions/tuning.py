@@ -24,15 +24,15 @@ from app.predictions.engine_making import make_engine
 from app.predictions.orm import ModelEngine
 from app.registry.orm import Model
 from app.storage import BlobDamaged, BlobMissing, BlobStore
-from app.vision.engine_names import ENGINES, REFERENCE, EngineName, missing_libraries, obstacle
+from app.vision.engines.names import ENGINES, REFERENCE, EngineName, missing_libraries, obstacle
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from app.vision.classifier import Classifier
-    from app.vision.engine_choice import Measured
-    from app.vision.engines import Engine, Outputs
+    from app.vision.engines.choice import Measured
+    from app.vision.engines.engine import Engine, Outputs
+    from app.vision.tasks.classify.classifier import Classifier
 
 HELD_OUT = 256  # images of the test split, or of the validation split where there is none
 LEAST_HELD_OUT = 20  # with fewer, agreement means nothing and the reference stays
@@ -88,7 +88,7 @@ class Tuner:
         turn: Callable[[], AbstractContextManager[object]],
     ) -> "Engine":
         """Measure every candidate, write down what was found, and give the chosen engine. Takes a minute or more."""
-        from app.vision.engine_choice import Measured, choose, measure
+        from app.vision.engines.choice import Measured, choose, measure
 
         try:
             images, labels = self._images(model_id, classifier, ("test", "val"), HELD_OUT)
@@ -180,7 +180,7 @@ def _gpus() -> list[str]:
 def _outputs(
     engine: "Engine", images: "NDArray[np.uint8]", turn: Callable[[], AbstractContextManager[object]]
 ) -> "Outputs":
-    from app.vision.engines import Outputs
+    from app.vision.engines.engine import Outputs
 
     rows = []
     for start in range(0, len(images), 32):

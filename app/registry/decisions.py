@@ -6,7 +6,7 @@ from typing import Any
 from app.core.errors import Conflict
 from app.registry.orm import Model
 from app.storage import BlobStore
-from app.vision.decisions import Verdicts, decisions_of
+from app.vision.tasks.classify.selective_prediction import Verdicts, decisions_of
 
 
 def decisions_for(store: BlobStore, model: Model, target: float) -> dict[str, Any]:

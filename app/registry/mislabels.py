@@ -33,8 +33,8 @@ class Suspect:
 def suspects(rows: Iterable[Mapping[str, Any]]) -> list[Suspect]:
     """The images off the diagonal of the confident joint, the surest first (Northcutt et al. 2021, arXiv:1911.00068).
 
-    `rows` are `app.vision.image_table.image_rows` of images that the model has not learnt from. A class's threshold is
-    the mean probability that the model gives it on the images labelled so. An image counts for the most probable of
+    `rows` are `image_rows` of images that the model has not learnt from. A class's threshold is the mean probability that
+    the model gives it on the images labelled so. An image counts for the most probable of
     the classes whose threshold it reaches, and is suspect where that is not its label.
     """
     rows = list(rows)

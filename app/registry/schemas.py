@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.vision.config import LEAST_TARGET, MOST_TARGET
+from app.vision.settings.config import LEAST_TARGET, MOST_TARGET
 
 
 class Ancestor(BaseModel):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from app.vision.command import main
+from app.vision.command.train import main
 
 if __name__ == "__main__":
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # the same sums every time

@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 
 from app.api.app import create_app
 from app.core.settings import Settings
-from app.vision.run import FitResult
+from app.vision.training.run import FitResult
 from tests.api.calls import CLASSES, Api
 from tests.images import REPOSITORY
 from tests.stages import Stage, train_tiny

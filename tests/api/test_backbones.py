@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from app.vision.backbones import BACKBONES
+from app.vision.backbones.catalogue import BACKBONES
 from tests.api.calls import Api
 from tests.api.conftest import MakeApi
 

@@ -12,7 +12,7 @@ import pytest
 
 from app.auth.schemas import Scope
 from app.storage import FilesystemStore
-from app.vision.run import FitResult
+from app.vision.training.run import FitResult
 from tests.api.calls import Api, problem
 from tests.api.conftest import MakeApi
 from tests.images import folder, folder_tar, folder_zip, gif, jpeg, photo, png

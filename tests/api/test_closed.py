@@ -11,7 +11,7 @@ from starlette.staticfiles import StaticFiles
 
 from app.auth.schemas import Scope
 from app.core.ids import new_id
-from app.vision.run import FitResult
+from app.vision.training.run import FitResult
 from tests.api.calls import Api, Caller, problem
 from tests.api.test_uploads import TUS, begin
 

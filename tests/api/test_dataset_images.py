@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.vision.run import FitResult
+from app.vision.training.run import FitResult
 from tests.api.calls import Api, problem
 from tests.api.conftest import MakeApi
 from tests.images import folder_zip, gif, jpeg, photo, png

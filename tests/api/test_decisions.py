@@ -13,13 +13,13 @@ from app.auth.schemas import Scope
 from app.predictions.batch_rows import AskedImage
 from app.predictions.schemas import Naming
 from app.registry.orm import Model
-from app.vision.artefact import load_model
-from app.vision.config import TrainConfig
-from app.vision.image_table import image_rows, json_lines
-from app.vision.intervals import least_trials
-from app.vision.run import FitResult, Sample
-from app.vision.training import fit
-from app.vision.weights import BUNDLED
+from app.vision.artefacts.model_file import load_model
+from app.vision.backbones.weights import BUNDLED
+from app.vision.scores.intervals import least_trials
+from app.vision.settings.config import TrainConfig
+from app.vision.tasks.classify.image_table import image_rows, json_lines
+from app.vision.training.fit import fit
+from app.vision.training.run import FitResult, Sample
 from tests.api.calls import CLASSES, Api, problem
 from tests.images import jpeg, photo, png
 from tests.stages import TINY, Silent

@@ -9,7 +9,7 @@ import pytest
 from app.auth.schemas import Scope
 from app.predictions.orm import ModelEngine
 from app.predictions.tuning import machine
-from app.vision.run import FitResult
+from app.vision.training.run import FitResult
 from tests.api.calls import Api, problem
 from tests.api.conftest import MakeApi, open_api
 from tests.images import folder_zip, jpeg, photo
@@ -77,7 +77,7 @@ def test_who_insists_on_an_engine_gets_it(model_id: tuple[Api, str], monkeypatch
     assert predict(api, model)["engine"] == "torch"
     bad = api.predict.post(f"/v1/models/{model}/predict?engine=cuda", content=PICTURE)
     problem(bad, 422, "invalid", "engine", "torch-bf16")
-    monkeypatch.setattr("app.vision.engine_names.importlib.util.find_spec", lambda _: None)
+    monkeypatch.setattr("app.vision.engines.names.importlib.util.find_spec", lambda _: None)
     without = api.predict.post(f"/v1/models/{model}/predict?engine=openvino", content=PICTURE)
     problem(without, 422, "engine_unavailable", "engine", "graftwork[openvino]")
 

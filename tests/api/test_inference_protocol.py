@@ -12,8 +12,8 @@ from tritonclient.http import InferenceServerClient, InferInput, InferRequestedO
 from tritonclient.utils import InferenceServerException
 
 from app.auth.schemas import Scope
-from app.vision.artefact import load_model
-from app.vision.run import FitResult
+from app.vision.artefacts.model_file import load_model
+from app.vision.training.run import FitResult
 from tests.api import conftest
 from tests.api.calls import CLASSES, Api, problem
 from tests.images import jpeg, photo, png

@@ -10,7 +10,7 @@ from app.core.database import Base
 from app.jobs import workers
 from app.jobs.orm import Job
 from app.jobs.states import JobKind
-from app.vision.run import FitResult
+from app.vision.training.run import FitResult
 from tests.api.calls import CLASSES, Api
 from tests.images import folder_zip
 from tests.stages import TINY

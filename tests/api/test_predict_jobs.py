@@ -21,7 +21,7 @@ from app.jobs import queue
 from app.jobs import service as jobs
 from app.jobs.queue import Claim
 from app.jobs.states import JobKind
-from app.vision.run import FitResult
+from app.vision.training.run import FitResult
 from tests.api.calls import Api, is_uuid, problem
 from tests.api.conftest import open_api, worker_process
 from tests.factories import sha

@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from app.vision.backbones import get_backbone
-from app.vision.weights import BUNDLED
+from app.vision.backbones.catalogue import get_backbone
+from app.vision.backbones.weights import BUNDLED
 from tests.storage.conftest import s3_options
 
 __all__ = ["s3_options"]

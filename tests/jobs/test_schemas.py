@@ -8,8 +8,8 @@ from pydantic import ValidationError
 
 from app.jobs.schemas import Head, LastStages, TrainRequest
 from app.jobs.views import JobOut
-from app.vision.config import HeadConfig, TrainConfig
-from app.vision.presets import Transform
+from app.vision.settings.config import HeadConfig, TrainConfig
+from app.vision.settings.presets import Transform
 
 
 def refused(**fields: Any) -> dict[str, str]:

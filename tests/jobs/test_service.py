@@ -20,8 +20,8 @@ from app.jobs.queue import ClaimLost
 from app.jobs.schemas import TrainRequest
 from app.jobs.states import JobKind, JobState
 from app.jobs.views import JobOut
-from app.vision.config import TrainConfig
-from app.vision.weights import WeightStore
+from app.vision.backbones.weights import WeightStore
+from app.vision.settings.config import TrainConfig
 from tests.factories import (
     FAILURE,
     SilentDoorbell,

@@ -13,10 +13,10 @@ from app.predictions.batcher import Batcher
 from app.predictions.cache import CacheLimits, ModelCache
 from app.predictions.references import ModelReference
 from app.storage import BlobStore, FilesystemStore
-from app.vision.config import TrainConfig
-from app.vision.run import FitResult, Sample
-from app.vision.training import fit
-from app.vision.weights import BUNDLED
+from app.vision.backbones.weights import BUNDLED
+from app.vision.settings.config import TrainConfig
+from app.vision.training.fit import fit
+from app.vision.training.run import FitResult, Sample
 from tests.images import gif, jpeg, photo, png
 from tests.stages import TINY, Silent
 

@@ -11,7 +11,7 @@ from app.core.errors import Unavailable
 from app.predictions.batcher import Batcher, fail
 from app.predictions.timing import Times
 from app.predictions.turns import Turns
-from app.vision.classifier import Classifier
+from app.vision.tasks.classify.classifier import Classifier
 from tests.predictions.fakes import Gated, image
 
 

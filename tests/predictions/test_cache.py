@@ -39,8 +39,8 @@ def watched(tmp_path: Path) -> Watched:
 
 def other_model(store: FilesystemStore, trained: Trained, name: str) -> str:
     """The same network under another hash: its file says another score."""
-    from app.vision.artefact import KIND
-    from app.vision.tensorfile import read_tensors, write_tensors
+    from app.vision.artefacts.model_file import KIND
+    from app.vision.artefacts.tensorfile import read_tensors, write_tensors
 
     tensors, document = read_tensors(trained.result.model_path, KIND)
     path = store.root.parent / f"{name}.safetensors"

@@ -17,7 +17,7 @@ from app.predictions.schemas import PredictOptions, PredictOut
 from app.predictions.service import Predictor, SentImage
 from app.predictions.timing import Times
 from app.storage import FilesystemStore
-from app.vision.classifier import Classifier
+from app.vision.tasks.classify.classifier import Classifier
 from tests.images import jpeg, photo
 from tests.predictions.conftest import CLASSES, OpenCache, Trained
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from app.vision.config import TrainConfig
-from app.vision.run import FitResult, Sample
-from app.vision.training import fit
-from app.vision.weights import BUNDLED
+from app.vision.backbones.weights import BUNDLED
+from app.vision.settings.config import TrainConfig
+from app.vision.training.fit import fit
+from app.vision.training.run import FitResult, Sample
 from tests.vision.pictures import CLASSES, Recorder, make_samples
 
 WEIGHTS = BUNDLED / "resnet18-tiny64.safetensors"

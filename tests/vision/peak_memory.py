@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from app.vision.config import TrainConfig
-from app.vision.training import fit
-from app.vision.weights import BUNDLED
+from app.vision.backbones.weights import BUNDLED
+from app.vision.settings.config import TrainConfig
+from app.vision.training.fit import fit
 from tests.vision.pictures import CLASSES, Recorder, make_samples
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from app.vision.run import Sample, Split
+from app.vision.training.run import Sample, Split
 
 CLASSES = ("disc", "square", "stripes")
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from app.vision.config import TrainConfig
 from app.vision.errors import OutOfMemory, Stopped
-from app.vision.graphed import GraphedTrunk
-from app.vision.run import FitResult, Sample
-from app.vision.training import fit
+from app.vision.runtime.cuda_graphs import GraphedTrunk
+from app.vision.settings.config import TrainConfig
+from app.vision.training.fit import fit
+from app.vision.training.run import FitResult, Sample
 from tests.vision.conftest import WEIGHTS
 from tests.vision.pictures import CLASSES, Recorder, make_samples
 
@@ -72,7 +72,7 @@ def test_images_on_the_disk_and_in_the_gpus_memory_give_the_same(
     pictures: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resident = run(pictures, tmp_path / "resident")
-    monkeypatch.setattr("app.vision.resident.SHARE", 0.0)
+    monkeypatch.setattr("app.vision.data.resident.SHARE", 0.0)
     same(resident, run(pictures, tmp_path / "read", loader_workers=2))
 
 

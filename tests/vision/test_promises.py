@@ -11,14 +11,14 @@ import pytest
 from PIL import Image
 
 from app.cli.digits import write_digits_zip
-from app.vision.artefact import load_model
-from app.vision.classifier import Classifier
-from app.vision.config import TrainConfig
-from app.vision.decisions import judge
-from app.vision.novelty import expected_unknown
-from app.vision.rowcache import RowCache
-from app.vision.run import FitResult, Sample, Split
-from app.vision.training import fit
+from app.vision.artefacts.model_file import load_model
+from app.vision.data.rowcache import RowCache
+from app.vision.scores.ood import expected_unknown
+from app.vision.settings.config import TrainConfig
+from app.vision.tasks.classify.classifier import Classifier
+from app.vision.tasks.classify.selective_prediction import judge
+from app.vision.training.fit import fit
+from app.vision.training.run import FitResult, Sample, Split
 from tests.images import hymenoptera, photo
 from tests.vision.conftest import WEIGHTS
 from tests.vision.pictures import Recorder

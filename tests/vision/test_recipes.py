@@ -14,18 +14,18 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
 
-from app.vision import preparation
-from app.vision.config import TrainConfig
+from app.vision.backbones.weights import load_state_dict
+from app.vision.data.feeds import FeatureFeed
+from app.vision.data.rowcache import Rows
 from app.vision.errors import Stopped
-from app.vision.feeds import FeatureFeed
-from app.vision.network import Head
-from app.vision.rowcache import Rows
-from app.vision.run import FitResult, Sample
-from app.vision.training import fit
-from app.vision.weights import load_state_dict
+from app.vision.networks.network import Head
+from app.vision.settings.config import TrainConfig
+from app.vision.training import preparation
+from app.vision.training.fit import fit
+from app.vision.training.run import FitResult, Sample
 from tests.vision.conftest import WEIGHTS, Fit
 from tests.vision.pictures import Recorder, draw
-from tests.vision.test_optimisation import TINY
+from tests.vision.training.test_optimisation import TINY
 
 LAST = "head.layers.1.weight"  # of a linear head, after its dropout
 

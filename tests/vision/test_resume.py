@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from safetensors import safe_open
 
-from app.vision import loop
-from app.vision.checkpoint import KIND
-from app.vision.config import HeadConfig
+from app.vision.artefacts.tensorfile import read_tensors, write_tensors
 from app.vision.errors import DamagedArtefact, Stopped
-from app.vision.presets import Transform
-from app.vision.tensorfile import read_tensors, write_tensors
+from app.vision.settings.config import HeadConfig
+from app.vision.settings.presets import Transform
+from app.vision.training import loop
+from app.vision.training.checkpoint import KIND
 from tests.vision.conftest import Fit
 from tests.vision.pictures import Recorder
 

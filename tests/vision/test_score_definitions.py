@@ -10,9 +10,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from app.vision.assessment import assess
-from app.vision.calibration import BINS, fit_temperature
-from app.vision.classifier import to_probabilities
+from app.vision.scores.calibration import BINS, fit_temperature
+from app.vision.tasks.classify.classifier import to_probabilities
+from app.vision.tasks.classify.evaluation import assess
 
 CLASSES = [f"class {number}" for number in range(7)]
 IMAGES = 240

@@ -13,7 +13,7 @@ from app.datasets import service as datasets
 from app.jobs.states import JobKind
 from app.storage import Blob, BlobDamaged
 from app.storage.configured import configured_store
-from app.vision import loop
+from app.vision.training import loop
 from tests.stages import Stage
 from worker.messages import Message, Work, decode
 from worker.parent import Parent, StopRequested

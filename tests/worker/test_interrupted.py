@@ -38,8 +38,8 @@ if "train" in sys.orig_argv:
 @pytest.mark.parametrize(
     ("phase", "module", "owner", "method"),
     [
-        ("decoding", "app.vision.preprocessing", "Preprocessing", "load"),
-        ("features", "app.vision.feeds", "ImageFeed", "exact_features"),
+        ("decoding", "app.vision.images.preprocessing", "Preprocessing", "load"),
+        ("features", "app.vision.data.feeds", "ImageFeed", "exact_features"),
     ],
 )
 def test_a_deploy_before_the_first_step_costs_no_attempt(

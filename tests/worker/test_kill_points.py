@@ -25,10 +25,10 @@ SPREAD = [[1, 6, STEPS]]
 KILL = """
 import os, signal
 from pathlib import Path
-import app.vision.loop
+import app.vision.training.loop
 from torch.optim.optimizer import register_optimizer_step_post_hook
-assert app.vision.loop.LONGEST_S
-app.vision.loop.LONGEST_S = 0.0
+assert app.vision.training.loop.LONGEST_S
+app.vision.training.loop.LONGEST_S = 0.0
 marks = Path({marks!r})
 done = [int(path.name) for path in marks.glob("[0-9]*")]
 taken = max(done, default=1) - 1

@@ -253,7 +253,7 @@ def test_a_job_is_ended_at_its_deadline_with_its_processes(site: Site) -> None:
 def test_a_long_job_keeps_no_more_checkpoints_than_it_may_go_on_from(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    every_epoch = "if 'train' in sys.orig_argv:\n    import app.vision.loop\n    app.vision.loop.REST_S = 0.0\n"
+    every_epoch = "if 'train' in sys.orig_argv:\n    from app.vision.training import loop\n    loop.REST_S = 0.0\n"
     inject(tmp_path, monkeypatch, every_epoch)
     site.start(lease_seconds=2.0)
     before = len(list(site.stage.store.list()))

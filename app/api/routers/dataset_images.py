@@ -14,7 +14,7 @@ from app.datasets import content
 from app.datasets import service as datasets
 from app.datasets.schemas import AddedOut, ImageChange, ImageOut
 from app.datasets.thumbnails import MAX_SIDE, media_type, thumbnail
-from app.vision.folder_names import Split
+from app.vision.data.folder_names import Split
 
 router = APIRouter(prefix="/v1/datasets/{dataset_id}/images", tags=["datasets"])
 

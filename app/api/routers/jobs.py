@@ -42,7 +42,7 @@ from app.jobs.states import TERMINAL, JobKind, JobState
 from app.jobs.views import EpochOut, JobOut
 from app.registry import service as registry
 from app.registry.mislabels import likely_mislabels
-from app.vision.config import TrainConfig
+from app.vision.settings.config import TrainConfig
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 

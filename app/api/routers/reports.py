@@ -13,7 +13,7 @@ from app.registry import service as registry
 from app.registry.orm import Model
 from app.registry.schemas import ModelOut, ReportFile, ReportOut
 from app.storage import Blob
-from app.vision.image_table import csv_lines
+from app.vision.tasks.classify.image_table import csv_lines
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 

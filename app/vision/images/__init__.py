@@ -1,0 +1,1 @@
+"""From image files to the numbers a network sees: decoding, preprocessing, augmentation."""

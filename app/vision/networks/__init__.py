@@ -1,0 +1,1 @@
+"""Networks: a pretrained trunk, pooled features, and a head."""

@@ -1,0 +1,1 @@
+"""Classification: each image belongs to one class."""
