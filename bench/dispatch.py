@@ -27,11 +27,10 @@ import psycopg
 import redis
 
 from bench.rounds import emit, note
-from tests import images
-from tests.e2e import deployments
-from tests.e2e.deployments import Deployment
-from tests.images import REPOSITORY
-from tests.servers import postgres, redis_process
+from tests.support import deployments, images
+from tests.support.deployments import Deployment
+from tests.support.images import REPOSITORY
+from tests.support.servers import postgres, redis_process
 
 EMBEDDED_MS, TEAM_MS = 60.0, 20.0
 SPEC = {"dataset": "tiny", "backbone": "resnet18-tiny64", "input_size": 32, "epochs": 1, "augmentation": "none"}
@@ -42,7 +41,7 @@ import sys
 
 if "worker.child" in sys.orig_argv and "train" in sys.orig_argv:
     import os, time
-    import worker.parent
+    import worker.child.parent
 
     say, said = worker.parent.Parent.say, []
 

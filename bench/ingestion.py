@@ -22,10 +22,10 @@ import numpy as np
 from PIL import Image
 
 from app.core.garbage import freeze_imports
-from app.datasets.archive import ArchiveLimits
+from app.datasets.formats.archive import ArchiveLimits
 from app.datasets.ingestion import ingest
-from app.datasets.intake import IntakeLimits
-from app.datasets.intake_pool import IntakePool
+from app.datasets.intake.intake import IntakeLimits
+from app.datasets.intake.pool import IntakePool
 from app.storage import FilesystemStore
 from bench.inputs import CLASSES, textured
 from bench.rounds import alternate, arguments, clock, compared, emit, spread

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.predictions.engine_files import EngineFiles
-from app.predictions.engine_making import make_engine
+from app.predictions.serving.engine_files import EngineFiles
+from app.predictions.serving.engine_making import make_engine
 from app.vision.artefacts.model_file import load_model
 from app.vision.data.imagefolder import read_image_folder
 from app.vision.engines.choice import choose, measure

@@ -17,8 +17,8 @@ from uuid import uuid4
 import numpy as np
 import torch
 
-from app.predictions.cache import CacheLimits, ModelCache
 from app.predictions.references import ModelReference
+from app.predictions.serving.model_cache import CacheLimits, ModelCache
 from app.storage import Blob
 from app.storage.filesystem import FilesystemStore
 from app.vision.artefacts.model_file import save_model

@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.cli.client import Client
-from app.cli.demo import own_service
+from app.cli.demo.command import own_service
 from app.cli.pack import as_archive
 from app.cli.show import watch_dataset, watch_job
-from app.predictions.engine_files import EngineFiles
-from app.predictions.engine_making import make_engine
+from app.predictions.serving.engine_files import EngineFiles
+from app.predictions.serving.engine_making import make_engine
 from app.vision.artefacts.model_file import load_model
 from app.vision.data.imagefolder import read_image_folder
 from app.vision.engines.names import REFERENCE, EngineName

@@ -56,7 +56,7 @@ def contend(url: str, processes: int, seconds: float) -> dict[str, Any]:
 
 
 def _dataset(url: str) -> tuple[UUID, UUID, UUID]:
-    from tests.factories import ready_dataset, workspace
+    from tests.support.factories import ready_dataset, workspace
 
     database = Database(url)
     with database.writing() as session:

@@ -13,7 +13,7 @@ from sqlalchemy import make_url
 from app.core.database import Database
 from app.core.migrations import migrate
 from app.core.settings import Settings
-from tests import servers
+from tests.support import servers
 
 _numbers = count()
 

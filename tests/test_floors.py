@@ -18,6 +18,7 @@ FLOORS = {
     "app.auth": 1,
     "app.datasets": 2,
     "app.jobs": 3,
+    "app.trainings": 3,
     "app.registry": 4,
     "app.predictions": 5,
     "app.api": 6,
@@ -26,7 +27,13 @@ FLOORS = {
     "migrations": 7,
 }
 # Arrows within a floor. Storage raises core's errors and reads its settings; the command starts the API.
-WITHIN_A_FLOOR = {("app.storage", "app.core"), ("app.cli", "app.api"), ("app.api", "app")}
+WITHIN_A_FLOOR = {
+    ("app.storage", "app.core"),
+    ("app.cli", "app.api"),
+    ("app.api", "app"),
+    ("app.jobs", "app.trainings"),
+    ("app.trainings", "app.jobs"),
+}
 
 # Who may import a library: packages, or single modules.
 LIBRARIES = {
@@ -35,8 +42,8 @@ LIBRARIES = {
     "uvicorn": {"app.api", "app.cli"},
     "celery": {"worker"},
     "kombu": {"app.jobs.doorbell", "worker"},
-    "torch": {"app.vision", "app.predictions", "worker.training"},
-    "torchvision": {"app.vision", "app.predictions", "worker.training"},
+    "torch": {"app.vision", "app.predictions", "worker.kinds.train"},
+    "torchvision": {"app.vision", "app.predictions", "worker.kinds.train"},
     "onnxruntime": {"app.vision.engines.onnx_engines"},
     "openvino": {"app.vision.engines.onnx_engines"},
 }
@@ -47,13 +54,13 @@ VISION_IMPORTS = {
 
 # The settings are the only reader of the environment. These hand one on to a process that they start.
 ENVIRONMENT = {
-    "app.cli.demo",  # a service with none of this machine's GRAFT_ variables
+    "app.cli.demo.command",  # a service with none of this machine's GRAFT_ variables
     "app.cli.options",  # what the command line gives, for this process and its children
     "app.vision.__main__",  # cuBLAS is told that way to give the same sums every time
     "app.vision.runtime.launch",  # torchrun tells a process its rank that way
     "app.cli.up",  # the worker beside the API
-    "worker.process",  # a job's child, without what is none of its business
-    "worker.ranks",  # gloo and NCCL are told the network between machines that way
+    "worker.processes.process",  # a job's child, without what is none of its business
+    "worker.machines.ranks",  # gloo and NCCL are told the network between machines that way
 }
 
 MODULES = {
@@ -131,7 +138,7 @@ def test_only_the_settings_read_the_environment() -> None:
     assert makers == {"app.core.settings"}
 
 
-@pytest.mark.parametrize("module", ["app.cli.main", "app.api.app", "app.jobs.service", "worker.worker"])
+@pytest.mark.parametrize("module", ["app.cli.main", "app.api.app", "app.jobs.service", "worker.supervision.worker"])
 def test_importing_it_does_not_import_torch(module: str) -> None:
     """Torch takes seconds and hundreds of megabytes; only a child that trains and an API that predicts need it."""
     program = (
@@ -141,7 +148,7 @@ def test_importing_it_does_not_import_torch(module: str) -> None:
     assert done.stdout.split() == ["True"]
 
 
-@pytest.mark.parametrize("module", ["worker.training", "worker.ingesting"])
+@pytest.mark.parametrize("module", ["worker.kinds.train", "worker.kinds.ingest"])
 def test_a_job_is_computed_without_a_database(module: str) -> None:
     program = f"import sys, {module}; print('sqlalchemy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)

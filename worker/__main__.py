@@ -8,7 +8,7 @@ from typing import Any
 
 from app.core.logging import configure_logging, log
 from app.core.settings import Settings
-from worker.worker import Worker
+from worker.supervision.worker import Worker
 
 
 def main() -> None:

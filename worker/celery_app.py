@@ -13,7 +13,7 @@ from app.core.logging import configure_logging
 from app.core.settings import Settings
 from app.jobs.doorbell import QUEUE, TASK
 from app.jobs.states import JobKind
-from worker.worker import Worker
+from worker.supervision.worker import Worker
 
 _settings = Settings()
 

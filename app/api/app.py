@@ -8,11 +8,10 @@ from fastapi import Depends, FastAPI
 
 from app import __version__
 from app.api import docs, problems
-from app.api.body_limit import BodyLimit, Limit
 from app.api.deps import OPEN_ROUTES, Services, authenticate
-from app.api.pieces import Hashes
-from app.api.refusals import Refusals
-from app.api.request_id import RequestId
+from app.api.middleware.body_limit import BodyLimit, Limit
+from app.api.middleware.refusals import Refusals
+from app.api.middleware.request_id import RequestId
 from app.api.routers import (
     backbones,
     dataset_images,
@@ -32,21 +31,22 @@ from app.api.routers import (
     uploads,
     workers,
 )
-from app.api.tus import TusHeaders
+from app.api.uploads.chunks import Hashes
+from app.api.uploads.tus import TusHeaders
 from app.core.database import Database
 from app.core.logging import configure_logging
 from app.core.recent import Recent
 from app.core.settings import Settings
-from app.datasets.limits import intake_limits
+from app.datasets.intake.limits import intake_limits
 from app.jobs.doorbell import open_doorbell
-from app.jobs.weights import configured_weights
-from app.predictions.admission import Admission
-from app.predictions.cache import CacheLimits, ModelCache
-from app.predictions.decoding import Decoder
-from app.predictions.engine_files import EngineFiles
 from app.predictions.service import Predictor
-from app.predictions.tuning import Tuner
+from app.predictions.serving.admission import Admission
+from app.predictions.serving.decoding import Decoder
+from app.predictions.serving.engine_files import EngineFiles
+from app.predictions.serving.model_cache import CacheLimits, ModelCache
+from app.predictions.serving.tuning import Tuner
 from app.storage.configured import configured_store
+from app.trainings.weights import configured_weights
 from app.vision.engines.names import named_engines
 
 _DESCRIPTION = """Fine-tune and serve image classifiers.

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from app.api.docs import BEARER
-from app.api.pieces import Hashes
+from app.api.uploads.chunks import Hashes
 from app.auth import service as auth
 from app.auth.schemas import Scope
 from app.auth.service import Principal
@@ -18,10 +18,10 @@ from app.core.paging import MAX_LIMIT
 from app.core.recent import Recent
 from app.core.settings import Settings
 from app.jobs.doorbell import Doorbell
-from app.predictions.admission import Admission
 from app.predictions.references import ModelReference
 from app.predictions.schemas import PredictOptions
 from app.predictions.service import Predictor as PredictionService
+from app.predictions.serving.admission import Admission
 from app.storage import BlobStore
 from app.vision.backbones.weights import WeightStore
 

@@ -13,8 +13,8 @@ from fastapi.staticfiles import StaticFiles
 from pydantic.json_schema import models_json_schema
 
 from app.api import problems
+from app.predictions.inference.tensors import InferRequest
 from app.predictions.schemas import PredictRequest
-from app.predictions.tensors import InferRequest
 
 # Only documents how to authenticate; `app.api.deps.authenticate` does it, with errors that help.
 BEARER = HTTPBearer(auto_error=False, description="A key from `graft keys create`: `gw_…`.")

@@ -12,7 +12,7 @@ from app.api.idempotency import answer_once, fingerprint
 from app.api.views import job_view
 from app.core.errors import Unavailable
 from app.jobs.orm import Job
-from app.jobs.views import JobOut
+from app.jobs.schemas import JobOut
 
 
 def submit_once(

@@ -12,14 +12,14 @@ from app.datasets import service as datasets
 from app.datasets.orm import Dataset
 from app.datasets.schemas import DatasetOut, VersionOut
 from app.datasets.states import DatasetState
-from app.jobs import members
 from app.jobs import service as jobs
+from app.jobs import sharing
 from app.jobs.orm import Job
-from app.jobs.outlook import outlooks
+from app.jobs.schemas import JobOut
 from app.jobs.states import JobState
-from app.jobs.views import JobOut
+from app.jobs.waiting import outlooks
 from app.predictions.schemas import EnginesOut, Serving
-from app.predictions.tuning import engines_of
+from app.predictions.serving.tuning import engines_of
 from app.registry import service as registry
 from app.registry.orm import Model
 from app.registry.schemas import ModelOut
@@ -85,8 +85,8 @@ def job_views(session: Session, rows: Sequence[Job], settings: Settings) -> list
     queued = {row.kind for row in rows if row.state is JobState.queued}
     found = [outlooks(session, kind, settings.max_running_jobs) for kind in queued]
     known = {job_id: outlook for one in found for job_id, outlook in one.items()}
-    shared = [row.id for row in rows if row.state is JobState.running and members.machines_of(row) > 1]
-    gathering = members.lacking(session, shared) if shared else set()
+    shared = [row.id for row in rows if row.state is JobState.running and sharing.machines_of(row) > 1]
+    gathering = sharing.lacking(session, shared) if shared else set()
     views = []
     for row in rows:
         view = JobOut.model_validate(row)

@@ -6,15 +6,15 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli.dataset_commands import datasets
+from app.cli.commands.datasets import datasets
+from app.cli.commands.images import images
+from app.cli.commands.jobs import jobs, train
+from app.cli.commands.keys import keys
+from app.cli.commands.models import backbones, models
+from app.cli.commands.predict import predict
+from app.cli.commands.workers import workers
 from app.cli.errors import CommandError
-from app.cli.image_commands import images
-from app.cli.job_commands import jobs, train
-from app.cli.key_commands import keys
-from app.cli.model_commands import backbones, models
 from app.cli.options import settings
-from app.cli.predict_command import predict
-from app.cli.worker_commands import workers
 from app.core.errors import GraftError
 
 Home = Annotated[Path | None, typer.Option(help="Where data is kept; GRAFT_HOME, else ~/.graftwork.")]
@@ -70,7 +70,7 @@ def demo(
     ] = None,
 ) -> None:
     """The whole job on real images: start, upload, fine-tune, classify three held-out images, stop."""
-    from app.cli.demo import demo
+    from app.cli.demo.command import demo
 
     demo(data)
 

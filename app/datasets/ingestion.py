@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from app.core.errors import GraftError
-from app.datasets.archive import ArchiveLimits
 from app.datasets.counts import by_split, count_labels
-from app.datasets.groups import TakeIn, groups, take_in_group
-from app.datasets.intake import RejectedImage, Taken
-from app.datasets.layout import Layout, Placement, check_counts
+from app.datasets.formats.archive import ArchiveLimits
+from app.datasets.formats.layout import Layout, Placement, check_counts
+from app.datasets.intake.groups import TakeIn, groups, take_in_group
+from app.datasets.intake.intake import RejectedImage, Taken
 from app.datasets.manifest import ManifestItem, write_manifest
-from app.datasets.sources import ArchiveSource, Source
+from app.datasets.sources.source import ArchiveSource, Source
 from app.datasets.split import draw_split, fill_split
 from app.storage import BlobStore
 from app.storage.batches import Batches

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from app.datasets.counts import by_split, count_labels
+from app.datasets.intake.similarity import near_pairs
 from app.datasets.orm import DatasetImage
 from app.datasets.schemas import DatasetReport, Finding, Severity, Spread
-from app.datasets.similarity import near_pairs
 
 LISTED = 200  # images named in one finding; its count is complete
 _PAIRS = 20_000  # near pairs that are looked at

@@ -16,11 +16,11 @@ from app.datasets.orm import Dataset
 from app.datasets.schemas import SplitOptions
 from app.jobs import checkpoints, events, queue
 from app.jobs.admission import check_machines, check_queue, target
-from app.jobs.base_model import Base, pinned_artefacts
 from app.jobs.doorbell import Doorbell, ring_after_commit
 from app.jobs.orm import Checkpoint, EpochMetrics, Job, JobEvent, JobMember
-from app.jobs.schemas import TrainRequest
 from app.jobs.states import TERMINAL, JobKind, JobState, check_transition
+from app.trainings.base_model import Base, pinned_artefacts
+from app.trainings.schemas import TrainRequest
 from app.vision.backbones.catalogue import default_backbone, get_backbone
 from app.vision.backbones.weights import WeightStore
 from app.vision.errors import InvalidConfig, UnknownBackbone, WeightsUnavailable

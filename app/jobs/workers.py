@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session
 from app.core.clock import DatabaseTime
 from app.core.paging import Page, paginate
 from app.jobs.orm import Job, JobMember, RegisteredWorker
+from app.jobs.schemas import WorkerOut
 from app.jobs.states import HELD, JobKind
-from app.jobs.views import WorkerOut
 
 _REMEMBERED = 86_400.0  # seconds for which a lost worker is listed
 

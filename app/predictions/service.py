@@ -7,14 +7,14 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from app.core.errors import FieldError, GraftError, Invalid, Unavailable
-from app.datasets.intake import IntakeLimits, RejectedImage, read_image
-from app.predictions.batcher import Batcher
-from app.predictions.cache import ModelCache
-from app.predictions.decoding import Decoder
-from app.predictions.inference import Prepare
+from app.datasets.intake.intake import IntakeLimits, RejectedImage, read_image
+from app.predictions.inference.protocol import Prepare
 from app.predictions.references import ModelReference
 from app.predictions.schemas import ClassProbability, Naming, Prediction, PredictionError, PredictOptions, PredictOut
-from app.predictions.timing import Times
+from app.predictions.serving.batcher import Batcher
+from app.predictions.serving.decoding import Decoder
+from app.predictions.serving.model_cache import ModelCache
+from app.predictions.serving.timing import Times
 from app.vision.engines.names import EngineName, obstacle
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from app.datasets import content
+from app.datasets import images as content
 from app.datasets.manifest import read_manifest
 from app.datasets.orm import Dataset, DatasetImage, DatasetVersion
 from app.datasets.report import LISTED
@@ -33,9 +33,9 @@ class Suspect:
 def suspects(rows: Iterable[Mapping[str, Any]]) -> list[Suspect]:
     """The images off the diagonal of the confident joint, the surest first (Northcutt et al. 2021, arXiv:1911.00068).
 
-    `rows` are `image_rows` of images that the model has not learnt from. A class's threshold is the mean probability that
-    the model gives it on the images labelled so. An image counts for the most probable of
-    the classes whose threshold it reaches, and is suspect where that is not its label.
+    `rows` are `image_rows` of images that the model has not learnt from. A class's threshold is the mean
+    probability that the model gives it on the images labelled so. An image counts for the most probable of the classes
+    whose threshold it reaches, and is suspect where that is not its label.
     """
     rows = list(rows)
     confidences: dict[str, list[float]] = {}

@@ -12,10 +12,10 @@ from app.core.errors import FieldError, Invalid, NotFound
 from app.core.ids import parse_id
 from app.core.paging import Page, paginate
 from app.jobs import service as jobs
-from app.jobs.base_model import Base
 from app.jobs.orm import Job
 from app.registry.orm import Model, ModelAlias
 from app.storage import Blob
+from app.trainings.base_model import Base
 
 Columns = Sequence[InstrumentedAttribute[Any]]
 

@@ -18,9 +18,9 @@ from starlette.testclient import TestClient
 from app.api.app import create_app
 from app.core.settings import Settings
 from app.vision.training.run import FitResult
-from tests.api.calls import CLASSES, Api
-from tests.images import REPOSITORY
-from tests.stages import Stage, train_tiny
+from tests.support.calls import CLASSES, Api
+from tests.support.images import REPOSITORY
+from tests.support.stages import Stage, train_tiny
 
 MakeApi = Callable[..., Api]
 

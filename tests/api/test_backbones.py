@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from app.vision.backbones.catalogue import BACKBONES
-from tests.api.calls import Api
 from tests.api.conftest import MakeApi
+from tests.support.calls import Api
 
 
 def listed(api: Api) -> dict[str, dict[str, object]]:

@@ -13,9 +13,9 @@ import pytest
 from app.auth.schemas import Scope
 from app.storage import FilesystemStore
 from app.vision.training.run import FitResult
-from tests.api.calls import Api, problem
 from tests.api.conftest import MakeApi
-from tests.images import folder, folder_tar, folder_zip, gif, jpeg, photo, png
+from tests.support.calls import Api, problem
+from tests.support.images import folder, folder_tar, folder_zip, gif, jpeg, photo, png
 
 GOOD = folder_zip({"ants": 4, "bees": 4})
 NOTHING = {"datasets": 0, "trainings": 0, "ingestions": 0, "models": 0}

@@ -12,8 +12,8 @@ from starlette.staticfiles import StaticFiles
 from app.auth.schemas import Scope
 from app.core.ids import new_id
 from app.vision.training.run import FitResult
-from tests.api.calls import Api, Caller, problem
-from tests.api.test_uploads import TUS, begin
+from tests.api.uploads.test_receiving import TUS, begin
+from tests.support.calls import Api, Caller, problem
 
 OPEN = {
     ("GET", "/healthz"),

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from app.vision.training.run import FitResult
-from tests.api.calls import Api, problem
 from tests.api.conftest import MakeApi
-from tests.images import folder_zip, gif, jpeg, photo, png
+from tests.support.calls import Api, problem
+from tests.support.images import folder_zip, gif, jpeg, photo, png
 
 ARCHIVE = folder_zip({"ants": 5, "bees": 5}, split={"train": 4, "val": 2})
 IMAGES = "/v1/datasets/pets/images"

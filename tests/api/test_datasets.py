@@ -8,8 +8,8 @@ import pytest
 
 from app.jobs.states import JobKind
 from app.vision.training.run import FitResult
-from tests.api.calls import Api, is_uuid, problem
-from tests.images import folder_tar, folder_tar_zst, folder_zip, jpeg, photo
+from tests.support.calls import Api, is_uuid, problem
+from tests.support.images import folder_tar, folder_tar_zst, folder_zip, jpeg, photo
 
 ARCHIVE = folder_zip({"ants": 5, "bees": 5})
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from app.auth.schemas import Scope
-from app.predictions.batch_rows import AskedImage
+from app.predictions.batch.rows import AskedImage
 from app.predictions.schemas import Naming
 from app.registry.orm import Model
 from app.vision.artefacts.model_file import load_model
@@ -20,10 +20,10 @@ from app.vision.settings.config import TrainConfig
 from app.vision.tasks.classify.image_table import image_rows, json_lines
 from app.vision.training.fit import fit
 from app.vision.training.run import FitResult, Sample
-from tests.api.calls import CLASSES, Api, problem
-from tests.images import jpeg, photo, png
-from tests.stages import TINY, Silent
-from worker.predicting import _rows
+from tests.support.calls import CLASSES, Api, problem
+from tests.support.images import jpeg, photo, png
+from tests.support.stages import TINY, Silent
+from worker.kinds.predict import _rows
 
 TARGET = 0.8
 

@@ -8,11 +8,11 @@ import pytest
 
 from app.auth.schemas import Scope
 from app.predictions.orm import ModelEngine
-from app.predictions.tuning import machine
+from app.predictions.serving.tuning import machine
 from app.vision.training.run import FitResult
-from tests.api.calls import Api, problem
 from tests.api.conftest import MakeApi, open_api
-from tests.images import folder_zip, jpeg, photo
+from tests.support.calls import Api, problem
+from tests.support.images import folder_zip, jpeg, photo
 
 PICTURE = jpeg(photo(0, 50))
 HELD_OUT = {"train": 10, "val": 12}

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from app.core.settings import Settings
-from tests.api.calls import Api, problem
 from tests.api.conftest import open_api
-from tests.api.test_uploads import ARCHIVE as PIECES
-from tests.api.test_uploads import begin, offset, send
-from tests.images import folder_zip
-from tests.worker.test_room import MIB, mount
+from tests.api.uploads.test_receiving import ARCHIVE as PIECES
+from tests.api.uploads.test_receiving import begin, offset, send
+from tests.support.calls import Api, problem
+from tests.support.images import folder_zip
+from tests.worker.supervision.test_free_space import MIB, mount
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import shutil
 
-from tests.api.calls import Api
+from tests.support.calls import Api
 
 
 def test_a_living_process_says_so(api: Api) -> None:

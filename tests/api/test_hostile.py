@@ -8,9 +8,9 @@ import pytest
 
 from app.core.errors import Invalid
 from app.datasets.ingestion import UnusableUpload
-from tests.api.calls import Api
 from tests.api.conftest import MakeApi, open_api
-from tests.hostile import ARCHIVES, GOOD, IMAGES, zipped
+from tests.support.calls import Api
+from tests.support.hostile import ARCHIVES, GOOD, IMAGES, zipped
 
 assert len(ARCHIVES) + len(IMAGES) >= 70
 

@@ -7,9 +7,9 @@ import pytest
 
 from app.auth.schemas import Scope
 from app.vision.training.run import FitResult
-from tests.api.calls import Api, problem
 from tests.api.conftest import MakeApi
-from tests.images import folder_zip
+from tests.support.calls import Api, problem
+from tests.support.images import folder_zip
 
 ARCHIVE = folder_zip({"ants": 4, "bees": 4})
 OTHER = folder_zip({"cats": 4, "dogs": 4})

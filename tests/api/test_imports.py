@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.api.calls import Api, problem
 from tests.api.conftest import MakeApi
+from tests.support.calls import Api, problem
 
 NAMED: list[dict[str, Any]] = [
     {"url": f"https://images.example/{label}/{number}.jpg", "label": label}

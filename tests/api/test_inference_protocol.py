@@ -15,8 +15,8 @@ from app.auth.schemas import Scope
 from app.vision.artefacts.model_file import load_model
 from app.vision.training.run import FitResult
 from tests.api import conftest
-from tests.api.calls import CLASSES, Api, problem
-from tests.images import jpeg, photo, png
+from tests.support.calls import CLASSES, Api, problem
+from tests.support.images import jpeg, photo, png
 
 PICTURES = [photo(0, 50), photo(1, 51), photo(0, 52)]
 FILES = [png(picture) for picture in PICTURES]

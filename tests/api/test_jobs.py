@@ -18,8 +18,8 @@ from app.jobs import queue
 from app.jobs.queue import Claim
 from app.jobs.states import JobKind
 from app.vision.training.run import FitResult
-from tests.api.calls import CLASSES, Api, is_uuid, problem
-from tests.stages import TINY
+from tests.support.calls import CLASSES, Api, is_uuid, problem
+from tests.support.stages import TINY
 
 
 def events(response: Any) -> Iterator[dict[str, Any]]:
@@ -314,7 +314,7 @@ def test_a_last_event_that_is_no_number_is_refused(with_pets: Api, last: str) ->
 def finished(worked: Any) -> tuple[Api, str, list[dict[str, Any]]]:
     """A training by a real worker, and what its stream said from before it began."""
     api: Api = worked()
-    from tests.images import folder_zip
+    from tests.support.images import folder_zip
 
     archive = folder_zip({"ants": 0, "bees": 0}, {"train": 8, "val": 4})
     made = api.write.post("/v1/datasets?name=pets", content=archive).json()
@@ -380,7 +380,7 @@ def test_a_worker_trains_and_its_report_is_complete(finished: tuple[Api, str, li
 
 
 def test_a_worker_trains_and_its_model_answers(finished: tuple[Api, str, list[dict[str, Any]]]) -> None:
-    from tests.images import jpeg, photo
+    from tests.support.images import jpeg, photo
 
     api, job_id, _ = finished
     result = api.read.get(f"/v1/jobs/{job_id}").json()["result"]

@@ -6,7 +6,7 @@ import pytest
 
 from app.auth.orm import ApiKey
 from app.auth.schemas import Scope
-from tests.api.calls import Api, Caller, is_uuid, problem
+from tests.support.calls import Api, Caller, is_uuid, problem
 
 
 def test_a_key_is_made_and_works(shared: Api) -> None:

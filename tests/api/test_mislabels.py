@@ -4,8 +4,8 @@ import io
 import zipfile
 from typing import Any
 
-from tests.api.calls import Api
-from tests.images import jpeg, photo
+from tests.support.calls import Api
+from tests.support.images import jpeg, photo
 
 CLASSES = ("ants", "bees", "wasps")
 WRONG = {"train": 2, "val": 2, "test": 2}  # of each class, beside those that are right

@@ -14,9 +14,9 @@ from app.core.errors import Unavailable
 from app.datasets.orm import Dataset, DatasetImage
 from app.predictions.schemas import PredictOptions
 from app.vision.training.run import FitResult
-from tests.api.calls import CLASSES, Api, Caller, is_uuid, problem
 from tests.api.conftest import MakeApi, open_api
-from tests.images import folder_zip, gif, jpeg, photo, png
+from tests.support.calls import CLASSES, Api, Caller, is_uuid, problem
+from tests.support.images import folder_zip, gif, jpeg, photo, png
 
 PICTURE = jpeg(photo(0, 50))
 
@@ -284,7 +284,7 @@ def test_past_the_limits_calls_are_refused_with_a_time_to_come_back(make_api: Ma
 
 
 def test_who_was_just_refused_is_refused_unread(api: Api, model_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.predictions.admission._MOMENT", 60.0)
+    monkeypatch.setattr("app.predictions.serving.admission._MOMENT", 60.0)
     path, key = f"/v1/models/{model_id}/predict", api.predict.headers["Authorization"]
     services = api.client.app.state.services  # type: ignore[attr-defined]
     error = Unavailable("Too many wait.", code="overloaded", retry_after=7)

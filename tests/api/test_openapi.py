@@ -12,8 +12,8 @@ from starlette.testclient import TestClient
 from app.api.app import create_app
 from app.api.deps import OPEN_ROUTES
 from app.core.settings import Settings
-from tests.api.calls import Api, Caller, problem
-from tests.stages import Stage
+from tests.support.calls import Api, Caller, problem
+from tests.support.stages import Stage
 
 Operation = tuple[str, str, dict[str, Any]]
 

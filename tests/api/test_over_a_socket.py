@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from app.api import pieces as pieces_of_uploads
+from app.api.uploads import chunks as pieces_of_uploads
 from app.core.database import Database
 from app.core.settings import Settings
 from app.storage.configured import configured_store
 from tests.api.conftest import served
-from tests.images import folder_zip
-from tests.stages import Stage
+from tests.support.images import folder_zip
+from tests.support.stages import Stage
 
 LIMIT = 200_000
 

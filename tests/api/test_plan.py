@@ -11,9 +11,9 @@ from app.jobs import workers
 from app.jobs.orm import Job
 from app.jobs.states import JobKind
 from app.vision.training.run import FitResult
-from tests.api.calls import CLASSES, Api
-from tests.images import folder_zip
-from tests.stages import TINY
+from tests.support.calls import CLASSES, Api
+from tests.support.images import folder_zip
+from tests.support.stages import TINY
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from sqlalchemy import select
 
 from app.auth.schemas import Scope
 from app.core.settings import Settings
-from app.datasets import content
+from app.datasets import images as content
 from app.datasets import service as datasets
 from app.datasets.orm import DatasetImage
 from app.jobs import queue
@@ -22,9 +22,9 @@ from app.jobs import service as jobs
 from app.jobs.queue import Claim
 from app.jobs.states import JobKind
 from app.vision.training.run import FitResult
-from tests.api.calls import Api, is_uuid, problem
 from tests.api.conftest import open_api, worker_process
-from tests.factories import sha
+from tests.support.calls import Api, is_uuid, problem
+from tests.support.factories import sha
 
 PREDICT = "/v1/jobs:predict"
 

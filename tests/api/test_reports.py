@@ -12,8 +12,8 @@ from app.jobs import service as jobs
 from app.jobs.states import JobKind
 from app.registry import service as registry
 from app.vision.training.run import FitResult
-from tests.api.calls import CLASSES, Api, problem
-from tests.stages import FILES, ROW
+from tests.support.calls import CLASSES, Api, problem
+from tests.support.stages import FILES, ROW
 
 
 def test_a_model_is_fine_tuned_again_and_its_lineage_outlives_its_parent(api: Api, trained: FitResult) -> None:

@@ -30,9 +30,9 @@ from app.datasets.orm import DatasetImage, DatasetVersion
 from app.jobs.states import JobKind
 from app.storage.configured import configured_store
 from app.vision.training.run import FitResult
-from tests.api.calls import CLASSES
 from tests.api.conftest import served
-from tests.stages import Stage
+from tests.support.calls import CLASSES
+from tests.support.stages import Stage
 
 EXAMPLES = int(os.environ.get("GRAFT_TEST_SCHEMA", "5"))  # of each operation
 

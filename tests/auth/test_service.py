@@ -15,7 +15,7 @@ from app.auth.service import Principal
 from app.core.database import Database
 from app.core.errors import Forbidden, NotFound, Unauthenticated
 from app.core.ids import new_id
-from tests.factories import workspace
+from tests.support.factories import workspace
 
 
 def test_a_secret_opens_its_own_workspace(database: Database) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.vision.pictures import CLASSES, draw
+from tests.support.pictures import CLASSES, draw
 
 SIZE = ["--rounds", "1", "--size", "32"]
 BENCHMARKS = {

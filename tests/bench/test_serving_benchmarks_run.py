@@ -15,7 +15,7 @@ import pytest
 import bench.served
 from bench.serve_latency import constant_service
 from bench.served import Served
-from tests.vision.pictures import CLASSES, draw
+from tests.support.pictures import CLASSES, draw
 
 # Compiling, exporting and quantising take a minute, and have tests of their own.
 SMALL = ["--rounds", "1", "--size", "32", "--seconds", "0.5", "--epochs", "2", "--connections", "2", "--warm", "1",

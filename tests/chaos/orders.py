@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from tests import images
 from tests.chaos import poison
+from tests.support import images
 
 Kind = Literal["quick", "steps", "poison", "upload", "predict"]
 List = Literal["uploads", "trainings", "predictions"]

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from tests.images import REPOSITORY
+from tests.support.images import REPOSITORY
 
 KILLS_ITSELF = 4_000_000_001  # the kernel's answer to a process that takes too much memory
 KILLS_ITS_WORKER = 4_000_000_002
@@ -14,7 +14,7 @@ import sys
 
 if "worker.child" in sys.orig_argv and "train" in sys.orig_argv:
     import os, signal
-    import worker.messages
+    import worker.processes.messages
 
     decode = worker.messages.decode
 

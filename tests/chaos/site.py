@@ -15,8 +15,8 @@ from app.core.database import Database
 from app.core.settings import Settings
 from tests.chaos import poison
 from tests.chaos.processes import Found, Supervised, processes_of
-from tests.e2e.deployments import GRAFT, environment
-from tests.servers import Postgres, Redis, free_port, postgres, redis_process
+from tests.support.deployments import GRAFT, environment
+from tests.support.servers import Postgres, Redis, free_port, postgres, redis_process
 
 Mode = Literal["embedded", "team"]
 

@@ -12,10 +12,9 @@ from typing import Any
 
 import pytest
 
-from app.jobs.schemas import TrainRequest
-from tests import images
-from tests.e2e import deployments
-from tests.e2e.deployments import GRAFT, Deployment, environment
+from app.trainings.schemas import TrainRequest
+from tests.support import deployments, images
+from tests.support.deployments import GRAFT, Deployment, environment
 
 pytestmark = pytest.mark.timeout(900)
 

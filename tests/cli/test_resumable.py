@@ -14,7 +14,7 @@ from app.cli.client import Client
 from app.cli.errors import CommandError
 from app.core.settings import Settings
 from tests.api.test_over_a_socket import Server, server
-from tests.images import folder_zip
+from tests.support.images import folder_zip
 
 __all__ = ["server"]
 ARCHIVE = folder_zip({"ants": 4, "bees": 4})

@@ -16,7 +16,7 @@ from app.auth.orm import Workspace
 from app.core import database as module
 from app.core.database import Database
 from app.core.errors import Conflict, Invalid, Unavailable
-from tests.servers import free_port
+from tests.support.servers import free_port
 
 
 @pytest.fixture

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from app.core.errors import Invalid, TooLarge, UnsupportedMedia
-from app.datasets.archive import ArchiveLimits, members
-from app.datasets.intake import IntakeLimits, RejectedImage, take_in
-from app.datasets.sources import ArchiveSource
-from tests.hostile import tarred, zipped
-from tests.images import encode, photo
+from app.datasets.formats.archive import ArchiveLimits, members
+from app.datasets.intake.intake import IntakeLimits, RejectedImage, take_in
+from app.datasets.sources.source import ArchiveSource
+from tests.support.hostile import tarred, zipped
+from tests.support.images import encode, photo
 
 CASES = int(os.environ.get("GRAFT_TEST_FUZZ", "150"))
 LIMITS = ArchiveLimits(max_entries=1000, max_file_bytes=1 << 20, max_total_bytes=8 << 20)

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from app.core.errors import Invalid, Unavailable
-from app.datasets.archive import ArchiveLimits
+from app.datasets.formats.archive import ArchiveLimits
 from app.datasets.ingestion import Ingested, UnusableUpload, ingest
-from app.datasets.intake import IntakeLimits, take_in_all
+from app.datasets.intake.intake import IntakeLimits, take_in_all
 from app.datasets.manifest import read_manifest
 from app.storage import Blob, FilesystemStore
-from tests.images import folder, folder_tar, folder_zip, gif, jpeg, photo, png
+from tests.support.images import folder, folder_tar, folder_zip, gif, jpeg, photo, png
 
 PETS = {"ants": 10, "bees": 10}
 Files = Mapping[str, bytes]

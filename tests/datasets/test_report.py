@@ -8,7 +8,7 @@ import pytest
 from app.datasets.orm import DatasetImage
 from app.datasets.report import report_on
 from app.datasets.schemas import DatasetReport, Finding, Severity
-from tests.factories import sha
+from tests.support.factories import sha
 
 rng = random.Random(0)
 

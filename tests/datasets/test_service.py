@@ -10,12 +10,12 @@ from sqlalchemy import func, select
 from app.core.database import Database
 from app.core.errors import Conflict, NotFound
 from app.core.ids import new_id
-from app.datasets import content
+from app.datasets import images as content
 from app.datasets import service as datasets
 from app.datasets.orm import Dataset, DatasetImage, DatasetVersion
 from app.datasets.schemas import VersionOut
 from app.datasets.states import DatasetState
-from tests.factories import FAILURE, ingested, new_dataset, ready_dataset, sha, upload, workspace
+from tests.support.factories import FAILURE, ingested, new_dataset, ready_dataset, sha, upload, workspace
 
 
 def test_a_new_dataset_waits_to_be_read(database: Database) -> None:

@@ -4,7 +4,7 @@ from collections import Counter
 import pytest
 
 from app.core.errors import Invalid
-from app.datasets.layout import Split
+from app.datasets.formats.layout import Split
 from app.datasets.split import draw_split, fill_split
 
 

@@ -6,10 +6,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests import images
-from tests.e2e import deployments
-from tests.e2e.deployments import Deployment
-from tests.servers import Postgres, Redis, postgres, redis_process
+from tests.support import deployments, images
+from tests.support.deployments import Deployment
+from tests.support.servers import Postgres, Redis, postgres, redis_process
 from tests.worker.conftest import children, group_is_gone, wait_for
 
 pytestmark = pytest.mark.timeout(1200)

@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 import redis
 
-from tests import images
-from tests.e2e import deployments
-from tests.e2e.deployments import Deployment
-from tests.servers import free_port
+from tests.support import deployments, images
+from tests.support.deployments import Deployment
+from tests.support.servers import free_port
 
 pytestmark = pytest.mark.timeout(1200)
 

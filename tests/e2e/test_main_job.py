@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 
 from app.storage import S3Options
-from tests import images
-from tests.e2e import deployments
-from tests.e2e.deployments import Deployment
 from tests.storage.conftest import BUCKET
+from tests.support import deployments, images
+from tests.support.deployments import Deployment
 
 pytestmark = pytest.mark.timeout(1200)
 

@@ -21,9 +21,9 @@ from app.core.database import Database
 from app.core.settings import Settings
 from app.datasets import service as datasets
 from app.storage.configured import configured_store
-from tests.images import REPOSITORY, folder_zip
-from tests.servers import free_port, running
-from tests.stages import Stage, Workspace
+from tests.support.images import REPOSITORY, folder_zip
+from tests.support.servers import free_port, running
+from tests.support.stages import Stage, Workspace
 
 CUTS = 50
 TUS = {"Tus-Resumable": "1.0.0"}

@@ -21,8 +21,8 @@ from app.core.logging import configure_logging
 from app.core.settings import Settings
 from app.jobs.doorbell import QUEUE, TASK, CeleryDoorbell, FifoDoorbell, open_doorbell, ring_after_commit
 from app.jobs.states import JobKind
-from tests.factories import ingestion, new_dataset, ready_dataset, training
-from tests.servers import free_port, redis_server
+from tests.support.factories import ingestion, new_dataset, ready_dataset, training
+from tests.support.servers import free_port, redis_server
 
 WITHIN = 60  # seconds; only a test that fails waits so long
 

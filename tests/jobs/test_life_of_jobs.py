@@ -19,7 +19,7 @@ from app.jobs.orm import Job
 from app.jobs.queue import Claim, ClaimLost
 from app.jobs.states import HELD, TERMINAL, JobKind, JobState
 from app.storage import Blob
-from tests.factories import FAILURE, ingestion, new_dataset, prediction, sha, training, workspace
+from tests.support.factories import FAILURE, ingestion, new_dataset, prediction, sha, training, workspace
 
 ATTEMPTS = 2
 MOST = 4  # jobs, so that each sees something

@@ -23,7 +23,7 @@ from app.jobs.orm import Checkpoint, Job
 from app.jobs.queue import Claim, ClaimLost
 from app.jobs.states import TERMINAL, JobKind, JobState
 from app.storage import Blob
-from tests.factories import (
+from tests.support.factories import (
     EXPIRED,
     FAILURE,
     claimed,
@@ -35,7 +35,7 @@ from tests.factories import (
     training,
     workspace,
 )
-from worker.results import record_result
+from worker.supervision.results import record_result
 
 BOTH = [JobKind.train, JobKind.ingest]
 Write = Callable[[Session, Claim], object]

@@ -17,12 +17,12 @@ from app.jobs import claiming, queue
 from app.jobs import service as jobs
 from app.jobs.orm import Job
 from app.jobs.queue import ClaimLost
-from app.jobs.schemas import TrainRequest
+from app.jobs.schemas import JobOut
 from app.jobs.states import JobKind, JobState
-from app.jobs.views import JobOut
+from app.trainings.schemas import TrainRequest
 from app.vision.backbones.weights import WeightStore
 from app.vision.settings.config import TrainConfig
-from tests.factories import (
+from tests.support.factories import (
     FAILURE,
     SilentDoorbell,
     claimed,

@@ -8,17 +8,17 @@ from uuid import uuid4
 
 import pytest
 
-from app.datasets.intake import IntakeLimits, take_in
-from app.predictions.batcher import Batcher
-from app.predictions.cache import CacheLimits, ModelCache
+from app.datasets.intake.intake import IntakeLimits, take_in
 from app.predictions.references import ModelReference
+from app.predictions.serving.batcher import Batcher
+from app.predictions.serving.model_cache import CacheLimits, ModelCache
 from app.storage import BlobStore, FilesystemStore
 from app.vision.backbones.weights import BUNDLED
 from app.vision.settings.config import TrainConfig
 from app.vision.training.fit import fit
 from app.vision.training.run import FitResult, Sample
-from tests.images import gif, jpeg, photo, png
-from tests.stages import TINY, Silent
+from tests.support.images import gif, jpeg, photo, png
+from tests.support.stages import TINY, Silent
 
 CLASSES = ("ants", "bees", "wasps")
 

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 
 from app.core.errors import Invalid, Unavailable
-from app.datasets.intake import IntakeLimits
-from app.predictions.decoding import Decoder
+from app.datasets.intake.intake import IntakeLimits
 from app.predictions.references import ModelReference
 from app.predictions.schemas import PredictOptions, PredictOut
 from app.predictions.service import Predictor, SentImage
-from app.predictions.timing import Times
+from app.predictions.serving.decoding import Decoder
+from app.predictions.serving.timing import Times
 from app.storage import FilesystemStore
 from app.vision.tasks.classify.classifier import Classifier
-from tests.images import jpeg, photo
 from tests.predictions.conftest import CLASSES, OpenCache, Trained
+from tests.support.images import jpeg, photo
 
 MODEL: UUID = uuid4()
 

@@ -15,8 +15,8 @@ from app.datasets.orm import DatasetImage, DatasetVersion
 from app.registry.mislabels import Suspect, likely_mislabels, suspects
 from app.registry.orm import Model
 from app.storage import FilesystemStore
-from tests import factories
-from tests.factories import sha
+from tests.support import factories
+from tests.support.factories import sha
 
 
 def row(image: str, true: str, probability_of_ants: float) -> dict[str, Any]:

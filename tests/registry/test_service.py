@@ -10,7 +10,7 @@ from app.datasets import service as datasets
 from app.registry import service as registry
 from app.registry.schemas import ModelOut
 from app.storage import Blob
-from tests.factories import TRAINED, model, ready_dataset, sha, training, workspace
+from tests.support.factories import TRAINED, model, ready_dataset, sha, training, workspace
 
 
 def test_a_model_knows_where_it_comes_from(database: Database) -> None:

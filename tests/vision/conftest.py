@@ -13,7 +13,7 @@ from app.vision.backbones.weights import BUNDLED
 from app.vision.settings.config import TrainConfig
 from app.vision.training.fit import fit
 from app.vision.training.run import FitResult, Sample
-from tests.vision.pictures import CLASSES, Recorder, make_samples
+from tests.support.pictures import CLASSES, Recorder, make_samples
 
 WEIGHTS = BUNDLED / "resnet18-tiny64.safetensors"
 

@@ -15,8 +15,8 @@ from app.vision.runtime.cuda_graphs import GraphedTrunk
 from app.vision.settings.config import TrainConfig
 from app.vision.training.fit import fit
 from app.vision.training.run import FitResult, Sample
+from tests.support.pictures import CLASSES, Recorder, make_samples
 from tests.vision.conftest import WEIGHTS
-from tests.vision.pictures import CLASSES, Recorder, make_samples
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.cli.digits import write_digits_zip
+from app.cli.demo.digits import write_digits_zip
 from app.vision.artefacts.model_file import load_model
 from app.vision.data.rowcache import RowCache
 from app.vision.scores.ood import expected_unknown
@@ -19,9 +19,9 @@ from app.vision.tasks.classify.classifier import Classifier
 from app.vision.tasks.classify.selective_prediction import judge
 from app.vision.training.fit import fit
 from app.vision.training.run import FitResult, Sample, Split
-from tests.images import hymenoptera, photo
+from tests.support.images import hymenoptera, photo
+from tests.support.pictures import Recorder
 from tests.vision.conftest import WEIGHTS
-from tests.vision.pictures import Recorder
 
 # Above what the models reach when all is accepted, so that it takes thresholds to keep them.
 TARGETS = {"digits": 0.85, "insects": 0.8}

@@ -23,8 +23,8 @@ from app.vision.settings.config import TrainConfig
 from app.vision.training import preparation
 from app.vision.training.fit import fit
 from app.vision.training.run import FitResult, Sample
+from tests.support.pictures import Recorder, draw
 from tests.vision.conftest import WEIGHTS, Fit
-from tests.vision.pictures import Recorder, draw
 from tests.vision.training.test_optimisation import TINY
 
 LAST = "head.layers.1.weight"  # of a linear head, after its dropout

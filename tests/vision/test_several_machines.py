@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.servers import free_port
+from tests.support.servers import free_port
 from tests.vision.command.test_train import ENVIRONMENT, QUICK, ROOT, command, run
 from tests.vision.command.test_train import folder as folder  # a fixture
-from tests.vision.test_ranks import TOLERANCE
+from tests.vision.runtime.test_ranks import TOLERANCE
 
 pytestmark = pytest.mark.skipif(torch.cuda.device_count() == 1, reason="two processes do not share one GPU")
 

@@ -16,8 +16,8 @@ from app.vision.data.rowcache import RowCache, Rows
 from app.vision.settings.config import HeadConfig, TrainConfig
 from app.vision.training.fit import fit
 from app.vision.training.run import FitResult, Sample
+from tests.support.pictures import CLASSES, Recorder
 from tests.vision.conftest import WEIGHTS, Fit
-from tests.vision.pictures import CLASSES, Recorder
 
 
 class Runs:

@@ -14,8 +14,8 @@ from app.core.settings import Settings
 from app.jobs.orm import Checkpoint, EpochMetrics, Job
 from app.jobs.states import TERMINAL, JobState
 from app.storage.configured import configured_store
-from tests.stages import Stage, Workspace
-from worker.worker import Worker
+from tests.support.stages import Stage, Workspace
+from worker.supervision.worker import Worker
 
 LONG = 12  # epochs of a training that something happens to half-way
 PATIENCE = 600.0  # seconds after which a test gives up; none passes because of it

@@ -14,10 +14,10 @@ from app.jobs.states import JobKind
 from app.storage import Blob, BlobDamaged
 from app.storage.configured import configured_store
 from app.vision.training import loop
-from tests.stages import Stage
-from worker.messages import Message, Work, decode
-from worker.parent import Parent, StopRequested
-from worker.training import train
+from tests.support.stages import Stage
+from worker.child.parent import Parent, StopRequested
+from worker.kinds.train import train
+from worker.processes.messages import Message, Work, decode
 
 POSITIONS = 1024  # bytes that are flipped, one at a time
 STEPS = 6  # of the run: two an epoch

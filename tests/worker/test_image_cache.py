@@ -13,10 +13,10 @@ from app.datasets.manifest import read_manifest
 from app.jobs.orm import Job
 from app.storage import BlobMissing
 from app.storage.configured import configured_store
-from tests.stages import Stage
-from worker.messages import Work
-from worker.parent import Parent
-from worker.training import train
+from tests.support.stages import Stage
+from worker.child.parent import Parent
+from worker.kinds.train import train
+from worker.processes.messages import Work
 
 
 @pytest.mark.parametrize("cache_bytes", [2**30, 0])

@@ -14,17 +14,17 @@ from sqlalchemy import select
 
 from app.datasets import service as datasets
 from app.datasets.orm import Dataset, DatasetImage
-from app.datasets.references import ImportRequest, check_import
 from app.datasets.schemas import SplitOptions
+from app.datasets.sources.references import ImportRequest, check_import
 from app.datasets.states import DatasetState
 from app.jobs import service as jobs
 from app.jobs.orm import Job
 from app.jobs.states import JobState
-from tests.factories import SilentDoorbell
-from tests.images import folder, folder_zip, jpeg, photo
-from tests.tls import body, certificate, tls_server
+from tests.support.factories import SilentDoorbell
+from tests.support.images import folder, folder_zip, jpeg, photo
+from tests.support.tls import body, certificate, tls_server
 from tests.worker.conftest import Site, children, wait_for
-from tests.worker.test_process import inject
+from tests.worker.processes.test_process import inject
 
 FILES = folder({"ants": 4, "bees": 4}, {"train": 3, "val": 1}, None, (64, 64))
 

@@ -15,10 +15,10 @@ from app.jobs.orm import Checkpoint
 from app.jobs.states import JobState
 from app.registry import service as registry
 from app.registry.orm import Model
-from tests.images import REPOSITORY
+from tests.support.images import REPOSITORY
 from tests.worker.conftest import Site, artefact, wait_for
-from tests.worker.test_process import inject
-from worker.sweep import free_blobs
+from tests.worker.processes.test_process import inject
+from worker.supervision.housekeeping import free_blobs
 
 # Each call of `method` takes a second, as it does with large images, while the file `slow` is there.
 SLOW = """
@@ -71,7 +71,7 @@ DIES = """
 import sys
 if sys.orig_argv[1:3] == ["-m", "worker"]:
     import os, signal
-    import worker.run
+    import worker.supervision.attempt
     def dies(*_):
         open({mark!r}, "w").close()
         os.kill(os.getpid(), signal.SIGKILL)

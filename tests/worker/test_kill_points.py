@@ -12,7 +12,7 @@ from sqlalchemy import update
 from app.jobs.orm import Job
 from app.jobs.states import JobState
 from tests.worker.conftest import Site, artefact
-from tests.worker.test_process import inject
+from tests.worker.processes.test_process import inject
 
 pytestmark = pytest.mark.timeout(3600)
 

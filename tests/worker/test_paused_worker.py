@@ -13,7 +13,7 @@ import pytest
 from app.jobs.orm import Checkpoint, EpochMetrics, Job, JobEvent
 from app.jobs.states import JobState
 from app.registry.orm import Model
-from tests.images import REPOSITORY
+from tests.support.images import REPOSITORY
 from tests.worker.conftest import Site, artefact, children, group_is_gone, wait_for
 
 pytestmark = pytest.mark.usefixtures("short_lease")

@@ -19,8 +19,8 @@ from app.jobs import service as jobs
 from app.jobs.orm import Checkpoint, EpochMetrics, JobMember
 from app.jobs.states import JobState
 from app.storage.configured import configured_store
-from tests.images import REPOSITORY
-from tests.stages import Stage
+from tests.support.images import REPOSITORY
+from tests.support.stages import Stage
 from tests.worker.conftest import Site, artefact, children, group_is_gone, wait_for
 
 TWO = {"machines": 2}

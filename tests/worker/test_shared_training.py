@@ -8,7 +8,7 @@ from app.jobs import service as jobs
 from app.jobs.orm import EpochMetrics
 from app.jobs.states import JobState
 from tests.worker.conftest import Site, children, group_is_gone, wait_for
-from worker.ranks import _start
+from worker.machines.ranks import _start
 
 TWO = {"processes": 2}
 
@@ -19,7 +19,7 @@ def ranks_of(group: int) -> list[int]:
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             member_of = int((folder / "stat").read_text().rpartition(")")[2].split()[2])
-            if member_of == group and b"worker.rank" in (folder / "cmdline").read_bytes().split(b"\0"):
+            if member_of == group and b"worker.machines.rank" in (folder / "cmdline").read_bytes().split(b"\0"):
                 found.append(int(folder.name))
         except OSError:
             continue

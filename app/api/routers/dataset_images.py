@@ -7,13 +7,13 @@ from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.concurrency import run_in_threadpool
 
-from app.api.batches import add_batch, read_batch
 from app.api.deps import Cursor, Limit, Reader, ReadSession, Services, ServicesDep, Writer, WriteSession
+from app.api.uploads.forms import add_batch, read_batch
 from app.api.views import ListOut, problems
-from app.datasets import content
+from app.datasets import images as content
 from app.datasets import service as datasets
+from app.datasets.intake.thumbnails import MAX_SIDE, media_type, thumbnail
 from app.datasets.schemas import AddedOut, ImageChange, ImageOut
-from app.datasets.thumbnails import MAX_SIDE, media_type, thumbnail
 from app.vision.data.folder_names import Split
 
 router = APIRouter(prefix="/v1/datasets/{dataset_id}/images", tags=["datasets"])

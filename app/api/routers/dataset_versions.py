@@ -9,7 +9,7 @@ from app.api.deps import Reader, ReadSession, ServicesDep, Writer
 from app.api.routers.dataset_images import Sha256
 from app.api.views import ListOut, problems
 from app.core.errors import NotFound
-from app.datasets import content
+from app.datasets import images as content
 from app.datasets import service as datasets
 from app.datasets.export import version_zip
 from app.datasets.manifest import read_manifest

@@ -7,7 +7,6 @@ from fastapi import Path as PathParameter
 from fastapi.responses import JSONResponse, Response
 from starlette.concurrency import run_in_threadpool
 
-from app.api.accepting import create_dataset_of, keep_archive, refuse_taken_name
 from app.api.deps import (
     Cursor,
     IdempotencyKey,
@@ -21,11 +20,12 @@ from app.api.deps import (
     WriteSession,
 )
 from app.api.idempotency import answer_once, fingerprint
-from app.api.uploads import Limits, ReceivedFile, receive_file
+from app.api.uploads.accepting import create_dataset_of, keep_archive, refuse_taken_name
+from app.api.uploads.receiving import Limits, ReceivedFile, receive_file
 from app.api.views import ListOut, dataset_views, problems
 from app.api.waiting import until
 from app.auth.service import Principal
-from app.datasets import content
+from app.datasets import images as content
 from app.datasets import service as datasets
 from app.datasets.report import report_on
 from app.datasets.schemas import DatasetOut, DatasetReport, SplitOptions, UploadOptions

@@ -5,13 +5,13 @@ from typing import Any
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 
-from app.api.accepting import create_dataset_of
 from app.api.deps import IdempotencyKey, ServicesDep, Writer
 from app.api.idempotency import answer_once, fingerprint
+from app.api.uploads.accepting import create_dataset_of
 from app.api.views import dataset_views, problems
 from app.datasets import service as datasets
-from app.datasets.references import ImportRequest, check_import
 from app.datasets.schemas import DatasetOut
+from app.datasets.sources.references import ImportRequest, check_import
 
 router = APIRouter(tags=["datasets"])
 

@@ -18,7 +18,7 @@ from app.api.views import problems
 from app.core.errors import NotFound, Unavailable
 from app.core.ids import parse_id
 from app.core.paging import MAX_LIMIT
-from app.predictions.inference import (
+from app.predictions.inference.protocol import (
     ModelMetadata,
     Prepare,
     check_outputs,
@@ -27,10 +27,10 @@ from app.predictions.inference import (
     read_request,
     write_answer,
 )
+from app.predictions.inference.tensors import InferRequest, refuse
 from app.predictions.references import COLUMNS, ModelReference, reference
 from app.predictions.service import image_error
-from app.predictions.tensors import InferRequest, refuse
-from app.predictions.timing import Times
+from app.predictions.serving.timing import Times
 from app.registry import service as registry
 from app.registry.orm import Model
 

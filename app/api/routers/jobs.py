@@ -33,15 +33,15 @@ from app.api.waiting import until
 from app.core.errors import Unavailable
 from app.jobs import events
 from app.jobs import service as jobs
-from app.jobs.base_model import Base
 from app.jobs.orm import Job, JobEvent
-from app.jobs.plan import plan
-from app.jobs.plan_views import PlanOut
-from app.jobs.schemas import TrainRequest
+from app.jobs.schemas import EpochOut, JobOut
 from app.jobs.states import TERMINAL, JobKind, JobState
-from app.jobs.views import EpochOut, JobOut
 from app.registry import service as registry
 from app.registry.mislabels import likely_mislabels
+from app.trainings.base_model import Base
+from app.trainings.plan import plan
+from app.trainings.plan_schemas import PlanOut
+from app.trainings.schemas import TrainRequest
 from app.vision.settings.config import TrainConfig
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])

@@ -11,16 +11,16 @@ from starlette.concurrency import run_in_threadpool
 
 from app.api.deps import Predictor, Services, ServicesDep
 from app.api.images import IMAGES_BODY, read_images, resolve
-from app.api.refusals import caller
+from app.api.middleware.refusals import caller
 from app.api.views import problems
 from app.auth.schemas import Scope
 from app.core.ids import parse_id
 from app.datasets import service as datasets
-from app.predictions.batcher import Overloaded
 from app.predictions.references import COLUMNS, ModelReference, reference
 from app.predictions.schemas import JsonImage, PredictOptions, PredictOut
 from app.predictions.service import SentImage
-from app.predictions.timing import Times
+from app.predictions.serving.batcher import Overloaded
+from app.predictions.serving.timing import Times
 from app.registry import service as registry
 
 _MOST_QUERIES, _LONGEST_QUERY = 1000, 500  # bytes

@@ -13,10 +13,10 @@ from app.api.submission import submit_once
 from app.api.views import problems
 from app.datasets import service as datasets
 from app.jobs.orm import Job
-from app.jobs.views import JobOut
-from app.predictions import batch
-from app.predictions.batch_request import PredictJobRequest
-from app.predictions.batch_rows import result_csv
+from app.jobs.schemas import JobOut
+from app.predictions.batch import service as batch
+from app.predictions.batch.rows import result_csv
+from app.predictions.batch.schemas import PredictJobRequest
 from app.storage import Blob
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])

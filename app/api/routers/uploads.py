@@ -8,12 +8,12 @@ from fastapi import APIRouter, Depends, Header, Request
 from fastapi.responses import JSONResponse, Response
 from starlette.concurrency import run_in_threadpool
 
-from app.api import tus
-from app.api.accepting import create_dataset_of, keep_archive, refuse_taken_name
 from app.api.deps import IdempotencyKey, Reader, ReadSession, Services, ServicesDep, Writer
 from app.api.idempotency import answer_once, fingerprint
-from app.api.pieces import Piece, held
-from app.api.uploads import Limits, ReceivedFile, too_large
+from app.api.uploads import tus
+from app.api.uploads.accepting import create_dataset_of, keep_archive, refuse_taken_name
+from app.api.uploads.chunks import Piece, held
+from app.api.uploads.receiving import Limits, ReceivedFile, too_large
 from app.api.views import problems
 from app.auth.service import Principal
 from app.core.errors import Conflict, FieldError, Invalid, TooLarge, UnsupportedMedia

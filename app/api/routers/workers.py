@@ -5,7 +5,7 @@ from fastapi import APIRouter
 from app.api.deps import Cursor, Limit, Reader, ReadSession
 from app.api.views import ListOut, problems
 from app.jobs import workers
-from app.jobs.views import WorkerOut
+from app.jobs.schemas import WorkerOut
 
 router = APIRouter(prefix="/v1/workers", tags=["workers"])
 

@@ -21,7 +21,7 @@ from app.vision.images.preprocessing import Preprocessing
 from app.vision.networks.network import build_network, load_trunk
 from app.vision.settings.config import HeadConfig, TrainConfig
 from app.vision.tasks.classify.classifier import CHUNK, Classifier
-from tests.vision.pictures import CLASSES, draw
+from tests.support.pictures import CLASSES, draw
 
 TINY = get_backbone("resnet18-tiny64")
 

@@ -3,14 +3,14 @@
 import subprocess
 import sys
 
-from tests.images import REPOSITORY
+from tests.support.images import REPOSITORY
 
 TRAINS = """
 import sys, tempfile
 from pathlib import Path
 from app.vision.settings.config import TrainConfig
 from app.vision.training.fit import fit
-from tests.vision.pictures import CLASSES, Recorder, make_samples
+from tests.support.pictures import CLASSES, Recorder, make_samples
 from tests.vision.conftest import WEIGHTS
 with tempfile.TemporaryDirectory() as folder:
     samples = make_samples(Path(folder), train=2, val=1, test=1)

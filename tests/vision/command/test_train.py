@@ -21,8 +21,8 @@ from app.vision.command.options import add_config_options, config_values, option
 from app.vision.command.train import main
 from app.vision.settings.config import TrainConfig
 from app.vision.settings.descriptions import MEANINGS
+from tests.support.pictures import CLASSES, draw
 from tests.vision.conftest import WEIGHTS
-from tests.vision.pictures import CLASSES, draw
 
 ROOT = Path(__file__).parents[3]
 # One thread: several tests at once on few cores would otherwise wait for each other at every step.

@@ -32,7 +32,7 @@ from app.vision.networks.network import Network, build_network, load_trunk
 from app.vision.scores.ood import fit_novelty
 from app.vision.settings.config import HeadConfig
 from app.vision.tasks.classify.classifier import Classifier
-from tests.images import REPOSITORY, photo
+from tests.support.images import REPOSITORY, photo
 
 TINY = get_backbone("resnet18-tiny64")
 PREPROCESSING = Preprocessing.for_backbone(TINY, 32)

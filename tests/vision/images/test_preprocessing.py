@@ -19,7 +19,7 @@ from PIL import Image
 from app.vision.backbones.catalogue import get_backbone
 from app.vision.errors import InvalidData
 from app.vision.images.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
-from tests.vision.pictures import draw
+from tests.support.pictures import draw
 
 SMALL = Preprocessing(resize=32, crop=24)
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from app.vision.errors import Stopped
+from tests.support.pictures import Recorder
 from tests.vision.command.test_train import ENVIRONMENT, QUICK, ROOT, command
 from tests.vision.command.test_train import folder as folder  # a fixture
 from tests.vision.conftest import Fit
-from tests.vision.pictures import Recorder
 
 FIELDS: dict[str, Any] = {
     "train": "last_stages", "epochs": 2, "batch_size": 7, "optimizer": "sgd", "precision": "float32",

@@ -22,11 +22,11 @@ from app.vision.networks.batch_norm import SharedBatchNorm
 from app.vision.runtime.ranks import _error, _portrait
 from app.vision.settings.config import TrainConfig
 from app.vision.training.run import Sample
-from tests.servers import free_port
+from tests.support.servers import free_port
+from tests.support.two_ranks import PLAIN, RUNS, STAGES, STOP_AFTER
 from tests.vision.command.test_train import ENVIRONMENT, QUICK, ROOT, command, run
 from tests.vision.command.test_train import folder as folder  # a fixture
 from tests.vision.conftest import Fit
-from tests.vision.two_ranks import PLAIN, RUNS, STAGES, STOP_AFTER
 
 pytestmark = pytest.mark.skipif(torch.cuda.device_count() == 1, reason="two processes do not share one GPU")
 
@@ -36,14 +36,14 @@ TOLERANCE = 2e-4
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory: pytest.TempPathFactory, samples: list[Sample]) -> Path:
-    """The folder in which two processes have left what they did; see `tests.vision.two_ranks`."""
+    """The folder in which two processes have left what they did; see `tests.support.two_ranks`."""
     out = tmp_path_factory.mktemp("ranks")
     listed = out / "samples.json"
     listed.write_text(json.dumps([[str(sample.path), sample.label, sample.split] for sample in samples]))
     meeting = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     processes = [
         subprocess.Popen(
-            [sys.executable, "-m", "tests.vision.two_ranks", listed, out],
+            [sys.executable, "-m", "tests.support.two_ranks", listed, out],
             cwd=ROOT,
             env=ENVIRONMENT | meeting | {"RANK": str(rank)},
             stderr=subprocess.PIPE,

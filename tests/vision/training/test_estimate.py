@@ -17,9 +17,9 @@ from app.vision.training import loop
 from app.vision.training.estimate import disk, memory, network_size
 from app.vision.training.fit import fit
 from app.vision.training.run import Sample
-from tests.images import REPOSITORY
+from tests.support.images import REPOSITORY
+from tests.support.pictures import CLASSES, Recorder
 from tests.vision.conftest import WEIGHTS
-from tests.vision.pictures import CLASSES, Recorder
 
 
 @pytest.mark.parametrize("name", BACKBONES)
@@ -47,7 +47,7 @@ def test_what_layers_keep_grows_with_the_area() -> None:
 def peak(**fields: object) -> tuple[int, dict[str, int]]:
     """Bytes that a real training took at most in a process of its own, and what was foretold."""
     config = TrainConfig("resnet18-tiny64", epochs=1, precision="float32", augmentation="none", **fields)  # type: ignore[arg-type]
-    command = [sys.executable, "-m", "tests.vision.peak_memory", json.dumps(config.to_dict())]
+    command = [sys.executable, "-m", "tests.support.peak_memory", json.dumps(config.to_dict())]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert isinstance(config.batch_size, int)
     return int(done.stdout), memory(config.resolve(), 3, config.batch_size)

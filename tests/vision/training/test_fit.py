@@ -17,8 +17,8 @@ from app.vision.errors import Diverged, InvalidConfig, InvalidData, OutOfMemory,
 from app.vision.settings.config import HeadConfig, TrainConfig
 from app.vision.training.fit import fit, memory_errors
 from app.vision.training.run import Sample
+from tests.support.pictures import CLASSES, Recorder
 from tests.vision.conftest import WEIGHTS, Fit
-from tests.vision.pictures import CLASSES, Recorder
 
 EPOCH_KEYS = {
     "epoch", "epochs", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_macro_f1", "learning_rate",

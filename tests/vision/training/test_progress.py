@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from app.vision.training.progress import Progress
-from tests.vision.pictures import Recorder
+from tests.support.pictures import Recorder
 
 
 def test_progress_covers_the_run_and_never_falls() -> None:

@@ -15,8 +15,8 @@ from app.vision.training import fit
 from app.vision.training.fit import find_rate
 from app.vision.training.rate_search import HIGHEST, LOWEST, search_rate
 from app.vision.training.run import FitResult, Sample
+from tests.support.pictures import CLASSES, Recorder
 from tests.vision.conftest import WEIGHTS, Fit
-from tests.vision.pictures import CLASSES, Recorder
 
 # Wide bounds: beyond these such a network learns next to nothing, or comes apart.
 SANE = {

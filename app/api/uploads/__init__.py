@@ -1,0 +1,1 @@
+"""Receiving files: whole, as a form, or in pieces."""

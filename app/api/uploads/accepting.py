@@ -1,0 +1,59 @@
+"""Make a dataset of an archive that has arrived, whichever way it came."""
+
+import re
+from pathlib import Path
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from app.api.deps import Services
+from app.api.uploads.receiving import ReceivedFile
+from app.datasets import service as datasets
+from app.datasets.formats.archive import detect_format, names
+from app.datasets.formats.layout import check_layout, read_layout
+from app.datasets.formats.placement import may_describe
+from app.datasets.intake.limits import archive_limits
+from app.datasets.orm import Dataset
+from app.datasets.schemas import SplitOptions, UploadOptions
+from app.jobs import service as jobs
+
+
+def refuse_taken_name(session: Session, workspace_id: UUID, name: str) -> None:
+    if datasets.is_name_taken(session, workspace_id, name):
+        raise datasets.name_taken(name)
+
+
+def keep_archive(services: Services, received: ReceivedFile, *, move: bool = False) -> datasets.Upload:
+    """Check the archive's layout and put it into the blob store; with `move` its file is gone then.
+
+    Raises `Invalid` or `UnsupportedMedia` for an archive that no dataset can be made of. Not to be called inside a
+    transaction: were that to fail, the garbage collector finds a blob that nothing refers to.
+    """
+    archive_format = detect_format(received.path)
+    found = [entry.name for entry in names(received.path, archive_limits(services.settings))]
+    if not any(map(may_describe, found)):  # a file of labels is read where the images are, in a bounded process
+        check_layout(read_layout(found))
+    return datasets.Upload(services.store.put_file(received.path, move=move), archive_format, received.filename)
+
+
+def create_dataset_of(
+    session: Session,
+    services: Services,
+    workspace_id: UUID,
+    options: UploadOptions,
+    upload: datasets.Upload,
+    max_bytes: int | None = None,
+) -> Dataset:
+    """A dataset in state `processing`, and the job that reads its upload. `max_bytes` is set for one that only names
+    where its files are."""
+    dataset = datasets.create(session, workspace_id, options.name or _default_name(upload), upload)
+    split = SplitOptions.model_validate(options.model_dump(include=set(SplitOptions.model_fields)))
+    limits = services.settings.max_attempts, services.settings.max_queued_jobs
+    jobs.submit_ingestion(session, services.doorbell, dataset, split, *limits, max_bytes)
+    return dataset
+
+
+def _default_name(upload: datasets.Upload) -> str:
+    stem = Path(upload.filename or "").name.split(".")[0]
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")[:100]
+    return plain or f"dataset-{upload.archive.sha256[:8]}"

@@ -1,0 +1,1 @@
+"""The commands of `graft`, one module a resource."""

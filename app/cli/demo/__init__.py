@@ -1,0 +1,1 @@
+"""`graft demo` and the images that it brings."""

@@ -1,0 +1,1 @@
+"""Formats of uploads: archives, folders of classes, files of labels, annotations."""

@@ -1,0 +1,1 @@
+"""From one untrusted file to the image that is kept, in bounded processes."""

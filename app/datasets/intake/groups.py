@@ -1,0 +1,50 @@
+"""The files of a dataset in groups that are taken in at one go: small images cost less so than one by one."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeAlias
+
+from app.datasets.formats.layout import Layout
+from app.datasets.intake.intake import File, RejectedImage, Taken
+from app.datasets.sources.source import ReadFile, Source
+
+_FILES = 128  # a group,
+_BYTES = 1 << 19  # and so many bytes: what is larger goes by itself
+
+TakeIn = Callable[[Sequence[File]], list[Taken]]  # `IntakePool.take_in_all`
+Content: TypeAlias = "bytes | RejectedImage"
+Group: TypeAlias = "list[tuple[str, Content | ReadFile]]"  # names, with what the files hold or what reads them
+
+
+def groups(source: Source, layout: Layout) -> Iterator[Group]:
+    """The placed files, several small ones together. Of files that can be read apart, each by itself: whoever takes
+    them in reads them, and how large they are shows only then."""
+    group: Group = []
+    size = 0
+    for name, read in source.files(layout):
+        if source.apart:
+            yield [(name, read)]
+            continue
+        content = _read(read)
+        more = 0 if isinstance(content, RejectedImage) else len(content)
+        if group and (len(group) >= _FILES or size + more > _BYTES):
+            yield group
+            group, size = [], 0
+        group.append((name, content))
+        size += more
+    if group:
+        yield group
+
+
+def take_in_group(group: Group, take_in: TakeIn) -> list[tuple[str, Taken]]:
+    """What became of each file, in order."""
+    found = [(name, _read(held) if callable(held) else held) for name, held in group]
+    readable = [(content, name) for name, content in found if not isinstance(content, RejectedImage)]
+    taken = iter(take_in(readable) if readable else ())
+    return [(name, content if isinstance(content, RejectedImage) else next(taken)) for name, content in found]
+
+
+def _read(read: ReadFile) -> Content:
+    try:
+        return read()
+    except RejectedImage as error:
+        return error

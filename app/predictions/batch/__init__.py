@@ -1,0 +1,1 @@
+"""Predictions as a job: many stored images, whose rows are downloaded."""

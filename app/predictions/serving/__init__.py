@@ -1,0 +1,1 @@
+"""Predictions while the caller waits: loaded models, batches, engines."""

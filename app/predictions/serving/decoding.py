@@ -1,0 +1,44 @@
+"""Decoding beside the model: as many threads as cores, whatever the number of requests."""
+
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from app.predictions.serving.batcher import Batcher, fail
+from app.predictions.serving.timing import Times
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from app.predictions.serving.batcher import Row
+
+
+class Decoder:
+    """Turns bytes into prepared images and hands them to the model. Each image is decoded by one thread alone."""
+
+    def __init__(self, threads: int | None = None) -> None:
+        self._pool = ThreadPoolExecutor(threads or len(os.sched_getaffinity(0)), thread_name_prefix="decode")
+
+    def put(self, read: "Callable[[], NDArray[np.uint8]]", batcher: Batcher, future: "Row", times: Times) -> None:
+        """Run `read` and queue what it gives under `future`, a place from `batcher.admit`, which gets any error too."""
+
+        def decode() -> None:
+            if future.cancelled():
+                return
+            times.decoding = time.monotonic()
+            try:
+                pixels = read()
+            except Exception as error:
+                times.decoded = time.monotonic()
+                fail(future, error)
+                return
+            times.decoded = time.monotonic()
+            batcher.put(pixels, future, times)
+
+        self._pool.submit(decode)
+
+    def close(self) -> None:
+        self._pool.shutdown(cancel_futures=True)

@@ -1,0 +1,1 @@
+"""What tests share: real services, made inputs, factories, and fakes."""

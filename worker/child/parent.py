@@ -1,0 +1,74 @@
+"""The child's end of the pipe, and the ways in which its work ends early."""
+
+import os
+import select
+import threading
+from contextlib import suppress
+from typing import Any, BinaryIO
+
+from app.storage import Blob
+from worker.processes.messages import Kind, encode
+
+
+class StopRequested(Exception):
+    """The parent asked to stop; whatever is worth keeping has been reported."""
+
+
+class JobFailure(Exception):
+    """The job cannot succeed, and running it again would not help. `reason` is a `FailureReason`."""
+
+    def __init__(self, reason: str, detail: str, hint: str | None, report: dict[str, Any] | None = None) -> None:
+        super().__init__(detail)
+        self.body = {"failure": {"reason": reason, "detail": detail, "hint": hint}, "report": report}
+
+
+class Setback(Exception):
+    """The job broke off for a reason outside it, and may well succeed when it is run again."""
+
+    def __init__(self, reason: str, detail: str, hint: str) -> None:
+        super().__init__(detail)
+        self.body = {"reason": reason, "detail": detail, "hint": hint}
+
+
+class Parent:
+    """Whom the child reports to."""
+
+    def __init__(self, output: BinaryIO) -> None:
+        self._output = output
+        self._stop = threading.Event()
+
+    def should_stop(self) -> bool:
+        return self._stop.is_set()
+
+    def request_stop(self, *_: Any) -> None:
+        self._stop.set()
+
+    def meeting(self, port: int) -> None:
+        """The processes of other machines are waited for, at that port of this one."""
+        self.say("meeting", {"port": port})
+
+    def met(self) -> None:
+        """All of them have come."""
+        self.say("met", {})
+
+    def progress(self, phase: str, fraction: float, eta_seconds: float | None) -> None:
+        """`fraction` is 0 to 1 of the whole job."""
+        self.say("progress", {"phase": phase, "progress": fraction, "eta_seconds": eta_seconds})
+
+    def epoch(self, metrics: dict[str, Any]) -> None:
+        self.say("epoch", metrics)
+
+    def checkpoint(self, blob: Blob, epoch: int, step: int, best: bool) -> None:
+        """The blob is in the store already: a row may never point to bytes that are not there."""
+        self.say("checkpoint", {"sha256": blob.sha256, "size": blob.size, "epoch": epoch, "step": step, "best": best})
+
+    def leave_word(self, kind: Kind, body: dict[str, Any]) -> None:
+        """For a parent that may not be listening: a short message, dropped where the pipe has no room for it."""
+        pipe = self._output.fileno()
+        with suppress(OSError):  # nobody holds the other end
+            if select.select([], [pipe], [], 0)[1]:
+                os.write(pipe, encode({"kind": kind, "body": body}))
+
+    def say(self, kind: Kind, body: dict[str, Any]) -> None:
+        self._output.write(encode({"kind": kind, "body": body}))
+        self._output.flush()

@@ -1,0 +1,180 @@
+"""A child's work on a training job: fetch the images, fine-tune, hand over the model."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from app.core.logging import log
+from app.core.settings import Settings
+from app.datasets.manifest import Manifest, read_manifest
+from app.jobs.states import FailureReason
+from app.storage import BlobDamaged, BlobMissing, BlobStore
+from app.storage.configured import configured_store
+from app.trainings.weights import configured_weights
+from app.vision.data.rowcache import RowCache
+from app.vision.errors import (
+    DamagedArtefact,
+    Diverged,
+    InvalidConfig,
+    InvalidData,
+    OutOfMemory,
+    RankLost,
+    Stopped,
+    VisionError,
+    WeightsUnavailable,
+)
+from app.vision.settings.config import TrainConfig
+from app.vision.tasks.classify.image_table import image_rows, json_lines
+from app.vision.tasks.classify.pictures import write_reports
+from app.vision.training.fit import fit
+from app.vision.training.run import FitResult, Sample
+from worker.child.parent import JobFailure, Parent, Setback, StopRequested
+from worker.machines.ranks import sharing
+from worker.processes.messages import Work
+
+# What a training's spec holds that is no field of `TrainConfig`.
+_BESIDE_CONFIG = frozenset({"model_name", "lineage", "resources"})
+
+_REASONS: dict[type[VisionError], tuple[FailureReason, str]] = {
+    InvalidData: (FailureReason.invalid_data, "Look at the dataset's report, mend the images, and upload them again."),
+    InvalidConfig: (FailureReason.invalid_config, "Change that field and submit the job again."),
+    WeightsUnavailable: (FailureReason.weights_unavailable, "Put the file into GRAFT_WEIGHTS_DIR on every worker."),
+    Diverged: (
+        FailureReason.diverged,
+        "Lower learning_rate, for example to a tenth, and train again, or go on from `checkpoint` at a lower rate.",
+    ),
+    OutOfMemory: (FailureReason.out_of_memory, "Lower batch_size or input_size, or take a smaller backbone."),
+}
+
+
+class _Observer:
+    """Passes what the training library reports to the parent; a checkpoint's bytes go into the blob store first."""
+
+    def __init__(self, parent: Parent, store: BlobStore) -> None:
+        self._parent = parent
+        self._store = store
+        self.progress = parent.progress
+        self.epoch = parent.epoch
+        self.should_stop = parent.should_stop
+
+    def checkpoint(self, path: Path, epoch: int, step: int, best: bool) -> None:
+        self._parent.checkpoint(self._store.put_file(path), epoch, step, best)
+
+
+def train(work: Work, parent: Parent, settings: Settings) -> dict[str, Any]:
+    """The model's row to be: where its bytes are, its classes, preprocessing and metrics.
+
+    Nothing where another machine leads: that one has the model.
+    """
+    parent.progress("weights", 0.0, None)  # at once: a long manifest takes its time
+    store = configured_store(settings)
+    scratch = Path(work["scratch"])
+    assert work["manifest_sha256"] is not None
+    manifest = read_manifest(store.read(work["manifest_sha256"]))
+    config = TrainConfig.from_dict({key: value for key, value in work["spec"].items() if key not in _BESIDE_CONFIG})
+    processes = work["spec"].get("resources", {}).get("processes", 1)
+    try:
+        return _fit(config, manifest, work, store, scratch, parent, settings, processes)
+    except Stopped:
+        raise StopRequested from None
+    except RankLost as error:
+        hint = "Look at the logs of the workers that shared the job, and at the network between them."
+        raise Setback(FailureReason.worker_lost, str(error), hint) from error
+    except VisionError as error:
+        reason, hint = _REASONS.get(type(error), (FailureReason.internal, "The worker's log has the details."))
+        if isinstance(error, OutOfMemory) and error.fits is not None:
+            hint = (
+                f"Set batch_size to {error.fits} and raise accumulate as much; or set on_out_of_memory to"
+                ' "shrink", which comes to the same.'
+            )
+        raise JobFailure(reason, str(error), hint) from error
+
+
+def samples_of(manifest: Manifest) -> list[Sample]:
+    """Of blobs that are fetched when the training asks for them, which it does not where the cache knows them."""
+    labels = {label: index for index, label in enumerate(manifest.classes)}
+    return [Sample(Path(item.sha256), labels[item.label], item.split, item.sha256) for item in manifest.items]
+
+
+def cache_of(settings: Settings) -> RowCache | None:
+    return RowCache(settings.image_cache, settings.cache_bytes) if settings.cache_bytes else None
+
+
+def _fetch_base(config: TrainConfig, store: BlobStore, scratch: Path) -> Path:
+    assert config.base_model is not None
+    try:
+        return store.fetch(config.base_model, scratch)
+    except (BlobMissing, BlobDamaged) as error:
+        hint = "Start from another model, or leave base_model out and start from published weights."
+        raise JobFailure(FailureReason.weights_unavailable, f"The base model: {error.detail}", hint) from None
+
+
+def _fit(
+    config: TrainConfig,
+    manifest: Manifest,
+    work: Work,
+    store: BlobStore,
+    scratch: Path,
+    parent: Parent,
+    settings: Settings,
+    processes: int,
+) -> dict[str, Any]:
+    """Train from the newest checkpoint that is whole, or from the start."""
+    samples = samples_of(manifest)
+    images = scratch / "images"
+    images.mkdir(parents=True, exist_ok=True)
+    weights = configured_weights(settings) if config.base_model is None else _fetch_base(config, store, scratch)
+    base = weights if isinstance(weights, Path) else None
+    place = work.get("place")
+    for sha256 in [*work["checkpoints"], None]:
+        try:
+            resume = store.fetch(sha256, scratch) if sha256 else None
+            with sharing(processes, place, parent, config, work["manifest_sha256"] or "", base, scratch):
+                result = fit(
+                    config,
+                    samples,
+                    manifest.classes,
+                    weights=weights,
+                    workdir=scratch,
+                    observer=_Observer(parent, store),
+                    resume=resume,
+                    cache=cache_of(settings),
+                    fetch=lambda sample: store.fetch(sample.sha256, images),
+                )
+        except (DamagedArtefact, BlobMissing, BlobDamaged) as error:
+            if sha256 is None:
+                raise
+            log.warning("checkpoint_damaged", sha256=sha256, error=str(error))
+            continue
+        if place is not None and place["number"] > 0:
+            return {}
+        artefact = store.put_file(result.model_path)
+        return {
+            "artefact": {"sha256": artefact.sha256, "size": artefact.size},
+            "classes": list(manifest.classes),
+            "preprocessing": result.preprocessing.to_dict(),
+            "metrics": result.metrics,
+            "best_epoch": result.best_epoch,
+            "rate_search": result.rate_search.to_dict() if result.rate_search else None,
+            "files": _report_files(result, samples, manifest.classes, scratch, store),
+            "decisions": result.decisions,
+            "notes": list(result.notes),
+        }
+    raise AssertionError("unreachable: the last attempt is without a checkpoint")
+
+
+def _report_files(
+    result: FitResult, samples: Sequence[Sample], classes: Sequence[str], scratch: Path, store: BlobStore
+) -> dict[str, dict[str, Any]]:
+    """Pictures of the run and a row for every image it was measured on, put into the store: their blobs by name."""
+    folder = scratch / "report"
+    folder.mkdir(exist_ok=True)
+    labels = {split: [sample.label for sample in samples if sample.split == split] for split in result.probabilities}
+    paths = write_reports(folder, result, labels, classes)
+    for split in result.probabilities:
+        path = folder / f"evaluations-{split}.jsonl"
+        with path.open("wb") as file:
+            file.writelines(json_lines(image_rows(result, samples, classes, split)))
+        paths.append(path)
+    blobs = {path.name: store.put_file(path) for path in paths}
+    return {name: {"sha256": blob.sha256, "size": blob.size} for name, blob in blobs.items()}

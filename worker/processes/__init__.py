@@ -1,0 +1,1 @@
+"""Processes of this machine: started, talked to, watched and ended with all they started."""

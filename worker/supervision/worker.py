@@ -1,0 +1,128 @@
+"""A worker: its slots, each with a thread that looks for work, and one thread that sweeps."""
+
+import os
+import socket
+import threading
+import time
+from pathlib import Path
+
+from app.core.database import Database
+from app.core.errors import GraftError
+from app.core.logging import log
+from app.core.settings import Settings
+from app.jobs.states import JobKind
+from app.storage.configured import configured_store
+from worker.processes.reaper import Reaper
+from worker.supervision.free_space import Room
+from worker.supervision.housekeeping import collect_garbage, free_scratch, take_back_expired
+from worker.supervision.listener import Listener
+from worker.supervision.registration import Registration
+from worker.supervision.slot import Slot
+
+_GARBAGE_EVERY = 600.0  # seconds
+
+
+class Worker:
+    """Reading uploads has a slot beside training's, so that a long training never holds up an upload; predicting has
+    one too (docs/decisions/0006). Its child is started when a job is there: hundreds of megabytes would wait for it.
+
+    Each slot looks for work every `poll_seconds` by itself: the net below the rings, so that a lost ring, or a broker
+    that is down, costs seconds and no job. Rings come from the broker (`ring`) or from the embedded service's
+    `doorbell`, a named pipe.
+    """
+
+    def __init__(self, settings: Settings, poll_seconds: float, doorbell: Path | None = None) -> None:
+        self._settings = settings
+        self._poll_seconds = poll_seconds
+        self._database = Database(settings.sqlalchemy_url)
+        self._store = configured_store(settings)
+        self._stopping = threading.Event()
+        self._stopped = threading.Event()  # by every slot
+        name = f"{socket.gethostname()}:{os.getpid()}"
+        many, warm = settings.train_slots > 1, settings.warm_children
+        room = Room(settings, self._store)
+        self._slots = [
+            Slot(settings, self._database, self._store, room, JobKind.train, name, device if many else None, ahead=warm)
+            for device in range(settings.train_slots)
+        ]
+        self._slots += [
+            Slot(settings, self._database, self._store, room, kind, name, None, ahead=warm and kind is JobKind.ingest)
+            for kind in (JobKind.ingest, JobKind.predict)
+        ]
+        self._reaper = Reaper()
+        self._registration = Registration(settings, self._database, name, room.problem)
+        self._rung = {slot: threading.Event() for slot in self._slots}
+        self._listener = Listener(doorbell, self._wake) if doorbell else None
+        self._polls = [threading.Thread(target=self._poll, args=(one,), name=f"poll-{one.kind}") for one in self._slots]
+        self._sweeper = threading.Thread(target=self._sweep, name="sweep")
+
+    def start(self) -> None:
+        self._registration.start()
+        if self._listener is not None:
+            self._listener.start()
+        for thread in (*self._polls, self._sweeper):
+            thread.start()
+
+    def ring(self, kind: JobKind) -> None:
+        """Run waiting jobs of this kind in every slot that is free; returns when they have ended."""
+        for slot in self._slots:
+            if slot.kind is kind:
+                slot.ring()
+
+    def stop(self) -> None:
+        """Give running jobs back and end every child and thread."""
+        self._stopping.set()
+        if self._listener is not None:
+            self._listener.stop()
+        for rung in self._rung.values():
+            rung.set()
+        # Side by side: each slot's child may need its time to write a checkpoint.
+        stops = [threading.Thread(target=slot.stop) for slot in self._slots]
+        for thread in stops:
+            thread.start()
+        for thread in (*stops, *self._polls):
+            thread.join()
+        # Until now it swept: a stop may take its time, and it may be the only one who can notice a lost worker.
+        self._stopped.set()
+        self._sweeper.join()
+        self._registration.stop()
+        self._reaper.close()
+        self._database.close()
+
+    def _wake(self, kind: JobKind) -> None:
+        for slot, rung in self._rung.items():
+            if slot.kind is kind:
+                rung.set()
+
+    def _poll(self, slot: Slot) -> None:
+        rung, told = self._rung[slot], False
+        while not self._stopping.is_set():
+            try:
+                slot.ring(told)
+            except Exception as error:  # the loop outlives any fault; the lease takes care of the job
+                _log_fault("claim_failed", error)
+                self._stopping.wait(1.0)
+            told = rung.wait(self._poll_seconds)
+            rung.clear()
+
+    def _sweep(self) -> None:
+        next_garbage = time.monotonic()
+        while not self._stopped.is_set():
+            try:
+                if take_back_expired(self._database):
+                    for kind in JobKind:
+                        self._wake(kind)
+                free_scratch(self._database, self._settings)
+                if time.monotonic() >= next_garbage:
+                    next_garbage = time.monotonic() + _GARBAGE_EVERY
+                    collect_garbage(self._database, self._store, self._settings)
+            except Exception as error:
+                _log_fault("sweep_failed", error)
+            self._stopped.wait(self._settings.sweep_seconds)
+
+
+def _log_fault(event: str, error: Exception) -> None:
+    if isinstance(error, GraftError):
+        log.warning(event, code=error.code, detail=error.detail)
+    else:
+        log.exception(event)
