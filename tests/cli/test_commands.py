@@ -214,7 +214,7 @@ def test_a_target_of_precision_is_set_and_taken_away(service: Deployment, traine
     assert (found["target_precision"], set(found["thresholds"])) == (0.5, {"brick", "moss", "sky"})
     assert graft(service, *decisions, "--delete", "--target-precision", "0.5").returncode == 2
     assert json.loads(graft(service, *decisions, "--delete", "--json").stdout) == {"decisions": None}
-    assert "No target of precision is set" in graft(service, *decisions, COLUMNS="300").stdout
+    assert "No target precision is set" in graft(service, *decisions, COLUMNS="300").stdout
 
 
 def test_predict_a_dataset_in_a_job(service: Deployment, trained: dict[str, Any], tmp_path: Path) -> None:
@@ -320,8 +320,9 @@ def test_a_target_is_trained_towards_shown_and_answered(service: Deployment, fol
     done = graft(service, "train", "textures", *options)
     assert done.returncode == 0, done.stderr
     shown = graft(service, "models", "show", "strict").stdout
-    assert "At a target precision of 0.8 0.0% are accepted; 0 unknown." in shown
-    assert "Never accepted, for validation does not show it: brick, moss, sky" in shown
+    words = " ".join(shown.split())
+    assert "At a target precision of 0.8, 0.0% of the val images are accepted, and 0 images are unknown." in words
+    assert "never accepted, because validation does not prove the target: brick, moss, sky" in words
     sky = str(folder / "sky" / "1.jpg")
     answered = graft(service, "predict", "strict", sky).stdout
     assert "decision" in answered

@@ -1,4 +1,4 @@
-"""A dataset's frozen versions: cut one, list them, download one; and where an image was used."""
+"""Create, list and download a dataset's frozen versions, and say where an image was used."""
 
 from typing import Annotated, Any
 
@@ -27,11 +27,11 @@ Number = Annotated[int, Path(ge=1, le=2**31 - 1)]
     status_code=201,
     response_model=VersionOut,
     responses={200: {"model": VersionOut, "description": "Nothing has changed"}, **problems(404, 409, 422)},
-    summary="Cut a version",
+    summary="Create a version",
 )
 def cut_version(dataset_id: str, writer: Writer, services: ServicesDep) -> Any:
-    """Freeze the dataset as it is now; jobs train on the newest version. The same content has the same `sha256`, and
-    where nothing has changed since the newest version the answer is that one, with a 200."""
+    """Freeze the dataset as it is now; jobs train on the newest version. The same content has the same `sha256`. If
+    nothing has changed since the newest version, the response is that version, with a 200."""
     with services.database.reading() as session:
         dataset = content.check_ready(datasets.get(session, writer.workspace_id, dataset_id))
         manifest, _ = content.current_manifest(session, dataset)
@@ -46,12 +46,12 @@ def cut_version(dataset_id: str, writer: Writer, services: ServicesDep) -> Any:
 
 @router.get(_VERSIONS, responses=problems(404), summary="List versions")
 def list_versions(dataset_id: str, reader: Reader, session: ReadSession) -> ListOut[VersionOut]:
-    """All of them, newest first."""
+    """List all versions of a dataset, newest first."""
     dataset = datasets.get(session, reader.workspace_id, dataset_id)
     return ListOut(items=[VersionOut.model_validate(one) for one in content.list_versions(session, dataset)])
 
 
-@router.get(_VERSIONS + "/{number}", responses=problems(404, 422), summary="Look at a version")
+@router.get(_VERSIONS + "/{number}", responses=problems(404, 422), summary="Get a version")
 def get_version(dataset_id: str, number: Number, reader: Reader, session: ReadSession) -> VersionOut:
     dataset = datasets.get(session, reader.workspace_id, dataset_id)
     return VersionOut.model_validate(content.get_version(session, dataset, number))
@@ -70,7 +70,8 @@ def get_version(dataset_id: str, number: Number, reader: Reader, session: ReadSe
     summary="Download a version",
 )
 def download_version(dataset_id: str, number: Number, reader: Reader, services: ServicesDep) -> StreamingResponse:
-    """A zip of class folders below split folders, and `labels.jsonl`. Uploaded again it gives the same version hash."""
+    """Download a zip of class folders below split folders, and `labels.jsonl`. Uploading it gives the same version
+    hash."""
     with services.database.reading() as session:
         dataset = datasets.get(session, reader.workspace_id, dataset_id)
         version = content.get_version(session, dataset, number)
@@ -80,12 +81,14 @@ def download_version(dataset_id: str, number: Number, reader: Reader, services: 
     return StreamingResponse(version_zip(manifest, services.store), media_type="application/zip", headers=headers)
 
 
-@router.get("/v1/images/{sha256}/lineage", responses=problems(404, 422), summary="Where an image was used")
+@router.get("/v1/images/{sha256}/lineage", responses=problems(404, 422), summary="Find where an image was used")
 def get_lineage(sha256: Sha256, reader: Reader, session: ReadSession) -> LineageOut:
-    """The versions that hold the image, those of deleted datasets too, and the models trained on them."""
+    """List the versions that hold the image, also those of deleted datasets, and the models trained on them."""
     found = content.versions_with(session, reader.workspace_id, sha256)
     if not found:
-        raise NotFound(f"No version here holds an image {sha256}.")
+        raise NotFound(
+            f"No version in this workspace holds an image {sha256}. GET /v1/datasets/{{id}}/images lists images."
+        )
     models = registry.trained_on(session, reader.workspace_id, [version.id for _, version in found])
     return LineageOut(
         sha256=sha256,

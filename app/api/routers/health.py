@@ -1,4 +1,4 @@
-"""Health: open to anyone, says nothing that a stranger should not know."""
+"""Report liveness and readiness to anyone, without anything that a stranger should not know."""
 
 from typing import Literal
 
@@ -22,7 +22,7 @@ class Readiness(BaseModel):
     checks: dict[str, str]
 
 
-@router.get("/healthz", summary="Is the process alive?")
+@router.get("/healthz", summary="Check that the process is alive")
 def healthz() -> Health:
     return Health()
 
@@ -39,7 +39,7 @@ def _check_storage(services: Services) -> str:
 
 
 def checks(services: Services) -> dict[str, str]:
-    """What this process needs for its work: `ok`, or what is the matter with it."""
+    """Return for each part that this process needs `ok`, or the code of its error."""
     found: dict[str, str] = {}
     for name, check in (("database", _check_database), ("storage", _check_storage)):
         try:
@@ -50,7 +50,7 @@ def checks(services: Services) -> dict[str, str]:
     return found
 
 
-@router.get("/readyz", summary="Can it take work?", responses={503: {"model": Readiness}})
+@router.get("/readyz", summary="Check that the service can take work", responses={503: {"model": Readiness}})
 def readyz(
     response: Response,
     services: ServicesDep,

@@ -52,7 +52,7 @@ def submit(
     jobs wait in the workspace.
     """
     # The model's row before the workspace's, as a training takes them: the other way round they wait for each other.
-    model = registry.named(session, workspace_id, request.model, "model", lock=True)
+    model = registry.find_for_job(session, workspace_id, request.model, "model", lock=True)
     admission.check_queue(session, workspace_id, JobKind.predict, max_queued)
     check_classes(request.classes, model.classes)
     dataset_id: UUID | None = None
