@@ -174,7 +174,7 @@ def test_a_killed_run_goes_on_from_what_it_kept(folder: Path, tmp_path: Path) ->
     out = tmp_path / "killed"
     # Checkpoints after every epoch and step, however quick.
     code = (
-        "import sys; from app.vision import loop, command; loop.REST_S = loop.LONGEST_S = 0.0;"
+        "import sys; from app.vision.training import loop; from app.vision.command import train as command; loop.REST_S = loop.LONGEST_S = 0.0;"
         "command.main(sys.argv[1:])"
     )
     arguments = [sys.executable, "-c", code, *map(str, options), "--out", str(out)]
