@@ -33,7 +33,8 @@ from app.api.routers import (
 )
 from app.api.uploads.chunks import Hashes
 from app.api.uploads.tus import TusHeaders
-from app.core.database import Database
+from app.core.database import configured_database
+from app.core.home import make_private
 from app.core.logging import configure_logging
 from app.core.recent import Recent
 from app.core.settings import Settings
@@ -67,6 +68,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        make_private(settings)
         # Threads decode and classify beside the event loop, and ask for the interpreter's lock many times an image: of
         # a busy loop they would have it after 5 ms each time.
         sys.setswitchinterval(0.0005)
@@ -127,7 +129,7 @@ def _limits(settings: Settings) -> dict[str, Limit]:
 
 
 def _open_services(settings: Settings) -> Services:
-    store, database = configured_store(settings), Database(settings.sqlalchemy_url)
+    store, database = configured_store(settings), configured_database(settings)
     tuner = Tuner(
         database, store, EngineFiles(settings.engine_files, settings.model_cache_bytes), named_engines(settings.engines)
     )

@@ -100,10 +100,13 @@ def env() -> None:
 @app.command()
 def migrate() -> None:
     """Bring the database to the newest schema."""
-    from app.core.database import Database
+    from app.core.database import configured_database
+    from app.core.home import make_private
     from app.core.migrations import migrate
 
-    database = Database(settings().sqlalchemy_url)
+    given = settings()
+    make_private(given)
+    database = configured_database(given)
     migrate(database)
     database.close()
 
