@@ -3,15 +3,18 @@
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from fastapi import Depends, FastAPI
 
 from app import __version__
 from app.api import docs, problems
 from app.api.deps import OPEN_ROUTES, Services, authenticate
+from app.api.draining import Draining
 from app.api.middleware.body_limit import BodyLimit, Limit
 from app.api.middleware.refusals import Refusals
 from app.api.middleware.request_id import RequestId
+from app.api.readiness import Readiness
 from app.api.routers import (
     backbones,
     dataset_images,
@@ -73,10 +76,16 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         # a busy loop they would have it after 5 ms each time.
         sys.setswitchinterval(0.0005)
         app.state.services = services = _open_services(settings)
-        pins.load_pinned(services)
+        app.state.draining = draining = Draining(settings.drain_seconds)
+        draining.watch_signals()
+        app.state.readiness = readiness = Readiness(
+            services, draining, partial(pins.load_pinned, services), settings.readiness_seconds
+        )
+        await readiness.for_answers()  # the pinned models begin to load now, and not with the first probe
         try:
             yield
         finally:
+            readiness.close()
             services.predictions.close()
             services.database.close()
 

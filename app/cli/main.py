@@ -1,5 +1,6 @@
 """The `graft` command. What its commands do stands in the modules beside this one."""
 
+import math
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -83,7 +84,13 @@ def api(host: Host = None, port: Port = None) -> None:
     from app.api.app import create_app
 
     given = settings(host=host, port=port)
-    uvicorn.run(create_app(given), host=given.host, port=given.port, log_config=None)
+    uvicorn.run(
+        create_app(given),
+        host=given.host,
+        port=given.port,
+        log_config=None,
+        timeout_graceful_shutdown=math.ceil(given.stop_seconds),
+    )
 
 
 @app.command()

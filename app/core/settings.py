@@ -49,6 +49,14 @@ class Settings(BaseSettings):
     url: str | None = None
     api_key: SecretStr | None = None
 
+    drain_seconds: float = Field(
+        default=0.0, ge=0, description="From SIGTERM to the end of the listener; /readyz says 503 meanwhile."
+    )
+    readiness_seconds: float = Field(default=3.0, ge=0, description="What /readyz found is told for so long.")
+    stop_seconds: float = Field(
+        default=20.0, gt=0, description="What is being answered then may take so long; after that it is broken off."
+    )
+
     # Limits on what a caller may send.
     max_upload_bytes: int = Field(default=8 * 2**30, gt=0)
     max_workspace_bytes: int = Field(default=512 * 2**30, gt=0)
