@@ -1,5 +1,6 @@
 """Define the `graft` command and its top-level commands; the others are in `app.cli.commands`."""
 
+import math
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -85,7 +86,13 @@ def api(host: Host = None, port: Port = None) -> None:
     from app.api.app import create_app
 
     configured = settings(host=host, port=port)
-    uvicorn.run(create_app(configured), host=configured.host, port=configured.port, log_config=None)
+    uvicorn.run(
+        create_app(configured),
+        host=configured.host,
+        port=configured.port,
+        log_config=None,
+        timeout_graceful_shutdown=math.ceil(configured.stop_seconds),
+    )
 
 
 @app.command()
@@ -102,10 +109,13 @@ def env() -> None:
 @app.command()
 def migrate() -> None:
     """Update the database to the newest schema."""
-    from app.core.database import Database
+    from app.core.database import configured_database
+    from app.core.home import make_private
     from app.core.migrations import migrate
 
-    database = Database(settings().sqlalchemy_url)
+    configured = settings()
+    make_private(configured)
+    database = configured_database(configured)
     migrate(database)
     database.close()
 

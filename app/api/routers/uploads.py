@@ -74,7 +74,7 @@ def create_upload(
     said = tus.read_metadata(metadata)
     if length > settings.max_upload_bytes:
         raise too_large(settings.max_upload_bytes)
-    uploads.sweep(services.database, settings.uploads)
+    uploads.remove_expired(services.database, settings.uploads)
     with disk_errors_explained(settings.uploads):
         settings.uploads.mkdir(parents=True, exist_ok=True)
     check_free(settings.uploads, settings.min_free_bytes, length)
