@@ -115,7 +115,7 @@ _READ: "dict[str, Callable[[Any, IntakeLimits, Classifier], NDArray[np.uint8]]]"
 
 
 def check_outputs(request: InferRequest) -> None:
-    """Raises `Invalid` for an output that there is not, before anything is computed."""
+    """Raise `Invalid` for an output that does not exist, before anything is computed."""
     for output in request.outputs:
         if output.name not in ("probabilities", "labels", "decisions", "ood_score"):
             there = "there are probabilities, labels, decisions and ood_score"

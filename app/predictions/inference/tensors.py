@@ -1,4 +1,4 @@
-"""Tensors of the Open Inference Protocol v2 (KServe), in JSON and with its binary tensor data extension."""
+"""Read and write tensors of the Open Inference Protocol v2 (KServe), in JSON and in its binary extension."""
 
 import base64
 import binascii
