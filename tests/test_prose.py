@@ -24,6 +24,11 @@ REVISED = (
     "app/api/uploads",
     "app/auth",
     "app/cli",
+    "app/predictions/batch",
+    "app/predictions/inference",
+    "app/predictions/orm.py",
+    "app/predictions/references.py",
+    "app/predictions/schemas.py",
     "app/registry",
     "migrations",
 )

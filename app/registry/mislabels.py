@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from app.datasets import images as content
+from app.datasets import images as dataset_images
 from app.datasets.manifest import read_manifest
 from app.datasets.orm import Dataset, DatasetImage, DatasetVersion
 from app.datasets.report import LISTED
@@ -61,7 +61,7 @@ def likely_mislabels(
 
     Only the model's held-out images are considered, and only those whose label has not changed since.
     """
-    versions = [version.id for version in content.list_versions(session, dataset)]
+    versions = [version.id for version in dataset_images.list_versions(session, dataset)]
     models = [model for model in registry.trained_on(session, workspace_id, versions) if _TABLES[0] in model.files]
     if not models:
         return

@@ -10,7 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from app.api.deps import Cursor, Limit, Reader, ReadSession, Services, ServicesDep, Writer, WriteSession
 from app.api.uploads.forms import add_batch, read_batch
 from app.api.views import ListOut, problems
-from app.datasets import images as content
+from app.datasets import images as dataset_images
 from app.datasets import service as datasets
 from app.datasets.intake.thumbnails import MAX_SIDE, media_type, thumbnail
 from app.datasets.schemas import AddedOut, ImageChange, ImageOut
@@ -62,8 +62,8 @@ def list_images(
     split: Split | None = None,
 ) -> ListOut[ImageOut]:
     """List the images of the dataset as it is now; its versions can hold others."""
-    dataset = content.check_ready(datasets.get(session, reader.workspace_id, dataset_id))
-    page = content.list_images(session, dataset, label=label, split=split, limit=limit, cursor=cursor)
+    dataset = dataset_images.check_ready(datasets.get(session, reader.workspace_id, dataset_id))
+    page = dataset_images.list_images(session, dataset, label=label, split=split, limit=limit, cursor=cursor)
     return ListOut(items=[ImageOut.model_validate(image) for image in page.items], next_cursor=page.next_cursor)
 
 
@@ -96,13 +96,13 @@ async def add_images(
 
 def _find_ready(services: Services, workspace_id: UUID, dataset_id: str) -> None:
     with services.database.reading() as session:
-        content.check_ready(datasets.get(session, workspace_id, dataset_id))
+        dataset_images.check_ready(datasets.get(session, workspace_id, dataset_id))
 
 
 @router.get("/{sha256}", responses=problems(404, 422), summary="Get an image's description")
 def get_image(dataset_id: str, sha256: Sha256, reader: Reader, session: ReadSession) -> ImageOut:
     dataset = datasets.get(session, reader.workspace_id, dataset_id)
-    return ImageOut.model_validate(content.get_image(session, dataset, sha256))
+    return ImageOut.model_validate(dataset_images.get_image(session, dataset, sha256))
 
 
 @router.get(
@@ -137,23 +137,25 @@ def get_thumbnail(
 
 def _read(services: Services, workspace_id: UUID, dataset_id: str, sha256: str) -> bytes:
     with services.database.reading() as session:
-        content.get_image(session, datasets.get(session, workspace_id, dataset_id), sha256)
+        dataset_images.get_image(session, datasets.get(session, workspace_id, dataset_id), sha256)
     return services.store.read(sha256)
 
 
 @router.patch("/{sha256}", responses=problems(400, 404, 409, 422), summary="Relabel or move an image")
 def change_image(dataset_id: str, sha256: Sha256, body: ImageChange, writer: Writer, session: WriteSession) -> ImageOut:
     """Change an image's label, split or metadata. Existing versions keep it as it was; the next one has the change."""
-    dataset = content.check_ready(datasets.get(session, writer.workspace_id, dataset_id, lock=True))
-    image = content.get_image(session, dataset, sha256)
+    dataset = dataset_images.check_ready(datasets.get(session, writer.workspace_id, dataset_id, lock=True))
+    image = dataset_images.get_image(session, dataset, sha256)
     changes = body.model_dump(exclude_unset=True)
-    content.change_image(session, image, {name: one for name, one in changes.items() if one or name == "metadata"})
+    dataset_images.change_image(
+        session, image, {name: one for name, one in changes.items() if one or name == "metadata"}
+    )
     return ImageOut.model_validate(image)
 
 
 @router.delete("/{sha256}", status_code=204, responses=problems(404, 409, 422), summary="Remove an image")
 def remove_image(dataset_id: str, sha256: Sha256, writer: Writer, session: WriteSession) -> Response:
     """Remove an image from the dataset. Existing versions keep it."""
-    dataset = content.check_ready(datasets.get(session, writer.workspace_id, dataset_id, lock=True))
-    content.remove_image(session, content.get_image(session, dataset, sha256))
+    dataset = dataset_images.check_ready(datasets.get(session, writer.workspace_id, dataset_id, lock=True))
+    dataset_images.remove_image(session, dataset_images.get_image(session, dataset, sha256))
     return Response(status_code=204)

@@ -9,7 +9,7 @@ from app.api.deps import Reader, ReadSession, ServicesDep, Writer
 from app.api.routers.dataset_images import Sha256
 from app.api.views import ListOut, problems
 from app.core.errors import NotFound
-from app.datasets import images as content
+from app.datasets import images as dataset_images
 from app.datasets import service as datasets
 from app.datasets.export import version_zip
 from app.datasets.manifest import read_manifest
@@ -33,12 +33,12 @@ def cut_version(dataset_id: str, writer: Writer, services: ServicesDep) -> Any:
     """Freeze the dataset as it is now; jobs train on the newest version. The same content has the same `sha256`. If
     nothing has changed since the newest version, the response is that version, with a 200."""
     with services.database.reading() as session:
-        dataset = content.check_ready(datasets.get(session, writer.workspace_id, dataset_id))
-        manifest, _ = content.current_manifest(session, dataset)
+        dataset = dataset_images.check_ready(datasets.get(session, writer.workspace_id, dataset_id))
+        manifest, _ = dataset_images.current_manifest(session, dataset)
     services.store.put_bytes(manifest)  # before the row that names it
     with services.database.writing() as session:
-        dataset = content.check_ready(datasets.get(session, writer.workspace_id, dataset_id, lock=True))
-        version, is_new = content.freeze(session, dataset, manifest)
+        dataset = dataset_images.check_ready(datasets.get(session, writer.workspace_id, dataset_id, lock=True))
+        version, is_new = dataset_images.freeze(session, dataset, manifest)
         view = VersionOut.model_validate(version).model_dump(mode="json")
         location = f"/v1/datasets/{dataset.id}/versions/{version.number}"
     return JSONResponse(view, status_code=201 if is_new else 200, headers={"Location": location})
@@ -48,13 +48,13 @@ def cut_version(dataset_id: str, writer: Writer, services: ServicesDep) -> Any:
 def list_versions(dataset_id: str, reader: Reader, session: ReadSession) -> ListOut[VersionOut]:
     """List all versions of a dataset, newest first."""
     dataset = datasets.get(session, reader.workspace_id, dataset_id)
-    return ListOut(items=[VersionOut.model_validate(one) for one in content.list_versions(session, dataset)])
+    return ListOut(items=[VersionOut.model_validate(one) for one in dataset_images.list_versions(session, dataset)])
 
 
 @router.get(_VERSIONS + "/{number}", responses=problems(404, 422), summary="Get a version")
 def get_version(dataset_id: str, number: Number, reader: Reader, session: ReadSession) -> VersionOut:
     dataset = datasets.get(session, reader.workspace_id, dataset_id)
-    return VersionOut.model_validate(content.get_version(session, dataset, number))
+    return VersionOut.model_validate(dataset_images.get_version(session, dataset, number))
 
 
 @router.get(
@@ -74,7 +74,7 @@ def download_version(dataset_id: str, number: Number, reader: Reader, services: 
     hash."""
     with services.database.reading() as session:
         dataset = datasets.get(session, reader.workspace_id, dataset_id)
-        version = content.get_version(session, dataset, number)
+        version = dataset_images.get_version(session, dataset, number)
     manifest = read_manifest(services.store.read(version.manifest_sha256))
     name = f"{dataset.name}-v{number}.zip".replace(" ", "_")
     headers = {"Content-Disposition": f'attachment; filename="{name}"', "ETag": f'"{version.manifest_sha256}"'}
@@ -84,7 +84,7 @@ def download_version(dataset_id: str, number: Number, reader: Reader, services: 
 @router.get("/v1/images/{sha256}/lineage", responses=problems(404, 422), summary="Find where an image was used")
 def get_lineage(sha256: Sha256, reader: Reader, session: ReadSession) -> LineageOut:
     """List the versions that hold the image, also those of deleted datasets, and the models trained on them."""
-    found = content.versions_with(session, reader.workspace_id, sha256)
+    found = dataset_images.versions_with(session, reader.workspace_id, sha256)
     if not found:
         raise NotFound(
             f"No version in this workspace holds an image {sha256}. GET /v1/datasets/{{id}}/images lists images."

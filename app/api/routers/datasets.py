@@ -25,7 +25,7 @@ from app.api.uploads.receiving import Limits, ReceivedFile, receive_file
 from app.api.views import ListOut, dataset_views, problems
 from app.api.waiting import until
 from app.auth.service import Principal
-from app.datasets import images as content
+from app.datasets import images as dataset_images
 from app.datasets import service as datasets
 from app.datasets.report import report_on
 from app.datasets.schemas import DatasetOut, DatasetReport, SplitOptions, UploadOptions
@@ -166,8 +166,8 @@ async def get_dataset(dataset_id: str, reader: Reader, services: ServicesDep, wa
 def get_report(dataset_id: str, reader: Reader, services: ServicesDep, session: ReadSession) -> DatasetReport:
     """Describe the dataset as it is now: counts, sizes and findings that would spoil a training, each with a severity,
     a remedy and its images. If a model was trained on the dataset, the newest one finds likely mislabels."""
-    dataset = content.check_ready(datasets.get(session, reader.workspace_id, dataset_id))
-    images = content.all_images(session, dataset)
+    dataset = dataset_images.check_ready(datasets.get(session, reader.workspace_id, dataset_id))
+    images = dataset_images.all_images(session, dataset)
     opinions = likely_mislabels(session, services.store, reader.workspace_id, dataset, images)
     return report_on(images, dataset.report or {}, opinions)
 

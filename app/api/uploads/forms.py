@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from app.api.deps import Services
 from app.core.errors import FieldError, GraftError, Invalid, Malformed
 from app.core.settings import Settings
-from app.datasets import images as content
+from app.datasets import images as dataset_images
 from app.datasets import service as datasets
 from app.datasets.formats.label_rows import Labelled, only_plain
 from app.datasets.intake.intake import RejectedImage, StoredImage
@@ -104,7 +104,7 @@ def add_batch(services: Services, workspace_id: UUID, dataset_id: str, files: li
     with IntakePool(intake_limits(services.settings), 1) as pool:
         checked = [_take_in(services, pool, file) for file in files]
     with services.database.writing() as session:
-        dataset = content.check_ready(datasets.get(session, workspace_id, dataset_id, lock=True))
+        dataset = dataset_images.check_ready(datasets.get(session, workspace_id, dataset_id, lock=True))
         size = sum(len(stored.data) for stored in checked if isinstance(stored, StoredImage))
         datasets.quota(session, workspace_id, services.settings.max_workspace_bytes).check(size)
         items = []
@@ -113,7 +113,7 @@ def add_batch(services: Services, workspace_id: UUID, dataset_id: str, files: li
                 items.append(AddedItem(file=file.name, status="error", error=stored))
                 continue
             try:
-                added = content.add_image(session, dataset, file.said, stored)
+                added = dataset_images.add_image(session, dataset, file.said, stored)
             except GraftError as error:
                 told = ItemError(code=error.code, detail=error.detail)
                 items.append(AddedItem(file=file.name, status="error", sha256=stored.sha256, error=told))
