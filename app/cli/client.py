@@ -11,7 +11,7 @@ from urllib.parse import quote
 import httpx2
 
 from app.cli.errors import CommandError
-from app.cli.options import without_none
+from app.cli.fields import without_none
 from app.core.settings import Settings
 
 

@@ -38,10 +38,5 @@ def client() -> "Client":
     return Client(settings=settings())
 
 
-def without_none(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields that are not None; the service fills in the others."""
-    return {name: value for name, value in fields.items() if value is not None}
-
-
 def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False))

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 import httpx2
 
 from app.cli.client import Client, refusal
-from app.cli.options import without_none
+from app.cli.fields import without_none
 
 _TUS = {"Tus-Resumable": "1.0.0"}
 _RETRIED_STATUSES = (409, 423)  # the service has not noticed yet that the previous connection is gone

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 import typer
 
 from app.cli.errors import CommandError
-from app.cli.options import Json, client, print_json, without_none
+from app.cli.fields import without_none
+from app.cli.options import Json, client, print_json
 
 images = typer.Typer()  # its commands become commands of `graft datasets`
 

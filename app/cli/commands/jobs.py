@@ -9,7 +9,8 @@ import typer
 from app.cli.commands.predict import download_predictions
 from app.cli.commands.training_options import with_training_options
 from app.cli.errors import CommandError
-from app.cli.options import Json, client, print_json, without_none
+from app.cli.fields import without_none
+from app.cli.options import Json, client, print_json
 from app.vision.settings.descriptions import MEANINGS
 
 jobs = typer.Typer(help="List, follow and cancel jobs.", no_args_is_help=True)

@@ -7,7 +7,8 @@ import typer
 
 from app.cli.commands.models import ModelRef
 from app.cli.errors import CommandError
-from app.cli.options import Json, client, print_json, without_none
+from app.cli.fields import without_none
+from app.cli.options import Json, client, print_json
 
 _FORMATS = {".csv": "csv", ".jsonl": "jsonl"}
 
