@@ -8,7 +8,6 @@ from urllib.parse import quote
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from sqlalchemy import make_url
 
 
 class Settings(BaseSettings):
@@ -156,12 +155,6 @@ class Settings(BaseSettings):
     def sqlalchemy_url(self) -> str:
         """The database's URL; a SQLite file below `home` unless one is given."""
         return self.database_url or f"sqlite:///{quote(str(self.home.absolute() / 'graftwork.db'))}"
-
-    @cached_property
-    def sqlite_file(self) -> Path | None:
-        """The file of an SQLite database; None where the database is a server or lies in memory."""
-        url = make_url(self.sqlalchemy_url)
-        return Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
 
     @cached_property
     def blobs_url(self) -> str:
