@@ -1,5 +1,6 @@
 """The `graft` command. What its commands do stands in the modules beside this one."""
 
+import math
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -83,7 +84,13 @@ def api(host: Host = None, port: Port = None) -> None:
     from app.api.app import create_app
 
     given = settings(host=host, port=port)
-    uvicorn.run(create_app(given), host=given.host, port=given.port, log_config=None)
+    uvicorn.run(
+        create_app(given),
+        host=given.host,
+        port=given.port,
+        log_config=None,
+        timeout_graceful_shutdown=math.ceil(given.stop_seconds),
+    )
 
 
 @app.command()
@@ -100,10 +107,13 @@ def env() -> None:
 @app.command()
 def migrate() -> None:
     """Bring the database to the newest schema."""
-    from app.core.database import Database
+    from app.core.database import configured_database
+    from app.core.home import make_private
     from app.core.migrations import migrate
 
-    database = Database(settings().sqlalchemy_url)
+    given = settings()
+    make_private(given)
+    database = configured_database(given)
     migrate(database)
     database.close()
 

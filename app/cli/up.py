@@ -20,8 +20,9 @@ from app.auth import service as auth
 from app.auth.schemas import Scope
 from app.cli.client import save
 from app.cli.errors import CommandError
-from app.core.database import Database
+from app.core.database import Database, configured_database
 from app.core.errors import Unauthenticated
+from app.core.home import make_private
 from app.core.migrations import migrate
 from app.core.settings import Settings
 
@@ -31,12 +32,12 @@ _WORKER_STOPS_WITHIN = 30.0  # seconds: a running job is given time to keep its 
 def up(settings: Settings) -> None:
     """Serve until Ctrl-C or SIGTERM."""
     console = Console(stderr=True)
-    settings.home.mkdir(parents=True, exist_ok=True)
+    make_private(settings)
     # torch makes this folder when it is imported, here and in the worker; not beside everybody's temporary files.
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(settings.home.absolute() / "torchinductor"))
     with _OnlyOne(settings.home / "up.lock"), _bind(settings.host, settings.port) as listener:
         url = f"http://{settings.host}:{listener.getsockname()[1]}"
-        database = Database(settings.sqlalchemy_url)
+        database = configured_database(settings)
         migrate(database)
         save(settings.client_file, url, _local_key(database, settings))
         database.close()

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy import make_url
 
 
 class Settings(BaseSettings):
@@ -21,6 +22,15 @@ class Settings(BaseSettings):
     # Where things lie. Without further settings everything is below `home`.
     home: Path = Path.home() / ".graftwork"
     database_url: str | None = None
+    database_pool_size: int = Field(
+        default=20, gt=0, description="Connections to PostgreSQL that a process keeps open."
+    )
+    database_pool_overflow: int = Field(
+        default=10, ge=0, description="Connections that it opens beyond those while many threads ask at once."
+    )
+    database_pooler: bool = Field(
+        default=False, description="Whether PgBouncer or its like stands between, pooling by transaction."
+    )
     redis_url: str | None = None
     storage_url: str | None = None
     s3_endpoint: str | None = None
@@ -38,6 +48,14 @@ class Settings(BaseSettings):
     port: int = Field(default=8400, ge=0, le=65535)
     url: str | None = None
     api_key: SecretStr | None = None
+
+    drain_seconds: float = Field(
+        default=0.0, ge=0, description="From SIGTERM to the end of the listener; /readyz says 503 meanwhile."
+    )
+    readiness_seconds: float = Field(default=3.0, ge=0, description="What /readyz found is told for so long.")
+    stop_seconds: float = Field(
+        default=20.0, gt=0, description="What is being answered then may take so long; after that it is broken off."
+    )
 
     # Limits on what a caller may send.
     max_upload_bytes: int = Field(default=8 * 2**30, gt=0)
@@ -138,6 +156,12 @@ class Settings(BaseSettings):
     def sqlalchemy_url(self) -> str:
         """The database's URL; a SQLite file below `home` unless one is given."""
         return self.database_url or f"sqlite:///{quote(str(self.home.absolute() / 'graftwork.db'))}"
+
+    @cached_property
+    def sqlite_file(self) -> Path | None:
+        """The file of an SQLite database; None where the database is a server or lies in memory."""
+        url = make_url(self.sqlalchemy_url)
+        return Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
 
     @cached_property
     def blobs_url(self) -> str:

@@ -13,7 +13,7 @@ from starlette.concurrency import run_in_threadpool
 
 from app import __version__
 from app.api.deps import Predictor, Reader, ReadSession, Services, ServicesDep
-from app.api.routers.health import checks
+from app.api.routers.health import readiness_of
 from app.api.views import problems
 from app.core.errors import NotFound, Unavailable
 from app.core.ids import parse_id
@@ -82,14 +82,16 @@ def server_metadata(reader: Reader) -> ServerMetadata:
 
 
 @router.get("/health/live", summary="Is the process alive? (v2)")
-def live() -> Live:
+async def live() -> Live:
     return Live(live=True)
 
 
 @router.get("/health/ready", summary="Can it take work? (v2)")
-def ready(services: ServicesDep) -> Ready:
-    if bad := [f"{name}: {found}" for name, found in checks(services).items() if found != "ok"]:
-        raise Unavailable(f"This service cannot take work now ({', '.join(bad)}).", code="not_ready", retry_after=1)
+async def ready(request: Request) -> Ready:
+    found = await readiness_of(request).for_answers()
+    if found["answers"] != "ok":
+        bad = ", ".join(f"{name}: {word}" for name, word in found.items() if word != "ok")
+        raise Unavailable(f"This service cannot answer now ({bad}).", code="not_ready", retry_after=1)
     return Ready(ready=True)
 
 

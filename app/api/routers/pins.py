@@ -8,7 +8,7 @@ from app.api.deps import Services, ServicesDep, Writer
 from app.api.views import problems
 from app.core.errors import Unavailable
 from app.core.logging import log
-from app.predictions.references import reference
+from app.predictions.references import ModelReference, reference
 from app.registry import service as registry
 from app.registry.orm import Model
 from app.registry.schemas import ModelOut
@@ -40,16 +40,13 @@ def _set_pinned(services: Services, workspace_id: UUID, model_id: UUID, pinned: 
         return model
 
 
-def load_pinned(services: Services) -> None:
-    """Begin to load what is to stay loaded; a service whose database is away starts without."""
-    try:
-        with services.database.reading() as session:
-            models = registry.pinned(session)
-    except Exception as error:  # no table yet, no server: /readyz says so
-        log.warning("pinned_models_not_loaded", error=str(error))
-        return
+def load_pinned(services: Services) -> list[ModelReference]:
+    """Begin to load the models that are to stay loaded, and return them."""
+    with services.database.reading() as session:
+        models = registry.pinned(session)
     for model in models:
         _load(services, model)
+    return [reference(model) for model in models]
 
 
 def _load(services: Services, model: Model) -> None:
