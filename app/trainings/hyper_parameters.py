@@ -47,8 +47,12 @@ def with_hyper_parameters(
 
 def description(parameter: HyperParameter, more: str = "") -> str:
     """Return what the API's documentation says of a field."""
-    left_out = f"If left out: {parameter.if_left_out.said}." if parameter.if_left_out else ""
-    return " ".join(part for part in (parameter.meaning, left_out, more) if part)
+    return " ".join(part for part in (parameter.meaning, left_out(parameter), more) if part)
+
+
+def left_out(parameter: HyperParameter) -> str:
+    """Return the sentence on a default that depends on other fields; empty where there is none."""
+    return f"If left out: {parameter.if_left_out.said}." if parameter.if_left_out else ""
 
 
 def bounds(parameter: HyperParameter) -> dict[str, Any]:
