@@ -7,10 +7,9 @@ from typing import Annotated, Any
 import typer
 
 from app.cli.commands.predict import download_predictions
-from app.cli.commands.training_options import with_training_options
+from app.cli.commands.training_options import WHAT_LEARNS, asked, with_training_options
 from app.cli.errors import CommandError
 from app.cli.options import Json, client, given, print_json
-from app.vision.settings.descriptions import MEANINGS
 
 jobs = typer.Typer(help="Jobs that train, and jobs that predict.", no_args_is_help=True)
 
@@ -20,10 +19,7 @@ def train(
     dataset: Annotated[str, typer.Argument(help="Id or name of a dataset.")],
     backbone: Annotated[str | None, typer.Option(help="See 'graft backbones'.")] = None,
     base_model: Annotated[str | None, typer.Option(help="Id or name of a model to start from.")] = None,
-    what: Annotated[str | None, typer.Option("--train", help="head, all, or the number of last stages.")] = None,
-    hidden: Annotated[list[int] | None, typer.Option(help="Units of a hidden layer of the head; repeatable.")] = None,
-    dropout: Annotated[float | None, typer.Option(help=MEANINGS["head.dropout"])] = None,
-    pooling: Annotated[str | None, typer.Option(help=MEANINGS["head.pooling"], metavar="avg|max|gem")] = None,
+    what: Annotated[str | None, typer.Option("--train", help=WHAT_LEARNS, metavar="head|all|N")] = None,
     processes: Annotated[int | None, typer.Option(help="Of a machine, that train together; one a GPU.")] = None,
     machines: Annotated[int | None, typer.Option(help="That train together, with so many processes each.")] = None,
     name: Annotated[str | None, typer.Option(help="Of the model; the dataset's name if left out.")] = None,
@@ -39,20 +35,18 @@ def train(
     """Fine-tune a pretrained backbone on a dataset. Only the dataset is required."""
     from app.cli import show
 
-    head = {"hidden": hidden or None, "dropout": dropout, "pooling": pooling}
     body = {
         "dataset": dataset,
         "backbone": backbone,
         "base_model": base_model,
         "train": {"last_stages": int(what)} if what and what.isdigit() else what,
-        "head": given(head) or None,
         "resources": given({"processes": processes, "machines": machines}) or None,
         "model_name": name,
         "priority": priority,
         "run_after": run_after,
         "max_attempts": max_attempts,
         "max_seconds": max_seconds,
-        **fields,
+        **asked(fields),
     }
     api = client()
     if plan:
