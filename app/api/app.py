@@ -57,10 +57,10 @@ _DESCRIPTION = """Fine-tune and serve image classifiers.
 
 1. `POST /v1/datasets`: upload labelled images.
 2. `POST /v1/jobs`: fine-tune a pretrained backbone on them.
-3. `POST /v1/models/{id}/predict`: classify images with the model that comes out.
+3. `POST /v1/models/{id}/predict`: classify images with the trained model.
 
-Every call under `/v1`, and under `/v2` (the Open Inference Protocol) but for its health, needs
-`Authorization: Bearer gw_…`. Errors are RFC 9457 problem documents with a stable `code`.
+Every call under `/v1` and `/v2` (the Open Inference Protocol) needs `Authorization: Bearer gw_…`; only health routes
+need no key. Errors are RFC 9457 problem documents with a stable `code`.
 """
 
 
