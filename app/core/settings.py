@@ -97,6 +97,9 @@ class Settings(BaseSettings):
     max_queued_jobs: int = Field(default=1000, gt=0, description="Waiting jobs of a kind in one workspace.")
     max_running_jobs: int = Field(default=64, gt=0, description="Running jobs of a kind in one workspace.")
     job_retention_days: float = Field(default=90.0, ge=0, description="Ended jobs are forgotten then; 0: never.")
+    event_retention_days: float = Field(
+        default=30.0, ge=0, description="Events older than this are forgotten, those of jobs with their job; 0: never."
+    )
     blob_grace_seconds: float = Field(default=3600.0, ge=0)
 
     cache_bytes: int = Field(
