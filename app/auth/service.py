@@ -94,6 +94,11 @@ def authenticate(session: Session, authorization: str | None) -> Principal:
     return Principal(key.workspace_id, key.id, frozenset(Scope(scope) for scope in key.scopes))
 
 
+def is_valid(session: Session, key_id: UUID) -> bool:
+    """Whether a key that was authenticated before is not revoked by now."""
+    return session.scalar(select(ApiKey.id).where(ApiKey.id == key_id, ApiKey.revoked_at.is_(None))) is not None
+
+
 def list_keys(session: Session, workspace_id: UUID, *, limit: int, cursor: str | None) -> Page[ApiKey]:
     query = select(ApiKey).where(ApiKey.workspace_id == workspace_id)
     return paginate(session, query, ApiKey.id, limit=limit, cursor=cursor)

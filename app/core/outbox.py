@@ -27,7 +27,6 @@ from sqlalchemy import (
     Integer,
     String,
     UniqueConstraint,
-    Uuid,
     bindparam,
     delete,
     event,

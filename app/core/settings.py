@@ -38,6 +38,9 @@ class Settings(BaseSettings):
     port: int = Field(default=8400, ge=0, le=65535)
     url: str | None = None
     api_key: SecretStr | None = None
+    stream_silence_seconds: float = Field(
+        default=15.0, ge=0, description="A stream of events that has none for so long says that it lives."
+    )
 
     # Limits on what a caller may send.
     max_upload_bytes: int = Field(default=8 * 2**30, gt=0)

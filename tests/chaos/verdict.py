@@ -166,9 +166,7 @@ def times(site: Site, breaker: Breaker, orders: Sequence[Order]) -> dict[str, li
         spans = _spans(session)
         for loss in breaker.losses:
             later = events.after(session, loss.job_id, loss.event_seq, limit=100_000)
-            told = [
-                (one.data["state"], one.created_at.timestamp() - loss.at) for one in later if one.type == "state"
-            ]
+            told = [(one.data["state"], one.created_at.timestamp() - loss.at) for one in later if one.type == "state"]
             if not told or told[0][0] not in ("queued", "failed"):
                 abandoned.add(loss.job_id)
                 continue  # it had just ended, or was being cancelled
