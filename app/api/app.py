@@ -21,6 +21,7 @@ from app.api.routers import (
     dataset_versions,
     datasets,
     decisions,
+    events,
     health,
     imports,
     inference,
@@ -120,6 +121,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(reports.router)
     app.include_router(backbones.router)
     app.include_router(keys.router)
+    app.include_router(events.router)
     app.include_router(workers.router)
     app.include_router(health.router)
     return app
