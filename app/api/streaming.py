@@ -9,10 +9,12 @@ from fastapi.responses import StreamingResponse
 from fastapi.sse import format_sse_event
 from starlette.concurrency import run_in_threadpool
 
+from app.api.draining import Draining
 from app.core.errors import Unavailable
 
 _LOOK_EVERY = 0.3  # seconds between looks for new events
 _LOOK_AGAIN_AFTER = 2.0  # seconds, where the database did not answer
+_CONNECT_AGAIN_AFTER_MS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,18 +31,20 @@ class EventStream(StreamingResponse):
 
     media_type = "text/event-stream"
 
-    def __init__(self, look: Callable[[], Look], silence: float) -> None:
-        """Send what `look` finds, which runs in a thread, until it says that it is over.
+    def __init__(self, look: Callable[[], Look], silence: float, draining: Draining) -> None:
+        """Send what `look` finds, which runs in a thread, until it says that it is over or the process stops.
+
+        Before it stops the client is told to connect again, and after how long: another process answers then.
 
         After `silence` seconds without a line a comment says that the connection lives: proxies close what is silent.
         """
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-        super().__init__(_lines(look, silence), headers=headers)
+        super().__init__(_lines(look, silence, draining), headers=headers)
 
 
-async def _lines(look: Callable[[], Look], silence: float) -> AsyncIterator[bytes]:
+async def _lines(look: Callable[[], Look], silence: float, draining: Draining) -> AsyncIterator[bytes]:
     sent_at = time.monotonic()
-    while True:
+    while not draining.over:
         try:
             found = await run_in_threadpool(look)
         except Unavailable:  # the stream outlives a moment without a database
@@ -56,3 +60,4 @@ async def _lines(look: Callable[[], Look], silence: float) -> AsyncIterator[byte
             sent_at = time.monotonic()
         if not found.more:
             await anyio.sleep(_LOOK_EVERY)
+    yield format_sse_event(comment="this process stops; connect again", retry=_CONNECT_AGAIN_AFTER_MS)

@@ -72,7 +72,7 @@ async def stream_events(
     """Server-sent events, named by their topic, with the document of the list: those after `Last-Event-ID` or `after`,
     from now on if neither is given. The stream ends when its key is revoked."""
     since = last_event_id if last_event_id is not None else after
-    return EventStream(_look(services, reader, since), services.settings.stream_silence_seconds)
+    return EventStream(_look(services, reader, since), services.settings.stream_silence_seconds, services.draining)
 
 
 def _look(services: Services, reader: Principal, since: int | None) -> Callable[[], Look]:

@@ -106,7 +106,7 @@ async def get_job(job_id: UUID, reader: Reader, services: ServicesDep, wait: Wai
         with services.database.reading() as session:
             return job_view(session, jobs.get(session, reader.workspace_id, job_id), services.settings)
 
-    return await until(look, lambda job: job.state in TERMINAL, wait)
+    return await until(look, lambda job: job.state in TERMINAL, wait, services.draining)
 
 
 @router.post("/{job_id}:cancel", response_model=JobOut, responses=problems(404, 409, 422), summary="Cancel a job")
@@ -160,7 +160,7 @@ async def stream_events(
     """Stream server-sent events until the job has ended. `state` and `epoch` events have ids, and with `Last-Event-ID`
     the stream continues after that event. A `progress` event tells the present progress and has no id."""
     look = _look(services, reader.workspace_id, job_id, last_event_id or 0)
-    return EventStream(look, services.settings.stream_silence_seconds)
+    return EventStream(look, services.settings.stream_silence_seconds, services.draining)
 
 
 def _look(services: Services, workspace_id: UUID, job_id: UUID, seq: int) -> Callable[[], Look]:
