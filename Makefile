@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv
 
-.PHONY: help demo up test chaos kill-points fuzz schema check format lint types lock clean
+.PHONY: help demo up test chaos kill-points fuzz schema docs check format lint types lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -54,6 +54,9 @@ fuzz: $(VENV)/dev.stamp ## Read 100,000 broken archives and images; takes some m
 
 schema: $(VENV)/dev.stamp ## Send calls that the OpenAPI document allows, and calls that it does not
 	GRAFT_TEST_SCHEMA=100 $(BIN)/python -m pytest tests/api/test_schemathesis.py --timeout 7200
+
+docs: $(VENV)/dev.stamp ## Write the guide's tables that are made from the code
+	$(BIN)/python -m app.trainings.reference docs/guide.md
 
 check: format lint types test ## What CI does, after formatting
 

@@ -12,6 +12,7 @@ from app.cli.commands.images import images
 from app.cli.commands.jobs import jobs, train
 from app.cli.commands.keys import keys
 from app.cli.commands.models import backbones, models
+from app.cli.commands.operations import backup, check, restore
 from app.cli.commands.predict import predict
 from app.cli.commands.workers import workers
 from app.cli.errors import CommandError
@@ -124,6 +125,9 @@ app.command()(train)
 app.command()(predict)
 app.command()(backbones)
 app.command()(workers)
+app.command()(backup)
+app.command()(restore)
+app.command()(check)
 datasets.add_typer(images)
 for name, group in (("datasets", datasets), ("jobs", jobs), ("models", models), ("keys", keys)):
     app.add_typer(group, name=name)

@@ -6,7 +6,10 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.vision.settings.config import LEAST_TARGET, MOST_TARGET
+from app.vision.settings.config import TrainConfig
+from app.vision.settings.hyper_parameter import hyper_parameters
+
+TARGET_PRECISION = hyper_parameters(TrainConfig)["target_precision"]
 
 
 class Ancestor(BaseModel):
@@ -63,7 +66,7 @@ class DecisionTarget(BaseModel):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"target_precision": 0.95}]})
 
-    target_precision: float = Field(ge=LEAST_TARGET, le=MOST_TARGET)
+    target_precision: float = Field(ge=TARGET_PRECISION.at_least, le=TARGET_PRECISION.at_most)
 
 
 class ModelOut(BaseModel):

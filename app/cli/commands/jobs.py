@@ -7,11 +7,10 @@ from typing import Annotated, Any
 import typer
 
 from app.cli.commands.predict import download_predictions
-from app.cli.commands.training_options import with_training_options
+from app.cli.commands.training_options import WHAT_LEARNS, asked, with_training_options
 from app.cli.errors import CommandError
 from app.cli.fields import without_none
 from app.cli.options import Json, client, print_json
-from app.vision.settings.descriptions import MEANINGS
 
 jobs = typer.Typer(help="List, follow and cancel jobs.", no_args_is_help=True)
 
@@ -21,12 +20,7 @@ def train(
     dataset: Annotated[str, typer.Argument(help="Id or name of a dataset.")],
     backbone: Annotated[str | None, typer.Option(help="Name of a backbone; see 'graft backbones'.")] = None,
     base_model: Annotated[str | None, typer.Option(help="Id or name of a model to start from.")] = None,
-    what: Annotated[
-        str | None, typer.Option("--train", help="What learns: head, all, or how many last stages.")
-    ] = None,
-    hidden: Annotated[list[int] | None, typer.Option(help="Units of a hidden layer of the head; repeatable.")] = None,
-    dropout: Annotated[float | None, typer.Option(help=MEANINGS["head.dropout"])] = None,
-    pooling: Annotated[str | None, typer.Option(help=MEANINGS["head.pooling"], metavar="avg|max|gem")] = None,
+    what: Annotated[str | None, typer.Option("--train", help=WHAT_LEARNS, metavar="head|all|N")] = None,
     processes: Annotated[int | None, typer.Option(help="Processes on each machine; one for each GPU.")] = None,
     machines: Annotated[int | None, typer.Option(help="Machines that share the training.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the model; the dataset's name if left out.")] = None,
@@ -42,20 +36,18 @@ def train(
     """Fine-tune a pretrained backbone on a dataset. Only the dataset is required."""
     from app.cli import show
 
-    head = {"hidden": hidden or None, "dropout": dropout, "pooling": pooling}
     body = {
         "dataset": dataset,
         "backbone": backbone,
         "base_model": base_model,
         "train": {"last_stages": int(what)} if what and what.isdigit() else what,
-        "head": without_none(head) or None,
         "resources": without_none({"processes": processes, "machines": machines}) or None,
         "model_name": name,
         "priority": priority,
         "run_after": run_after,
         "max_attempts": max_attempts,
         "max_seconds": max_seconds,
-        **fields,
+        **asked(fields),
     }
     api = client()
     if plan:
