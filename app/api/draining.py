@@ -1,4 +1,4 @@
-"""How a server stops: readiness says no first, then streams end, then the listener closes."""
+"""Stop a server in steps: readiness fails first, then streams end, then the listener closes."""
 
 import asyncio
 import signal
@@ -10,10 +10,10 @@ from app.core.logging import log
 
 
 class Draining:
-    """Two moments in the life of a process that is told to stop.
+    """The two steps of a process that is told to stop.
 
-    `begun`: it takes what comes, and /readyz says 503, so that a load balancer sends nothing new. `over`, so many
-    seconds later: streams and long polls end, and the server closes its listener. Without seconds both come at once.
+    `begun`: it still answers calls, but /readyz is a 503, so that a load balancer sends no new ones. `over`, `seconds`
+    later: streams and long polls end, and the server closes its listener. With 0 seconds both come at once.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -22,9 +22,9 @@ class Draining:
         self.over = False
 
     def watch_signals(self) -> None:
-        """Put a step before what the server does at SIGTERM and SIGINT. Only a process's main thread hears signals.
+        """Put these steps before the server's own handling of SIGTERM and SIGINT, if this is the main thread.
 
-        SIGINT comes from a person who waits: it ends streams at once. A second signal does not wait either.
+        SIGINT comes from a person who waits, so it ends streams at once. A second signal does not wait either.
         """
         if threading.current_thread() is not threading.main_thread():
             return

@@ -1,7 +1,7 @@
-"""Whether this process can answer, and whether it can take uploads: looked at now and then, never for longer than 2 s.
+"""Check whether this process can answer, and whether it can take uploads, within 2 s.
 
-A load balancer asks every few seconds from several places, without a key. So what was found is told again for a while,
-one look at a time is under way for each thing, and an answer does not wait for a look that hangs.
+A load balancer asks every few seconds from several places, without a key. So a result is repeated for a while, each
+thing has at most one check running, and a response does not wait for a check that hangs.
 """
 
 import asyncio
@@ -10,7 +10,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from app.api.deps import Services
-from app.api.draining import Draining
 from app.core.errors import GraftError
 from app.core.logging import log
 from app.core.migrations import schema_of
@@ -20,7 +19,7 @@ PATIENCE_SECONDS = 1.5  # the answer comes within 2
 
 
 class Look:
-    """One thing to look at. `check` runs in a thread of its own; it returns `ok` or a code, or raises."""
+    """A check of one thing. `check` runs in its own thread; it returns `ok` or a code, or raises."""
 
     def __init__(self, name: str, check: Callable[[], str], fresh_seconds: float) -> None:
         self.name = name
@@ -32,7 +31,7 @@ class Look:
         self._at = float("-inf")
 
     async def result(self) -> str:
-        """Return `ok`, or a word for what is wrong; `slow` where the check has not come to its end."""
+        """Return `ok` or a word for the fault; `slow` if the check has not ended yet."""
         if time.monotonic() - self._at < self._fresh_seconds:
             return self._found
         if self._running is None:
@@ -58,36 +57,34 @@ class Look:
 
 
 class Readiness:
-    """What this process needs: for its answers its schema and its pinned models, for uploads the blob store as well.
+    """The checks of what this process needs: schema and pinned models for answers, and the blob store for uploads.
 
-    Without its database a process that has a model loaded goes on answering for callers and models that it knows, so
-    it counts as ready: were it taken out of service, nobody would be answered.
+    A process that cannot reach its database but has a model loaded still answers for the callers and models that it
+    knows. So it counts as ready: if it were taken out of service, nobody would get an answer.
     """
 
     def __init__(
         self,
         services: Services,
-        draining: Draining,
         load_pinned: Callable[[], list[ModelReference]],
         fresh_seconds: float,
     ) -> None:
         self._services = services
-        self._draining = draining
         self._load_pinned = load_pinned
         self._pinned: list[ModelReference] | None = None  # not known before the database has answered
         self._database = Look("database", self._check_database, fresh_seconds)
         self._storage = Look("storage", self._check_storage, fresh_seconds)
 
     async def for_answers(self) -> dict[str, str]:
-        """Return what was found by name, `ok` or a word for what is wrong; `answers` says the whole in one word."""
+        """Return for each check `ok` or a word for the fault; `answers` sums up all of them in one word."""
         database = await self._database.result()
         models = self._models()
         can_go_on = database == "ok" or (not database.startswith("schema") and self._services.predictions.models.busy())
-        answers = "draining" if self._draining.begun else "ok" if can_go_on and models == "ok" else "not_ready"
+        answers = "draining" if self._services.draining.begun else "ok" if can_go_on and models == "ok" else "not_ready"
         return {"database": database, "models": models, "answers": answers}
 
     async def for_uploads(self) -> dict[str, str]:
-        """Return what uploads, datasets and jobs need beside that."""
+        """Return the same for uploads, datasets and jobs, which also need the blob store."""
         found = await self.for_answers()
         return found | {"storage": await self._storage.result()}
 
@@ -110,7 +107,7 @@ class Readiness:
         return "ok"
 
     def _models(self) -> str:
-        """Whether the models that are to stay loaded are; one that cannot be loaded holds nothing up."""
+        """Return `loading` while a pinned model is being loaded, else `ok`; one that cannot be loaded is ignored."""
         if self._pinned is None:
             return "ok"
         states = (self._services.predictions.models.serving(model).state for model in self._pinned)

@@ -1,4 +1,4 @@
-"""Make a key without the API: for a service that has none yet."""
+"""Create a key without the API, for a service that has none yet."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from app.core.settings import Settings
 
 
 def create_direct(settings: Settings, workspace: str, name: str, scope: str) -> dict[str, Any]:
-    """A new key in the database of the settings, as the API would show it."""
+    """Create a key in the database of the settings and return it as the API would."""
     if scope not in list(Scope):
         raise CommandError(f"There is no scope {scope!r}; use one of {', '.join(Scope)}.", 2)
     database = configured_database(settings)

@@ -5,6 +5,8 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
+from sqlalchemy import make_url
+
 from app.core.settings import Settings
 
 PRIVATE = 0o077  # the permissions of everybody else, which a private file or folder has none of
@@ -18,9 +20,15 @@ def make_private(settings: Settings) -> None:
     """
     os.umask(PRIVATE)
     settings.home.mkdir(parents=True, exist_ok=True)
-    for path in (settings.home, settings.sqlite_file):
+    for path in (settings.home, sqlite_file(settings)):
         if path is not None:
             _close_to_others(path)
+
+
+def sqlite_file(settings: Settings) -> Path | None:
+    """Return the file of an SQLite database; None where the database is a server or lies in memory."""
+    url = make_url(settings.sqlalchemy_url)
+    return Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
 
 
 def _close_to_others(path: Path) -> None:

@@ -8,7 +8,6 @@ from urllib.parse import quote
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from sqlalchemy import make_url
 
 
 class Settings(BaseSettings):
@@ -48,6 +47,9 @@ class Settings(BaseSettings):
     port: int = Field(default=8400, ge=0, le=65535)
     url: str | None = None
     api_key: SecretStr | None = None
+    stream_silence_seconds: float = Field(
+        default=15.0, ge=0, description="A stream of events that has none for so long says that it lives."
+    )
 
     drain_seconds: float = Field(
         default=0.0, ge=0, description="From SIGTERM to the end of the listener; /readyz says 503 meanwhile."
@@ -115,6 +117,9 @@ class Settings(BaseSettings):
     max_queued_jobs: int = Field(default=1000, gt=0, description="Waiting jobs of a kind in one workspace.")
     max_running_jobs: int = Field(default=64, gt=0, description="Running jobs of a kind in one workspace.")
     job_retention_days: float = Field(default=90.0, ge=0, description="Ended jobs are forgotten then; 0: never.")
+    event_retention_days: float = Field(
+        default=30.0, ge=0, description="Events older than this are forgotten, those of jobs with their job; 0: never."
+    )
     blob_grace_seconds: float = Field(default=3600.0, ge=0)
 
     cache_bytes: int = Field(
@@ -156,12 +161,6 @@ class Settings(BaseSettings):
     def sqlalchemy_url(self) -> str:
         """The database's URL; a SQLite file below `home` unless one is given."""
         return self.database_url or f"sqlite:///{quote(str(self.home.absolute() / 'graftwork.db'))}"
-
-    @cached_property
-    def sqlite_file(self) -> Path | None:
-        """The file of an SQLite database; None where the database is a server or lies in memory."""
-        url = make_url(self.sqlalchemy_url)
-        return Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
 
     @cached_property
     def blobs_url(self) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from app.core.home import make_private
+from app.core.home import make_private, sqlite_file
 from app.core.settings import Settings
 
 
@@ -50,5 +50,5 @@ def test_a_home_and_a_database_that_others_could_read_are_closed(tmp_path: Path)
 
 def test_a_database_that_is_a_server_has_no_file(tmp_path: Path) -> None:
     given = settings_of(tmp_path, database_url="postgresql://somebody@127.0.0.1/rows")
-    assert given.sqlite_file is None
+    assert sqlite_file(given) is None
     make_private(given)

@@ -1,4 +1,4 @@
-"""Health: open to anyone, says nothing that a stranger should not know."""
+"""Report liveness and readiness to anyone, without anything that a stranger should not know."""
 
 from typing import Literal
 
@@ -16,34 +16,39 @@ class Health(BaseModel):
 
 class ReadinessOut(BaseModel):
     status: Literal["ready", "not_ready"]
-    checks: dict[str, str] = Field(description="`ok`, or a word for what is wrong with it.")
+    checks: dict[str, str] = Field(description="For each part `ok`, or a word for its fault.")
 
 
-# `async`, for no thread may be free where callers keep all of them busy.
-@router.get("/healthz", summary="Is the process alive?")
+# `async`, because callers can keep all threads busy.
+@router.get("/healthz", summary="Check that the process is alive")
 async def healthz() -> Health:
     return Health()
 
 
 def readiness_of(request: Request) -> Readiness:
-    """Return what the running application knows of its readiness."""
+    """Return the readiness of the running application."""
     readiness: Readiness = request.app.state.readiness
     return readiness
 
 
-@router.get("/readyz", summary="Can it answer?", responses={503: {"model": ReadinessOut}})
+@router.get("/readyz", summary="Check that the service can answer", responses={503: {"model": ReadinessOut}})
 async def readyz(request: Request, response: Response) -> ReadinessOut:
-    """200 where this process can answer: the database has the schema that it needs, and the pinned models are loaded.
+    """Return a 200 if this process can answer: its database has the right schema, and the pinned models are loaded.
 
-    503 also while it is about to stop (`draining`). The answer comes within 2 s and may be 3 s old.
+    The status is 503 also while the process is about to stop (`draining`). The response comes within 2 s and may be 3 s
+    old.
     """
     found = await readiness_of(request).for_answers()
     return _answer(response, found, ready=found["answers"] == "ok")
 
 
-@router.get("/readyz/uploads", summary="Can it take uploads and jobs?", responses={503: {"model": ReadinessOut}})
+@router.get(
+    "/readyz/uploads",
+    summary="Check that the service can take uploads and jobs",
+    responses={503: {"model": ReadinessOut}},
+)
 async def readyz_uploads(request: Request, response: Response) -> ReadinessOut:
-    """200 where it can also write rows, and blobs into the store."""
+    """Return a 200 if this process can also write rows to the database and blobs to the store."""
     found = await readiness_of(request).for_uploads()
     return _answer(response, found, ready=all(word == "ok" for word in found.values()))
 

@@ -1,4 +1,4 @@
-"""Say which models stay loaded."""
+"""Pin and unpin models: a pinned model stays loaded."""
 
 from uuid import UUID
 
@@ -18,7 +18,7 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
 
 @router.post("/{model_id}:pin", responses=problems(404, 422), summary="Keep a model loaded")
 def pin_model(model_id: UUID, writer: Writer, services: ServicesDep) -> ModelOut:
-    """It is loaded now and whenever the service starts, and never unloaded to make room or for being idle."""
+    """Load the model now and whenever the service starts, and never unload it for lack of memory or for being idle."""
     model = _set_pinned(services, writer.workspace_id, model_id, True)
     _load(services, model)
     return ModelOut.model_validate(model)
@@ -26,7 +26,7 @@ def pin_model(model_id: UUID, writer: Writer, services: ServicesDep) -> ModelOut
 
 @router.post("/{model_id}:unpin", responses=problems(404, 422), summary="Let a model be unloaded")
 def unpin_model(model_id: UUID, writer: Writer, services: ServicesDep) -> ModelOut:
-    """From now on it is unloaded like any other."""
+    """Allow the model to be unloaded like any other."""
     model = _set_pinned(services, writer.workspace_id, model_id, False)
     services.predictions.models.tell(reference(model))
     return ModelOut.model_validate(model)
@@ -50,7 +50,7 @@ def load_pinned(services: Services) -> list[ModelReference]:
 
 
 def _load(services: Services, model: Model) -> None:
-    """Begin to load a model; nobody waits for it here."""
+    """Begin to load a model, without waiting for it."""
     try:
         with services.predictions.models.lease(reference(model)):
             pass
