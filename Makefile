@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv
 
-.PHONY: help demo up test chaos kill-points fuzz schema check format lint types lock clean
+.PHONY: help demo up test chaos kill-points fuzz schema equal check format lint types lock clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -54,6 +54,9 @@ fuzz: $(VENV)/dev.stamp ## Give archives and images 100,000 broken inputs; some 
 
 schema: $(VENV)/dev.stamp ## Ask all that the OpenAPI document allows, and much that it does not
 	GRAFT_TEST_SCHEMA=100 $(BIN)/python -m pytest tests/api/test_schemathesis.py --timeout 7200
+
+equal: $(VENV)/run.stamp ## Train 13 ways here and at COMMIT=...; the models have to be the same to the bit
+	@$(BIN)/python -m bench.equality --commit $(COMMIT) $(if $(ADDED),--added $(ADDED))
 
 check: format lint types test ## What CI does, after formatting
 
