@@ -10,6 +10,7 @@ in the background.
 
 from __future__ import annotations
 
+import argparse
 import math
 import tempfile
 import time
@@ -108,18 +109,34 @@ class Stopwatch:
         self._resumed_at = time.perf_counter()
 
 
-def main() -> None:
+def options_parser() -> argparse.ArgumentParser:
+    """Return the parser of this benchmark's options."""
     parser = arguments(__doc__)
     parser.add_argument("--train", choices=("last_stages", "all"), default="all")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--augmentation", default="light")
     parser.add_argument("--by", choices=("epoch", "step"), default="epoch", help="what the two sides take turns after")
-    options = parser.parse_args()
+    return parser
+
+
+def configuration(options: argparse.Namespace, seed: int) -> TrainConfig:
+    """Return the training that is timed; its first epoch is for warming up."""
+    return TrainConfig(
+        options.backbone,
+        train=options.train,
+        head=HeadConfig(),
+        epochs=options.rounds + 1,
+        batch_size=options.batch,
+        augmentation=options.augmentation,
+        input_size=options.size,
+        seed=seed,
+    )
+
+
+def main() -> None:
+    options = options_parser().parse_args()
     weights = weights_file(options.backbone, options.weights)
-    config = TrainConfig(
-        options.backbone, train=options.train, head=HeadConfig(), epochs=options.rounds + 1, batch_size=options.batch,
-        augmentation=options.augmentation, input_size=options.size,
-    )  # fmt: skip
+    config = configuration(options, 0)
     with tempfile.TemporaryDirectory() as scratch:
         samples, classes = read_image_folder(image_folder(options.data, Path(scratch)))
         images = sum(sample.split == "train" for sample in samples)

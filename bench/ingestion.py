@@ -65,10 +65,16 @@ def ours(path: Path, count: int) -> float:
     began = time.perf_counter()
     with IntakePool(IntakeLimits(), processes) as pool:
         found = ingest(
-            path, FilesystemStore(Path(tempfile.mkdtemp(dir=path.parent))),
-            val_fraction=0.2, test_fraction=0.0, seed=0,
-            archive_limits=ArchiveLimits(), take_in=pool.take_in_all, threads=processes, progress=lambda _: None,
-        )  # fmt: skip
+            path,
+            FilesystemStore(Path(tempfile.mkdtemp(dir=path.parent))),
+            val_fraction=0.2,
+            test_fraction=0.0,
+            seed=0,
+            archive_limits=ArchiveLimits(),
+            take_in=pool.take_in_all,
+            threads=processes,
+            progress=lambda _: None,
+        )
         seconds = time.perf_counter() - began
         assert found.report["accepted"] == count, found.report
         return seconds

@@ -53,11 +53,9 @@ def child(folder: Path, options: dict[str, str | int]) -> None:
         str(options["backbone"]), train="last_stages", epochs=int(options["epochs"]), input_size=int(options["size"])
     )
     samples, classes = read_image_folder(folder)
+    weights = Path(str(options["weights"]))
     with tempfile.TemporaryDirectory() as scratch:
-        fit(
-            config, samples, classes,
-            weights=Path(str(options["weights"])), workdir=Path(scratch), observer=Quiet(),
-        )  # fmt: skip
+        fit(config, samples, classes, weights=weights, workdir=Path(scratch), observer=Quiet())
     done.set()
     watcher.join()
     print(json.dumps({"rss": _status("VmHWM"), "anonymous": peak}))

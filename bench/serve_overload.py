@@ -73,10 +73,8 @@ def main() -> None:
         rate = TIMES * statistics.median(capacities)
         note(f"capacity {rate / TIMES:.1f} images a second, asking for {rate:.1f}")
         with Memory(f"--home\0{service.home}") as memory:
-            over = open_loop(
-                service.target(timeout=given.deadline), service.images, given.overload_seconds, rate,
-                given.open_connections, from_due=False,
-            )  # fmt: skip
+            target, seconds = service.target(timeout=given.deadline), given.overload_seconds
+            over = open_loop(target, service.images, seconds, rate, given.open_connections, from_due=False)
     slowest = max(over.latencies + over.refused, default=0.0)
     ratio = compared([over.rate], [statistics.median(capacities)])
     in_time = slowest <= given.deadline + GRACE

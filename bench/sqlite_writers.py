@@ -85,9 +85,13 @@ def _write(url: str, workspace_id: UUID, dataset_id: UUID, version_id: UUID, sec
 
     def submit(session: Session) -> None:
         job = Job(
-            workspace_id=workspace_id, dataset_id=dataset_id, dataset_version_id=version_id, kind=JobKind.train,
-            spec={}, max_attempts=3,
-        )  # fmt: skip
+            workspace_id=workspace_id,
+            dataset_id=dataset_id,
+            dataset_version_id=version_id,
+            kind=JobKind.train,
+            spec={},
+            max_attempts=3,
+        )
         session.add(job)
         session.flush()
         events.tell_state(session, job)
