@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv
 
-.PHONY: help demo up test chaos kill-points fuzz schema equal check format lint types lock clean
+.PHONY: help demo up test chaos kill-points fuzz schema equal old-home gpu check format lint types lock clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -57,6 +57,13 @@ schema: $(VENV)/dev.stamp ## Ask all that the OpenAPI document allows, and much 
 
 equal: $(VENV)/run.stamp ## Train 13 ways here and at COMMIT=...; the models have to be the same to the bit
 	@$(BIN)/python -m bench.equality --commit $(COMMIT) $(if $(ADDED),--added $(ADDED))
+
+old-home: $(VENV)/dev.stamp ## Open, serve and resume here what COMMIT=... has stored
+	@$(BIN)/python -m bench.old_home --commit $(COMMIT) $(if $(ADDED),--added $(ADDED))
+
+# Eight minutes at most; a machine that is lent for a quarter of an hour has time for a second run.
+gpu: $(VENV)/dev.stamp ## Run all that needs a GPU and print one table; DATA=path.zip for photographs
+	@$(BIN)/python -m bench.gpu $(if $(DATA),--data "$(DATA)")
 
 check: format lint types test ## What CI does, after formatting
 
