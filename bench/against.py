@@ -3,7 +3,8 @@
 Each round runs the whole benchmark once in either tree (A B A B ...), in the tree's own environment and by the tree's
 own script, and takes what its line says of Graftwork's own speed. `ratio` is the speed of this tree over that of the
 earlier commit, so 1.02 is two per cent faster, whether the figure is a time or a rate. `same` says whether all runs
-gave the same answers. What stands after `--` goes to the benchmark: `-- --kind medium`.
+gave the same answers. `own_ratio` compares the benchmark's own ratio to its other side, which is measured in the same
+minutes and slowed by whatever else slows the machine. What stands after `--` goes to the benchmark: `-- --kind medium`.
 
 Prints one JSON line for each benchmark, and ends with 1 where one of them is slower by more than `--tolerance`.
 """
@@ -107,6 +108,7 @@ def against(before: Checkout, after: Checkout, name: str, options: Sequence[str]
         "figure": benchmark.figures[0],
         "unit": "more is better" if benchmark.rate else "less is better",
         **({"beside": figures} if figures else {}),
+        **_own_ratio(lines),
         "same": {path: len({json.dumps(value(line, path)) for line in everything}) == 1 for path in benchmark.same},
         "commits": {"before": before.description(), "after": after.description()},
         "options": [*benchmark.options, *options],
@@ -121,6 +123,14 @@ def _figures(benchmark: Benchmark, path: str, lines: dict[str, list[Line]]) -> L
         "before": spread(old),
         "after": spread(new),
     }
+
+
+def _own_ratio(lines: dict[str, list[Line]]) -> Line:
+    """Return how the benchmark's own ratio compares, which its other side has measured in the same minute."""
+    if any("ratio" not in line for side in lines.values() for line in side):
+        return {}
+    old, new = ([float(line["ratio"]) for line in lines[side]] for side in ("before", "after"))
+    return {"own_ratio": compared(new, old) | {"before": spread(old), "after": spread(new)}}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

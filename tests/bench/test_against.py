@@ -41,11 +41,12 @@ def tree(tmp_path: Path) -> Make:
 
 
 def test_a_rate_and_a_time_both_give_the_ratio_of_speeds(tree: Make, tmp_path: Path) -> None:
-    before = tree("before", "ingestion", {"ingestion_images_per_s": {"median": 100.0}})
-    after = tree("after", "ingestion", {"ingestion_images_per_s": {"median": 110.0}})
+    before = tree("before", "ingestion", {"ingestion_images_per_s": {"median": 100.0}, "ratio": 2.0})
+    after = tree("after", "ingestion", {"ingestion_images_per_s": {"median": 110.0}, "ratio": 1.0})
     found = against(before, after, "ingestion", ["--kind", "small"], 2)
     assert found["ratio"] == 1.1
     assert (found["before"]["median"], found["after"]["median"]) == (100, 110)
+    assert found["own_ratio"]["ratio"] == 0.5
     assert (tmp_path / "order").read_text() == "before after before after "
     assert found["options"] == ["--rounds", "1", "--kind", "small"]
 
