@@ -1,4 +1,4 @@
-"""A benchmark at an earlier commit and in this tree, in turn: `python -m bench.against ingestion --commit d44b4f5`.
+"""Run a benchmark at an earlier commit and here, in turn: `python -m bench.against ingestion --commit d44b4f5`.
 
 Each round runs the whole benchmark once in either tree (A B A B ...), in the tree's own environment and by the tree's
 own script, and takes what its line says of Graftwork's own speed. `ratio` is the speed of this tree over that of the
@@ -31,7 +31,7 @@ Line = dict[str, Any]
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What a benchmark is given for one round, and where its line has the figures; dots lead into nested objects."""
+    """Say what a benchmark is given for a round, and where its line has the figures; dots lead into nested objects."""
 
     options: tuple[str, ...]
     figures: tuple[str, ...]  # the first is the one that decides

@@ -1,4 +1,4 @@
-"""Checkouts of this repository at other commits, each with an environment of its own, to hold the tree against."""
+"""Make checkouts of this repository at other commits, each with an environment of its own, to compare with."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PASSED_ON = ("GRAFT_WEIGHTS_DIR", "GRAFT_WEIGHTS_MIRROR", "GRAFT_WEIGHTS_DOWNLOA
 
 @dataclass(frozen=True)
 class Checkout:
-    """One tree of this repository and the Python that runs it."""
+    """Hold one tree of this repository and the Python that runs it."""
 
     root: Path
     python: Path

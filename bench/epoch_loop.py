@@ -1,4 +1,4 @@
-"""The epoch loop's images a second from the second epoch on, against the bare step on a tensor already in memory.
+"""Compare the epoch loop's images a second, from the second epoch on, with the bare step on a tensor in memory.
 
 One run trains; between two of its epochs, the same number of steps run on synthetic images that were normalised
 beforehand. What the loop loses against them is what reading the pack, augmenting and book-keeping cost. An epoch
@@ -35,7 +35,7 @@ TARGET = 0.95
 
 
 class Synthetic:
-    """The same network and optimiser, stepping over images that lie ready in memory."""
+    """Step the same network and optimiser over images that lie ready in memory."""
 
     def __init__(self, config: TrainConfig, weights: Path, classes: int, images: int, batch: int) -> None:
         backbone = get_backbone(config.backbone)
@@ -67,7 +67,7 @@ class Synthetic:
 
 
 class Stopwatch:
-    """The observer: times the loop's steps, and in turn with them the synthetic ones."""
+    """Observe the run: time the loop's steps and, in turn with them, the synthetic ones."""
 
     def __init__(self, synthetic: Synthetic, by_step: bool) -> None:
         self.synthetic = synthetic

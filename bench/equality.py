@@ -1,4 +1,4 @@
-"""Whether this tree trains the same models, to the bit, as an earlier commit does: `python -m bench.equality`.
+"""Check that this tree trains the same models, to the bit, as an earlier commit: `python -m bench.equality`.
 
 Each configuration is trained on the same small images by the public command `python -m app.vision train` of either
 tree, in the environment of that tree. The SHA-256 of the two model files must be equal; where they are not, the table
@@ -32,7 +32,7 @@ PATIENCE = 300.0  # seconds for one run
 
 @dataclass(frozen=True)
 class Configuration:
-    """One way to train. Its `base` is the configuration whose model it starts from, which must stand before it."""
+    """Describe one way to train. `base` is the configuration whose model it starts from, which must stand before it."""
 
     name: str
     options: tuple[str, ...]
@@ -62,7 +62,7 @@ CONFIGURATIONS = (
 
 @dataclass(frozen=True)
 class Inputs:
-    """What both trees are given."""
+    """Hold what both trees are given."""
 
     images: Path
     vgg: Path  # weights of a VGG-11

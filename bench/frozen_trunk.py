@@ -1,4 +1,4 @@
-"""Frozen-trunk fine-tuning, end to end, against the fixed feature extractor of PyTorch's transfer-learning tutorial.
+"""Compare frozen-trunk fine-tuning, end to end, with the fixed feature extractor of PyTorch's tutorial.
 
 Ours is timed from nothing, with its defaults: weights, decoding, features, training (40 epochs of the head),
 evaluation, the model file. The tutorial's loop is timed without its set-up, and starts from seed 0. Its epochs are
@@ -33,7 +33,7 @@ TARGETS = {1: 30.0, 2: 15.0}  # by the number of views
 
 
 class Tutorial:
-    """pytorch.org/tutorials/beginner/transfer_learning_tutorial.html, "ConvNet as fixed feature extractor"."""
+    """Train as pytorch.org/tutorials/beginner/transfer_learning_tutorial.html, "ConvNet as fixed feature extractor"."""
 
     def __init__(self, folder: Path, backbone: str, weights: Path, size: int, workers: int) -> None:
         normal = [transforms.ToTensor(), transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])]

@@ -1,4 +1,4 @@
-"""Full fine-tuning, end to end, against a loop in the manner of torchvision's reference training script.
+"""Compare full fine-tuning, end to end, with a loop in the manner of torchvision's reference training script.
 
 Both train the same number of epochs from the same weights with SGD, batches of 32 and a cosine schedule, and validate
 after every epoch. The reference decodes and augments each sample in a DataLoader, in float32.

@@ -1,4 +1,4 @@
-"""Everything that needs a GPU, in eight minutes: `make gpu`, or `python -m bench.gpu --data DATA`.
+"""Run everything that needs a GPU, in eight minutes: `make gpu`, or `python -m bench.gpu --data DATA`.
 
 Runs the tests that only a GPU can pass, the six GPU figures of docs/benchmarks.md, and a profile of each figure that
 misses its aim. Each step has a time limit of its own and the whole has one too, so that a step that hangs costs only
@@ -31,7 +31,7 @@ TAIL = 3000  # characters of a failed step's output that are kept
 
 @dataclass(frozen=True)
 class Step:
-    """One command and the seconds that it may take; `data` says whether it is given the photographs."""
+    """Hold one command and the seconds that it may take; `data` says whether it is given the photographs."""
 
     name: str
     module: str
@@ -41,7 +41,7 @@ class Step:
 
     @property
     def profiled(self) -> tuple[str, ...]:
-        """The benchmark's name and options, as bench.gpu_profile takes them."""
+        """Return the benchmark's name and options, as bench.gpu_profile takes them."""
         return (self.module.removeprefix("bench."), *self.options)
 
 
@@ -59,7 +59,7 @@ PROFILE_LIMIT = 40.0
 
 @dataclass
 class Outcome:
-    """How a step ended: "passed", "failed", "met", "missed", "out of time" or "skipped"; `line` is what it printed."""
+    """Say how a step ended: "passed", "failed", "met", "missed", "out of time" or "skipped"; `line` is its figures."""
 
     step: str
     state: str
@@ -100,7 +100,7 @@ def run_step(step: Step, options: Sequence[str], limit: float) -> tuple[int | No
 
 
 class Report:
-    """The outcomes so far; written to both files after each, so that a killed run leaves what it has."""
+    """Keep the outcomes so far, and write both files after each, so that a killed run leaves what it has."""
 
     def __init__(self, folder: Path, about: dict[str, Any]) -> None:
         self.folder, self.about = folder, about

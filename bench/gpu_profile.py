@@ -1,4 +1,4 @@
-"""Where the time of a benchmark goes on a GPU: `python -m bench.gpu_profile frozen_trunk --workers 4 --data DATA`.
+"""Profile a benchmark on a GPU: `python -m bench.gpu_profile frozen_trunk --workers 4 --data DATA`.
 
 Takes the name of a benchmark of training, or serve_gpu, and that benchmark's own options. Our side runs once to warm
 up and once under torch's profiler; the other side does not run. Prints one JSON line: the seconds of the second run,

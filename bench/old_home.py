@@ -1,4 +1,4 @@
-"""Whether this tree opens, serves, resumes and migrates what an earlier commit has stored: `python -m bench.old_home`.
+"""Check that this tree opens, serves and resumes what an earlier commit has stored: `python -m bench.old_home`.
 
 Runs tests/e2e/test_old_home.py against a checkout of that commit, with SQLite and with PostgreSQL. `--added task` lets
 a model file of this tree say that much more than the earlier commit's. What follows `--` goes to pytest.

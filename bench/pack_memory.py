@@ -1,4 +1,4 @@
-"""Peak memory of a training run on a pack four times larger than another's, each in a process of its own.
+"""Compare the peak memory of a training on a pack four times as large as another's, each in its own process.
 
 `ratio` compares peak resident memory, pages of the mapped pack included, although the system takes those back when
 it needs them; `ratio_without_files` compares what only swapping could take back.
@@ -27,7 +27,7 @@ MIB = 2**20
 
 
 def make(folder: Path, images: int) -> Path:
-    """Small distinct pictures: only the pack's size matters, and it does not depend on theirs."""
+    """Write small distinct pictures: only the pack's size matters, and it does not depend on theirs."""
     for split, count in (("train", images), ("val", 32)):
         for number in range(count):
             label = number % len(CLASSES)

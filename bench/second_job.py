@@ -1,4 +1,4 @@
-"""A frozen-trunk training whose images and features are in the cache, against the first one that put them there.
+"""Compare a frozen-trunk training whose images and features are cached with the first one that put them there.
 
 Both are timed end to end, from reading the weights to the model file, and must give the same model to the bit.
 """

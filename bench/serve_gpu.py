@@ -1,4 +1,4 @@
-"""Images a second over HTTP in requests of 32, on a GPU, against the same network compiled in bfloat16 in this process.
+"""Compare images a second over HTTP, 32 a request, on a GPU, with the same network compiled in bfloat16 here.
 
 The loop in this process decodes and prepares the same JPEGs with a thread a core and classifies them 32 at a time, or
 128 where that is faster. `of_model` is the ratio to the compiled network alone, whose images lie ready in memory.
@@ -28,7 +28,7 @@ ENGINE = "cuda-bf16"
 
 
 class Compiled:
-    """The trunk in bfloat16 with folded batch norms, as torch.compile makes it for the GPU."""
+    """Run the trunk in bfloat16 with folded batch norms, as torch.compile makes it for the GPU."""
 
     name = "compiled-bf16"
     nbytes = 0
