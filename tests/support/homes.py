@@ -62,6 +62,7 @@ class Home:
     def _environment(self, checkout: Checkout) -> dict[str, str]:
         fixed = {"GRAFT_HOME": str(self.folder), "GRAFT_WEIGHTS_DOWNLOAD": "false", "GRAFT_ENGINES": "torch"}
         fixed |= {"GRAFT_WARM_CHILDREN": "false", "OMP_NUM_THREADS": "1", "GRAFT_BLOB_GRACE_SECONDS": "2"}
+        fixed["GRAFT_PREDICT_BATCH"] = "1"  # scores depend, in their last bit, on how many images are scored at once
         return checkout.environment(**fixed, **self.settings)
 
     def blobs(self) -> set[str]:
