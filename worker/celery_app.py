@@ -12,7 +12,6 @@ from celery import Celery, signals
 from app.core.logging import configure_logging
 from app.core.settings import Settings
 from app.jobs.doorbell import QUEUE, TASK
-from app.jobs.states import JobKind
 from worker.supervision.worker import Worker
 
 _settings = Settings()
@@ -63,4 +62,4 @@ def _stop(**_: Any) -> None:
 def run_jobs(kind: str) -> None:
     """Run waiting jobs of this kind."""
     if _worker is not None:
-        _worker.ring(JobKind(kind))
+        _worker.ring(kind)

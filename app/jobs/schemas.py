@@ -1,15 +1,54 @@
-"""What the API says of jobs, their epochs, and the workers that run them."""
+"""What every kind of job has: a spec, a result, what an epoch reports, what the API says of jobs and of workers."""
 
 from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, TypeAdapter
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from app.datasets.schemas import Failure
-from app.jobs.states import JobKind, JobState
+from app.jobs.states import JobState
 
 WaitingFor = Literal["worker", "storage", "slot", "run_after", "workspace_limit", "machines"]
+
+
+class Spec(BaseModel):
+    """What a job is to do, with every default filled in. Rows of newer code may have further fields; they are kept."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class DocumentedAs:
+    """Documents a field that holds what a row holds, whichever code wrote it, by the model that describes it."""
+
+    def __init__(self, model: type[BaseModel]) -> None:
+        self._model = model
+
+    def __get_pydantic_json_schema__(self, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return handler(TypeAdapter(self._model).core_schema)
+
+
+class Result(BaseModel):
+    """What the row of a job that succeeded keeps of what it made."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class Metrics(BaseModel):
+    """What a job reports of an epoch."""
+
+    model_config = ConfigDict(extra="allow")
+
+    epoch: int
+
+
+class StoredFile(BaseModel):
+    """A file in the blob store."""
+
+    sha256: str
+    size: int = Field(description="Bytes.")
 
 
 class KeptCheckpoint(BaseModel):
@@ -29,7 +68,7 @@ class JobOut(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
     id: UUID
-    kind: JobKind
+    kind: str
     state: JobState
     dataset_id: UUID | None = Field(description="Null of predictions for images that were named one by one.")
     dataset_version_id: UUID | None
@@ -55,10 +94,7 @@ class JobOut(BaseModel):
         "null where one of them is unknown.",
     )
     worker: str | None
-    result: dict[str, Any] | None = Field(
-        description="Set exactly when the job succeeded. A training's names `model_id`; that of predictions counts "
-        "`images`, `errors` and, as `predicted`, how often each class was the most probable."
-    )
+    result: dict[str, Any] | None = Field(description="Set exactly when the job succeeded.")
     setback: Failure | None = Field(
         description="Why an earlier attempt broke off; the job went on by itself.",
     )
@@ -66,23 +102,6 @@ class JobOut(BaseModel):
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None = Field(description="Set exactly when the state is terminal.")
-
-
-class EpochOut(BaseModel):
-    """Losses and metrics of one epoch. Losses are mean cross-entropy in nats; the others are 0 to 1."""
-
-    model_config = ConfigDict(extra="allow")
-
-    epoch: int
-    epochs: int
-    train_loss: float
-    train_accuracy: float
-    val_loss: float
-    val_accuracy: float
-    val_macro_f1: float
-    learning_rate: float
-    images_per_s: float
-    duration_s: float
 
 
 class DeviceOut(BaseModel):

@@ -12,7 +12,8 @@ from app.core.clock import DatabaseTime
 from app.core.paging import Page, paginate
 from app.jobs.orm import Job, JobMember, RegisteredWorker
 from app.jobs.schemas import WorkerOut
-from app.jobs.states import HELD, JobKind
+from app.jobs.states import HELD
+from app.jobs.types import Resource
 
 _REMEMBERED = 86_400.0  # seconds for which a lost worker is listed
 
@@ -101,8 +102,8 @@ def _view(row: RegisteredWorker, held: Sequence[Any], workspace_id: UUID, now: A
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """What living workers offer a kind of job: slots, and machines that could share a training. `blocked`: one of them
-    has a problem and offers none."""
+    """What living workers offer: slots of one resource, and machines that could share a job. `blocked`: one of them has
+    a problem and offers none."""
 
     slots: int
     machines: int
@@ -114,11 +115,19 @@ _ALIVE = select(RegisteredWorker.train_slots, RegisteredWorker.problem).where(
 )
 
 
-def capacity(session: Session, kind: JobKind) -> Capacity:
+def slots_of(slot: Resource, train_slots: int) -> int:
+    """Return how many slots of that resource a worker has: one a GPU, or as many as it was told, and one of the others.
+
+    A long training holds up no upload so, and no job that predicts (docs/decisions/0006).
+    """
+    return train_slots if slot is Resource.gpu else 1
+
+
+def capacity(session: Session, slot: Resource) -> Capacity:
     alive = session.execute(_ALIVE).all()
-    slots = [row.train_slots for row in alive if row.problem is None]
-    offered = sum(slots) if kind is JobKind.train else len(slots)
-    return Capacity(offered, sum(1 for one in slots if one > 0), blocked=len(slots) < len(alive))
+    able = [row.train_slots for row in alive if row.problem is None]
+    offered = sum(slots_of(slot, train_slots) for train_slots in able)
+    return Capacity(offered, sum(1 for one in able if one > 0), blocked=len(able) < len(alive))
 
 
 def needed() -> ColumnElement[int]:
@@ -127,7 +136,7 @@ def needed() -> ColumnElement[int]:
 
 
 def able() -> ColumnElement[int]:
-    """SQL for the number of living workers that take trainings."""
+    """SQL for the number of living workers that have a GPU slot: those that may share a job."""
     alive, well = RegisteredWorker.expires_at > DatabaseTime(), RegisteredWorker.problem.is_(None)
     here = alive, well, RegisteredWorker.train_slots > 0
     return select(func.count()).select_from(RegisteredWorker).where(*here).scalar_subquery()

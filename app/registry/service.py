@@ -15,7 +15,6 @@ from app.jobs import service as jobs
 from app.jobs.orm import Job
 from app.registry.orm import Model, ModelAlias
 from app.storage import Blob
-from app.trainings.base_model import Base
 
 Columns = Sequence[InstrumentedAttribute[Any]]
 
@@ -52,25 +51,6 @@ def record(session: Session, job: Job, artefact: Blob, trained: dict[str, Any]) 
     session.add(model)
     session.flush()
     return model
-
-
-def base_of(session: Session, workspace_id: UUID, reference: str, *, lock: bool = False) -> Base:
-    """The model that a training asks to start from; see `named`."""
-    model = named(session, workspace_id, reference, "base_model", lock=lock)
-    spec = model.training.get("spec")
-    if spec is None:  # a model from before its training was written down with it
-        job = session.get(Job, model.job_id)
-        spec = job.spec if job else {}
-    head = spec.get("head") or {"hidden": []}
-    here = {
-        "model_id": str(model.id),
-        "name": model.name,
-        "job_id": str(model.job_id),
-        "dataset_version_id": str(model.dataset_version_id),
-        "artefact_sha256": model.artefact_sha256,
-    }
-    size = model.preprocessing["crop"]
-    return Base(model.id, model.artefact_sha256, model.backbone, head, size, [here, *model.lineage])
 
 
 def named(session: Session, workspace_id: UUID, reference: str, field: str, *, lock: bool = False) -> Model:

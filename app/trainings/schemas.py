@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from app.core.plain_text import PLAIN
 from app.jobs.scheduling import Scheduled
 from app.trainings.augmentation import Augmentation
 from app.vision.settings.config import (
@@ -49,8 +50,6 @@ def _check_batch_size(value: Any) -> Any:
         return value
     raise ValueError(f'{value!r} is not allowed; use a whole number from 1 to 4096, or "auto"')
 
-
-PLAIN = r"^[^\x00-\x1f\x7f]+$"  # no control characters, and no lone surrogates, which JSON can spell
 
 BatchSize = Annotated[Annotated[int, Field(ge=1, le=4096)] | Literal["auto"] | None, BeforeValidator(_check_batch_size)]
 Train = Annotated[Literal["head", "all"] | LastStages, BeforeValidator(_check_train)]

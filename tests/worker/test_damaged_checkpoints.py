@@ -10,7 +10,6 @@ import pytest
 from app.core.database import Database
 from app.core.settings import Settings
 from app.datasets import service as datasets
-from app.jobs.states import JobKind
 from app.storage import Blob, BlobDamaged
 from app.storage.configured import configured_store
 from app.vision.training import loop
@@ -59,7 +58,7 @@ class Bench:
         workspace = stage.workspace()
         stage.dataset(workspace, "pets")
         stage.job(workspace, "pets", epochs=3, augmentation="light", head={"hidden": [4]})
-        job = stage.claim(JobKind.train)
+        job = stage.claim("train")
         assert job is not None
         self._spec = job.spec
         with stage.database.reading() as session:

@@ -4,10 +4,16 @@ import os
 import select
 import threading
 from contextlib import suppress
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
+from pydantic import ValidationError
+
+from app.jobs.schemas import Spec
+from app.jobs.states import FailureReason
 from app.storage import Blob
 from worker.processes.messages import Kind, encode
+
+S = TypeVar("S", bound=Spec)
 
 
 class StopRequested(Exception):
@@ -28,6 +34,18 @@ class Setback(Exception):
     def __init__(self, reason: str, detail: str, hint: str) -> None:
         super().__init__(detail)
         self.body = {"reason": reason, "detail": detail, "hint": hint}
+
+
+def read_spec(model: type[S], spec: dict[str, Any]) -> S:
+    """Return a job's spec as its kind describes it. Raises `JobFailure` for what newer code may have meant."""
+    try:
+        return model.model_validate(spec)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        detail = f"spec.{field} is {first['input']!r}: {first['msg']}."
+        hint = "Update the worker, which may be older than the service that queued the job, or change that field."
+        raise JobFailure(FailureReason.invalid_config, detail, hint) from None
 
 
 class Parent:

@@ -11,7 +11,7 @@ import time
 import uuid
 
 from app.core.logging import log
-from app.jobs.states import JobKind
+from app.jobs.types import JobType
 from worker.processes import process_tree
 from worker.processes.messages import LIFE_SIGN, LIFE_SIGN_EVERY, Message, Work, decode, encode
 
@@ -30,7 +30,7 @@ class ChildGone(Exception):
 class Child:
     """One exec'd process in a session of its own, so that its group can be ended as a whole."""
 
-    def __init__(self, kind: JobKind, device: int | None = None) -> None:
+    def __init__(self, kind: JobType, device: int | None = None) -> None:
         environment = {name: value for name, value in os.environ.items() if name not in _WITHHELD}
         self._mark = environment[process_tree.VARIABLE] = f"{process_tree.WORKER}.{uuid.uuid4().hex}"
         # cuBLAS gives the same sums every time only with a workspace of fixed size.
@@ -38,7 +38,7 @@ class Child:
         if device is not None:
             environment["CUDA_VISIBLE_DEVICES"] = str(device)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "worker.child", kind.value],
+            [sys.executable, "-m", "worker.child", kind.name, kind.run],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,

@@ -24,9 +24,8 @@ from worker.processes.exit_reasons import death
 from worker.processes.messages import Message, Work
 from worker.processes.oom import oom_kills
 from worker.processes.process import Child, ChildGone
-from worker.supervision.free_space import Room
+from worker.supervision.free_space import StorageCheck
 from worker.supervision.housekeeping import free_checkpoints
-from worker.supervision.results import record_result
 from worker.supervision.writing import write_within
 
 _MENDED_WITHIN = 15.0  # seconds after which a job that found no room is tried again
@@ -56,7 +55,7 @@ class Allowance:
         return time.monotonic() >= self._ends
 
 
-class Run:
+class Attempt:
     """One attempt at one job, which this worker has just claimed."""
 
     def __init__(
@@ -67,7 +66,7 @@ class Run:
         job: Job,
         child: Child,
         stopping: threading.Event,
-        room: Room,
+        storage: StorageCheck,
         crew: Crew | None = None,
     ) -> None:
         self._settings = settings
@@ -78,7 +77,7 @@ class Run:
         self._child = child
         self._stopping = stopping
         self._allowance = Allowance(job)
-        self._room = room
+        self._storage = storage
         self._crew = crew
         self._lease_ends = time.monotonic() + settings.lease_seconds
         self._progress_written = 0.0
@@ -88,7 +87,7 @@ class Run:
     def supervise(self, work: Work) -> None:
         """Until the job has ended or was given back. Raises `ClaimLost`; the caller ends the child in every case."""
         self._child.start(work)
-        log.info("job_started", job=str(self._job.id), kind=self._job.kind.value, attempt=self._job.attempt)
+        log.info("job_started", job=str(self._job.id), kind=self._job.kind, attempt=self._job.attempt)
         beat, give_up = 0.0, None
         while True:
             now = time.monotonic()
@@ -144,7 +143,7 @@ class Run:
                 self._replaced |= self._write(lambda session: queue.record_checkpoint(session, held, blob, **body))
                 self._free_checkpoints()
             case "result":
-                self._write(lambda session: record_result(session, held, body))
+                self._write(lambda session: queue.finish(session, held, body))
                 log.info("job_succeeded", job=str(held.job_id))
                 return True
             case "failed":
@@ -201,7 +200,7 @@ class Run:
 
     def _broke_off(self, returncode: int) -> None:
         # A file in memory whose disk is full ends its process with SIGBUS.
-        problem = self._room.look() if returncode == -signal.SIGBUS else None
+        problem = self._storage.look() if returncode == -signal.SIGBUS else None
         if problem is not None:
             self.set_back(problem)
         else:

@@ -15,7 +15,7 @@ from app.storage.disk import check_free, disk_errors_explained, staged_file
 _LOOK_EVERY = 2.0  # seconds between looks while something is wrong
 
 
-class Room:
+class StorageCheck:
     """Looked at before each job. A worker that has none says so in the registry, and its jobs wait."""
 
     def __init__(self, settings: Settings, store: BlobStore) -> None:

@@ -1,9 +1,8 @@
-"""Training jobs: submit, watch, cancel."""
+"""Jobs of every kind: watch, cancel; and trainings: submit, plan."""
 
 import json
 import time
 from collections.abc import AsyncIterator
-from functools import partial
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -11,6 +10,7 @@ import anyio
 from fastapi import APIRouter, Depends, Header, Query
 from fastapi.responses import Response, StreamingResponse
 from fastapi.sse import format_sse_event
+from pydantic import AfterValidator
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
@@ -27,6 +27,7 @@ from app.api.deps import (
     WriteSession,
 )
 from app.api.downloads import blob_response
+from app.api.job_out import JobOut, KnownKind, MetricsOut
 from app.api.submission import submit_once
 from app.api.views import ListOut, job_view, job_views, problems
 from app.api.waiting import until
@@ -34,14 +35,13 @@ from app.core.errors import Unavailable
 from app.jobs import events
 from app.jobs import service as jobs
 from app.jobs.orm import Job, JobEvent
-from app.jobs.schemas import EpochOut, JobOut
-from app.jobs.states import TERMINAL, JobKind, JobState
-from app.registry import service as registry
-from app.registry.mislabels import likely_mislabels
-from app.trainings.base_model import Base
+from app.jobs.states import TERMINAL, JobState
+from app.trainings import service as trainings
 from app.trainings.plan import plan
 from app.trainings.plan_schemas import PlanOut
 from app.trainings.schemas import TrainRequest
+from app.trainings.service import StartingModel
+from app.trainings.type import TRAIN
 from app.vision.settings.config import TrainConfig
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
@@ -57,33 +57,28 @@ _LOOK_AGAIN_AFTER = 2.0  # seconds, where the database did not answer
 def create_job(body: TrainRequest, writer: Writer, services: ServicesDep, key: IdempotencyKey = None) -> Any:
     """Only `dataset` is required. `GET /v1/jobs/{id}?wait=60` waits for the end, `/events` streams it; the finished
     job's `result.model_id` is the model."""
-    base, config = _resolved(body, services, writer.workspace_id)
+    start, config = _resolved(body, services, writer.workspace_id)
 
     def submit(session: Session) -> Job:
-        if base is not None:  # deleted since, it is not there; and from here on it cannot be
-            registry.base_of(session, writer.workspace_id, str(base.model_id), lock=True)
         limits = services.settings.max_attempts, services.settings.max_queued_jobs
-        return jobs.submit_training(session, services.doorbell, writer.workspace_id, body, config, *limits, base)
+        return trainings.submit(session, services.doorbell, writer.workspace_id, body, config, *limits, start)
 
     return submit_once(services, writer.workspace_id, key, "POST /v1/jobs", body, submit)
 
 
-def _resolved(body: TrainRequest, services: Services, workspace_id: UUID) -> tuple[Base | None, TrainConfig]:
-    base = None
-    if body.base_model is not None:
-        with services.database.reading() as session:
-            base = registry.base_of(session, workspace_id, body.base_model)
-    return base, jobs.plan_training(body, services.weights, base)
+def _resolved(body: TrainRequest, services: Services, workspace_id: UUID) -> tuple[StartingModel | None, TrainConfig]:
+    with services.database.reading() as session:
+        start = trainings.starting_model(session, workspace_id, body)
+    return start, trainings.resolve(body, services.weights, start)
 
 
 @router.post(":plan", responses=problems(400, 409, 422), summary="Say what a training would do")
 def plan_job(body: TrainRequest, reader: Reader, services: ServicesDep) -> PlanOut:
     """Takes what `POST /v1/jobs` takes, answers what would be trained, on what, with what faults in the data, at what
     expense, and whether and when it would start. Nothing is queued or written."""
-    base, config = _resolved(body, services, reader.workspace_id)
+    start, config = _resolved(body, services, reader.workspace_id)
     with services.database.reading() as session:
-        opinions = partial(likely_mislabels, session, services.store, reader.workspace_id)
-        return plan(session, services.store, reader.workspace_id, body, config, services.settings, base, opinions)
+        return plan(session, services.store, reader.workspace_id, body, config, services.settings, start)
 
 
 @router.get("", responses=problems(422), summary="List jobs")
@@ -94,8 +89,9 @@ def list_jobs(
     limit: Limit = 50,
     cursor: Cursor = None,
     kind: Annotated[
-        JobKind | None, Query(description="`ingest` jobs read uploads, `predict` jobs classify stored images.")
-    ] = JobKind.train,
+        Annotated[str, AfterValidator(KnownKind.check), KnownKind()] | None,
+        Query(description="`ingest` jobs read uploads, `predict` jobs classify stored images."),
+    ] = TRAIN.name,
     state: JobState | None = None,
     dataset_id: UUID | None = None,
 ) -> ListOut[JobOut]:
@@ -123,10 +119,10 @@ def cancel_job(job_id: UUID, writer: Writer, session: WriteSession) -> JobOut:
 
 
 @router.get("/{job_id}/metrics", responses=problems(404, 422), summary="Metrics of each epoch")
-def get_metrics(job_id: UUID, reader: Reader, session: ReadSession) -> ListOut[EpochOut]:
+def get_metrics(job_id: UUID, reader: Reader, session: ReadSession) -> ListOut[MetricsOut]:
     """Every finished epoch, in order; a page is never cut."""
     jobs.get(session, reader.workspace_id, job_id)
-    return ListOut(items=[EpochOut.model_validate(row.metrics) for row in jobs.metrics(session, job_id)])
+    return ListOut(items=[MetricsOut.model_validate(row.metrics) for row in jobs.metrics(session, job_id)])
 
 
 @router.get(

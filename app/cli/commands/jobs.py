@@ -8,11 +8,10 @@ import typer
 
 from app.cli.commands.predict import download_predictions
 from app.cli.commands.training_options import with_training_options
-from app.cli.errors import CommandError
 from app.cli.options import Json, client, given, print_json
 from app.vision.settings.descriptions import MEANINGS
 
-jobs = typer.Typer(help="Jobs that train, and jobs that predict.", no_args_is_help=True)
+jobs = typer.Typer(help="Jobs of every kind: trainings, batches of predictions, uploads.", no_args_is_help=True)
 
 
 @with_training_options
@@ -71,10 +70,11 @@ def train(
 
 
 @jobs.command("list")
-def jobs_list(kind: Annotated[str, typer.Option(help="train, or predict.")] = "train", as_json: Json = False) -> None:
-    """List training jobs, or those that predict, newest first."""
-    if kind not in ("train", "predict"):
-        raise CommandError(f"--kind is {kind!r}; use train or predict.", 2)
+def jobs_list(
+    kind: Annotated[str, typer.Option(help="train, predict, ingest, …: what the service has.")] = "train",
+    as_json: Json = False,
+) -> None:
+    """List the jobs of a kind, newest first."""
     found = client().get("/v1/jobs", kind=kind, limit=200)
     if as_json:
         return print_json(found)
@@ -82,8 +82,8 @@ def jobs_list(kind: Annotated[str, typer.Option(help="train, or predict.")] = "t
 
     rows = [
         [
-            job["spec"]["model_name"],
-            job["spec"]["backbone"],
+            job["spec"].get("model_name"),
+            job["spec"].get("backbone"),
             job["state"],
             f"{job['progress']:.0%}",
             show.waiting(job),
@@ -124,8 +124,9 @@ def jobs_show(job_id: str, as_json: Json = False) -> None:
     show.table(["", ""], [[fact, job[fact]] for fact in facts])
     for part in ("spec", "result", "setback", "failure"):
         show.console.print(f"[bold]{part}[/] {json.dumps(job[part])}")
-    columns = ["epoch", "train_loss", "val_loss", "train_accuracy", "val_accuracy"]
-    return show.table(columns, [[epoch[column] for column in columns] for epoch in epochs])
+    told = {name for epoch in epochs for name in epoch}
+    columns = [one for one in ("epoch", "train_loss", "val_loss", "train_accuracy", "val_accuracy") if one in told]
+    return show.table(columns, [[epoch.get(column) for column in columns] for epoch in epochs]) if columns else None
 
 
 @jobs.command("watch")
@@ -137,9 +138,12 @@ def jobs_watch(job_id: str, as_json: Json = False) -> None:
     job = show.watch_job(api, job_id)
     if as_json:
         return print_json(job)
-    if job["kind"] == "predict":
+    result = job["result"]
+    if "predicted" in result:
         return show.show_predicted(job, f"'graft jobs predictions {job_id}'")
-    return show.show_model(api.get(f"/v1/models/{job['result']['model_id']}"))
+    if "model_id" in result:
+        return show.show_model(api.get(f"/v1/models/{result['model_id']}"))
+    return show.console.print(json.dumps(result))
 
 
 @jobs.command("predictions")
