@@ -1,5 +1,6 @@
 """The team's worker: `celery -A worker.celery_app worker --pool=threads --concurrency=3`.
 
+Three threads let a ring for each resource (io, cpu, gpu) through at once; how many jobs run is the slots' business.
 A message says that a job waits, and no more; the task's body is the embedded worker's claim loop. So a message that is
 lost, late or doubled changes nothing, and so does a broker that loses all of them.
 """

@@ -85,9 +85,8 @@ def find(session: Session, workspace_id: UUID, reference: str, *, columns: Colum
         return get(session, workspace_id, model_id, columns=columns)
     name, at, alias = reference.rpartition("@")
     if at:
-        aliased = _models(columns).join(ModelAlias, ModelAlias.model_id == Model.id).where(
-            ModelAlias.workspace_id == workspace_id, ModelAlias.name == name, ModelAlias.alias == alias
-        )  # fmt: skip
+        meant = ModelAlias.workspace_id == workspace_id, ModelAlias.name == name, ModelAlias.alias == alias
+        aliased = _models(columns).join(ModelAlias, ModelAlias.model_id == Model.id).where(*meant)
         if (model := session.scalar(aliased)) is not None:
             return model
     named = _models(columns).where(Model.workspace_id == workspace_id, Model.name == reference)

@@ -38,8 +38,10 @@ TINY = {"backbone": "resnet18-tiny64", "input_size": 32, "epochs": 2, "batch_siz
 
 
 # What stands in for the pictures and tables of a model that no worker made.
-ROW = {"image": "00", "split": "val", "true": 'an "ant", or two', "predicted": "bees", "probability": 0.75,
-       "true_probability": 0.25, "top": [{"class": "bees", "probability": 0.75}]}  # fmt: skip
+ROW = {
+    **{"image": "00", "split": "val", "true": 'an "ant", or two', "predicted": "bees", "probability": 0.75},
+    **{"true_probability": 0.25, "top": [{"class": "bees", "probability": 0.75}]},
+}
 FILES = {"curves.png": png(photo(0, 0)), "evaluations-val.jsonl": json.dumps(ROW).encode() + b"\n"}
 
 

@@ -13,7 +13,6 @@ from app.storage import BlobDamaged, BlobMissing, BlobStore
 from app.storage.configured import configured_store
 from app.trainings.spec import TrainSpec
 from app.trainings.weights import configured_weights
-from app.vision.data.rowcache import RowCache
 from app.vision.errors import (
     DamagedArtefact,
     Diverged,
@@ -31,6 +30,7 @@ from app.vision.tasks.classify.pictures import write_reports
 from app.vision.training.fit import fit
 from app.vision.training.run import FitResult, Sample
 from worker.child.parent import JobFailure, Parent, Setback, StopRequested, read_spec
+from worker.machines.inputs import cache_of, samples_of
 from worker.machines.ranks import sharing
 from worker.processes.messages import Work
 
@@ -99,16 +99,6 @@ def _left_out(spec: TrainSpec) -> list[str]:
     return [f"{name} {value!r} {why}." for name, value in (spec.model_extra or {}).items()]
 
 
-def samples_of(manifest: Manifest) -> list[Sample]:
-    """Of blobs that are fetched when the training asks for them, which it does not where the cache knows them."""
-    labels = {label: index for index, label in enumerate(manifest.classes)}
-    return [Sample(Path(item.sha256), labels[item.label], item.split, item.sha256) for item in manifest.items]
-
-
-def cache_of(settings: Settings) -> RowCache | None:
-    return RowCache(settings.image_cache, settings.cache_bytes) if settings.cache_bytes else None
-
-
 def _fetch_base(config: TrainConfig, store: BlobStore, scratch: Path) -> Path:
     assert config.base_model is not None
     try:
@@ -175,7 +165,7 @@ def _fit(
 def _report_files(
     result: FitResult, samples: Sequence[Sample], classes: Sequence[str], scratch: Path, store: BlobStore
 ) -> dict[str, dict[str, Any]]:
-    """Pictures of the run and a row for every image it was measured on, put into the store: their blobs by name."""
+    """Put pictures of the run, and a row for every image it was measured on, into the store. Returns blobs by name."""
     folder = scratch / "report"
     folder.mkdir(exist_ok=True)
     labels = {split: [sample.label for sample in samples if sample.split == split] for split in result.probabilities}

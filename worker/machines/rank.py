@@ -47,7 +47,7 @@ def main() -> None:
     from app.vision.settings.config import TrainConfig
     from app.vision.training.fit import fit
     from app.vision.training.run import Quiet
-    from worker.kinds.train import cache_of, samples_of
+    from worker.machines.inputs import cache_of, samples_of
 
     settings = Settings()
     weights = Path(part["weights"]) if part["weights"] else configured_weights(settings)
