@@ -1,4 +1,4 @@
-"""What the API says of a job, documented kind by kind: `spec` and `result` have the schemas of the job's kind."""
+"""Document jobs kind by kind: `spec` and `result` have the schemas of the job's kind."""
 
 from collections.abc import Sequence
 from functools import reduce
@@ -23,7 +23,7 @@ class JobOut(schemas.JobOut):
 
 
 class MetricsOut(schemas.Metrics):
-    """What a job reports of an epoch. The document has the schema of each kind that has epochs."""
+    """A job's report of one epoch. The document has the schema of each kind that has epochs."""
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:

@@ -23,7 +23,10 @@ def submit_once(
     body: BaseModel,
     submit: Callable[[Session], Job],
 ) -> JSONResponse:
-    """202 and the job that `submit` queues; for a `key` that was used before on this route, what was answered then."""
+    """Answer 202 and the job that `submit` queues, of whatever kind.
+
+    For a `key` that was used before on this route, answer what was answered then.
+    """
     with services.database.writing() as session:
         if key is not None:  # the answer is kept in the job's transaction
 

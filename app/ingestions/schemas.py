@@ -1,4 +1,4 @@
-"""What a job that fills a dataset is told, and what its row keeps of what it found."""
+"""Schemas of the spec and the result of a job that fills a dataset."""
 
 from uuid import UUID
 
@@ -8,7 +8,7 @@ from app.jobs.schemas import Result, Spec
 
 
 class IngestSpec(Spec):
-    """Where the files are, and how they are divided where they bring no `val` split."""
+    """The place of the files, and how they are divided where they bring no `val` split."""
 
     archive_sha256: str = Field(description="Of the archive, or of the document that says where the files are.")
     val_fraction: float = 0.2

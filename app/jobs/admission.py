@@ -1,4 +1,4 @@
-"""Whether a job may be queued: its workspace's queue has room, and there can be as many machines as it asks for."""
+"""Decide whether a job may be queued: its workspace's queue is not full, and there can be as many machines."""
 
 from collections.abc import Collection
 from uuid import UUID

@@ -1,4 +1,4 @@
-"""Which job a worker takes next: the claim that begins a lease. Used by workers alone, but for `TURN`."""
+"""Claim the job that a worker takes next, which begins a lease. Used by workers alone, but for `TURN`."""
 
 from collections.abc import Collection
 from functools import lru_cache
@@ -83,7 +83,7 @@ def _claim(
 
 
 def waiting(session: Session, kinds: Collection[str], max_running: int | None = None) -> bool:
-    """Whether a claim would find something. Reads only, so that idle workers do not take the write lock."""
+    """Return whether a claim would find something. Reads only, so that idle workers do not take the write lock."""
     return session.scalar(_first_waiting(tuple(kinds), max_running)) is not None
 
 

@@ -32,7 +32,7 @@ class Doorbell(Protocol):
 
 
 class FifoDoorbell:
-    """For the embedded service: a named pipe, on which the worker beside it listens."""
+    """Rings in the embedded service: through a named pipe, on which the worker beside it listens."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -85,7 +85,7 @@ class EpochMetrics(Base):
 
 
 class Checkpoint(Base):
-    """Where a run can go on. The bytes are the blob `sha256`."""
+    """A place from where a run can go on. The bytes are the blob `sha256`."""
 
     __tablename__ = "checkpoints"
 

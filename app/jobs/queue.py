@@ -1,4 +1,4 @@
-"""What a worker does with a job's row that it holds: renew, write under the fence, end it; and take lost ones back."""
+"""Write to a job's row that a worker holds: renew, report under the fence, end it; and take lost jobs back."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -47,7 +47,7 @@ def renew(session: Session, held: Claim, lease_seconds: float) -> JobState:
 
 
 def locked(session: Session, held: Claim) -> Job:
-    """The row, locked until the transaction ends. Raises `ClaimLost` unless the claim still stands."""
+    """Return the row, locked until the transaction ends. Raises `ClaimLost` unless the claim still stands."""
     query = select(Job).where(Job.id == held.job_id, Job.epoch == held.epoch, Job.state.in_(HELD))
     # What this session read before it had the lock may be out of date.
     job = session.scalar(query.with_for_update().execution_options(populate_existing=True))
@@ -180,7 +180,7 @@ def is_held(session: Session, held: Claim) -> bool:
 
 
 def oldest_unfinished(session: Session) -> datetime | None:
-    """When the first of the jobs that have not ended was first run: blobs put since then may yet be needed."""
+    """Return when the first of the unfinished jobs was first run: blobs put since then may yet be needed."""
     return session.scalar(select(func.min(Job.started_at)).where(Job.state.not_in(TERMINAL)))
 
 

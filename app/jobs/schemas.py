@@ -1,4 +1,4 @@
-"""What every kind of job has: a spec, a result, what an epoch reports, what the API says of jobs and of workers."""
+"""Schemas of every kind of job: spec, result, metrics of an epoch; and what the API says of jobs and workers."""
 
 from datetime import datetime
 from typing import Any, Literal
@@ -15,7 +15,7 @@ WaitingFor = Literal["worker", "storage", "slot", "run_after", "workspace_limit"
 
 
 class Spec(BaseModel):
-    """What a job is to do, with every default filled in. Rows of newer code may have further fields; they are kept."""
+    """The work of a job, with every default filled in. Rows of newer code may have further fields; they are kept."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -31,13 +31,13 @@ class DocumentedAs:
 
 
 class Result(BaseModel):
-    """What the row of a job that succeeded keeps of what it made."""
+    """The part of what a job made that its row keeps."""
 
     model_config = ConfigDict(extra="allow")
 
 
 class Metrics(BaseModel):
-    """What a job reports of an epoch."""
+    """A job's report of one epoch."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -52,7 +52,7 @@ class StoredFile(BaseModel):
 
 
 class KeptCheckpoint(BaseModel):
-    """Where a run that diverged was still good: `GET /v1/jobs/{id}/checkpoint` gives the file."""
+    """The last good place of a run that diverged: `GET /v1/jobs/{id}/checkpoint` gives the file."""
 
     epoch: int = Field(description="From 1.")
     step: int = Field(description="Steps of that epoch that were done.")
@@ -105,7 +105,7 @@ class JobOut(BaseModel):
 
 
 class DeviceOut(BaseModel):
-    """What trainings compute on: a GPU, or the processor with the machine's memory."""
+    """A GPU that trainings compute on, or the processor with the machine's memory."""
 
     name: str
     memory_total: int | None = Field(description="Bytes.")

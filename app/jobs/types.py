@@ -1,4 +1,4 @@
-"""What a kind of job is, and the kinds that this process knows: `app.work` registers them, and the queue asks here."""
+"""`JobType`, a kind of job, and the registry of those that this process knows: `app.work` fills it, the queue asks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Resource(StrEnum):
-    """What a job needs the most. A worker has slots of each, and a slot runs one job at a time."""
+    """The resource that a job needs the most. A worker has slots of each, and a slot runs one job at a time."""
 
     io = "io"
     cpu = "cpu"

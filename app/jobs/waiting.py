@@ -1,4 +1,4 @@
-"""What a queued job waits for: its place in the queue, and how long it will be by an honest estimate."""
+"""Say what a queued job waits for: its place in the queue, and an estimate of how long it waits."""
 
 import heapq
 import math
@@ -26,7 +26,7 @@ _RECENT = 100  # ended jobs of a slot among which comparable ones are looked for
 
 @dataclass(frozen=True, slots=True)
 class QueuePlace:
-    """Where a queued job stands. `place` counts from 1, among the jobs that may run now; `seconds` is None where nobody
+    """The place of a queued job. `place` counts from 1, among the jobs that may run now; `seconds` is None where nobody
     can know how long it waits."""
 
     waiting_for: WaitingFor
@@ -97,7 +97,7 @@ def queue_places(
 
 @lru_cache  # to put this together takes longer than to run it
 def _unfinished(kinds: tuple[str, ...], fields: tuple[str, ...]) -> Select[Any]:
-    """Those that run, and those that are queued, the next one first."""
+    """Return the query for jobs that run or are queued, the next one first."""
     due = or_(Job.run_after.is_(None), Job.run_after <= DatabaseTime()).label("due")
     needs = workers.needed().label("machines"), Job.setback["reason"].as_string().label("held_up")
     turn = Job.id, Job.workspace_id, Job.state, Job.eta_seconds, Job.priority, due
@@ -106,7 +106,7 @@ def _unfinished(kinds: tuple[str, ...], fields: tuple[str, ...]) -> Select[Any]:
 
 
 def _compared(fields: Sequence[str]) -> list[Any]:
-    """The columns that say which jobs take about as long; `_likeness` reads them."""
+    """Return the columns that say which jobs take about as long; `_likeness` reads them."""
     return [Job.kind, Job.dataset_id, *(Job.spec[name].as_string().label(f"spec_{name}") for name in fields)]
 
 
@@ -116,7 +116,7 @@ def _likeness(job: Any, fields: Sequence[str]) -> tuple[Any, ...]:
 
 
 def _durations(session: Session, kinds: Sequence[str], fields: Sequence[str]) -> dict[tuple[Any, ...], float]:
-    """The median running time, in seconds, of like jobs among those that ended well of late."""
+    """Return the median running time, in seconds, of like jobs among those that succeeded of late."""
     query = select(Job.ran_seconds, *_compared(fields)).where(Job.kind.in_(kinds), Job.state == JobState.succeeded)
     taken: dict[tuple[Any, ...], list[float]] = {}
     for row in session.execute(query.order_by(Job.id.desc()).limit(_RECENT)):
@@ -130,7 +130,7 @@ def _simulate(
     slots: int,
     durations: dict[tuple[Any, ...], float],
 ) -> list[float | None]:
-    """Seconds until each job of the line starts: each goes to the slots that are free first, one a machine."""
+    """Return the seconds until each job of the line starts, in the slots that are free first, one a machine."""
     if not slots:
         return [None] * len(line)
     unknown = math.inf

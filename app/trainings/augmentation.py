@@ -1,4 +1,4 @@
-"""How a caller asks for augmentation: a preset's name, or a list of transforms."""
+"""Schemas of a caller's augmentation: a preset's name, or a list of transforms."""
 
 from typing import Annotated, Any, get_args
 

@@ -1,4 +1,4 @@
-"""What would become of a training if it were queued now. Writes nothing."""
+"""Plan a training: what would become of it if it were queued now. Writes nothing."""
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -94,7 +94,7 @@ def plan(
 
 
 def _unfrozen_changes(images: Sequence[DatasetImage], manifest: Manifest, dataset: Dataset) -> Iterable[Finding]:
-    """That the dataset is not what its newest version holds, and the training would not see the difference."""
+    """Yield a finding where the dataset is not what its newest version holds: the training sees no changes."""
     frozen = {(item.sha256, item.label, item.split) for item in manifest.items}
     now = {(image.sha256, image.label, image.split) for image in images}
     if changed := sorted({sha256 for sha256, _, _ in frozen ^ now}):
@@ -156,7 +156,7 @@ def _disk(config: TrainConfig, classes: int, totals: Mapping[str, int]) -> Estim
 
 
 def _seconds(session: Session, config: TrainConfig, totals: Mapping[str, int], machines: int) -> Estimate:
-    """From the median time an image took in like trainings that ended well of late, on workers that live."""
+    """Estimate from the median time an image took in like trainings that succeeded of late, on workers that live."""
     hosts = {row.host for row in session.scalars(_alive())}
     query = (
         select(Job.ran_seconds, Job.spec, Job.worker, DatasetVersion.counts)
@@ -187,7 +187,7 @@ def _seconds(session: Session, config: TrainConfig, totals: Mapping[str, int], m
 
 
 def _passes(spec: Mapping[str, Any], totals: Mapping[str, int]) -> int:
-    """How many images go through the trunk, behind which nothing takes long: once a view where it is frozen."""
+    """Return how many images go through the trunk, once a view where it is frozen; the head takes no time beside it."""
     learning, held_out = totals.get("train", 0), sum(totals.values()) - totals.get("train", 0)
     if spec["train"] == "head":
         views = 1 if spec["augmentation"] == "none" else spec.get("views", 4)

@@ -1,4 +1,4 @@
-"""What the API says of a training before it is queued."""
+"""Schemas of what the API says of a training before it is queued."""
 
 from typing import Annotated, Any
 from uuid import UUID
@@ -20,7 +20,7 @@ class PlannedNetwork(BaseModel):
 
 
 class PlannedImages(BaseModel):
-    """Of the frozen version that the training would read."""
+    """Images of the frozen version that the training would read."""
 
     version_id: UUID
     version: int
@@ -38,7 +38,7 @@ class Estimate(BaseModel):
 
 
 class PlannedLimits(BaseModel):
-    """What the workspace has of what it may have."""
+    """The workspace's use of its limits."""
 
     queued: int
     max_queued: int
@@ -49,7 +49,7 @@ class PlannedLimits(BaseModel):
 
 
 class Refusal(BaseModel):
-    """Why the job would be refused now."""
+    """The reason why the job would be refused now."""
 
     code: str
     detail: str

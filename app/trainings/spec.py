@@ -1,4 +1,4 @@
-"""What a training is told, what each of its epochs reports, and what its row keeps of the model it made."""
+"""Schemas of a training's spec, of the metrics of its epochs, and of its result."""
 
 from typing import TYPE_CHECKING, Any, get_type_hints
 from uuid import UUID
@@ -36,7 +36,7 @@ class UsedHead(Head):
 
 
 class UsedResources(Resources):
-    """What the job uses. It may have fields that only newer code knows."""
+    """The resources of the job. They may have fields that only newer code knows."""
 
     model_config = ConfigDict(extra="allow")
 

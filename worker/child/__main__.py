@@ -65,7 +65,7 @@ def _stood_still(seconds: float) -> dict[str, Any]:
 
 
 def _last_word(error: Exception, settings: Settings) -> tuple[Kind, dict[str, Any]]:
-    """What to say of an error that nobody expected: a setback where it may pass, or else a failure."""
+    """Return what to say of an error that nobody expected: a setback where it may pass, or else a failure."""
     system = _system_error(error)
     if system is not None and is_disk_error(system):
         error = explained(settings.scratch, system)
@@ -85,7 +85,7 @@ def _last_word(error: Exception, settings: Settings) -> tuple[Kind, dict[str, An
 
 
 def _system_error(error: Exception) -> OSError | None:
-    """The operating system's error that this one is or, from a library in Rust (safetensors), tells of."""
+    """Return the operating system's error that this one is or, from a library in Rust (safetensors), tells of."""
     if isinstance(error, OSError):
         return error
     told = re.search(r"\(os error (\d+)\)", str(error))

@@ -82,7 +82,7 @@ def predict(work: Work, parent: Parent, settings: Settings) -> dict[str, Any]:
 
 
 class _Pace:
-    """How fast images are done, and when it is time to keep what is done."""
+    """Measures how fast images are done, and says when it is time to keep what is done."""
 
     def __init__(self, total: int, done: int) -> None:
         self._total = total
@@ -109,7 +109,7 @@ def _images(spec: PredictSpec, manifest_sha256: str | None, store: BlobStore) ->
 
 
 def _load(spec: PredictSpec, store: BlobStore, scratch: Path) -> Classifier:
-    """The model with the engine that is asked for; on the processor, unless that is an engine of the GPU."""
+    """Return the model with the engine that is asked for; on the processor, unless that is an engine of the GPU."""
     if detail := obstacle(spec.engine):
         raise JobFailure(FailureReason.invalid_config, detail, "Leave engine out, or ask for another.")
 
@@ -127,7 +127,7 @@ def _load(spec: PredictSpec, store: BlobStore, scratch: Path) -> Classifier:
 
 
 def _kept_rows(checkpoints: Sequence[str], store: BlobStore, path: Path) -> int:
-    """Put the rows of the newest checkpoint that is whole into `path`; how many they are, 0 where there is none."""
+    """Put the rows of the newest checkpoint that is whole into `path`. Returns how many: 0 where there is none."""
     for sha256 in checkpoints:
         try:
             shutil.copyfile(store.fetch(sha256, path.parent), path)
@@ -142,7 +142,7 @@ def _kept_rows(checkpoints: Sequence[str], store: BlobStore, path: Path) -> int:
 def _prepared(
     pool: ThreadPoolExecutor, images: Sequence[AskedImage], prepare: Callable[[AskedImage], NDArray[np.uint8]]
 ) -> Iterator[list[tuple[AskedImage, Outcome]]]:
-    """The images in batches, in their order; the next is decoded while the caller is at this one."""
+    """Yield the images in batches, in their order; the next is decoded while the caller is at this one."""
     waiting: deque[list[tuple[AskedImage, Future[NDArray[np.uint8]]]]] = deque()
     for start in range(0, len(images), BATCH):
         waiting.append([(one, pool.submit(prepare, one)) for one in images[start : start + BATCH]])
@@ -153,7 +153,7 @@ def _prepared(
 
 
 def _prepare(image: AskedImage, store: BlobStore, limits: IntakeLimits, classifier: Classifier) -> NDArray[np.uint8]:
-    """uint8 [S, S, 3] for the network, as a predict call prepares it."""
+    """Return the image as uint8 [S, S, 3] for the network, as a predict call prepares it."""
     if image.sha256 is None:
         raise unknown_image(image.id or "")
     try:
@@ -179,7 +179,7 @@ def _rows(
     options: Naming,
     thresholds: Sequence[float | None] | None,
 ) -> Iterator[dict[str, Any]]:
-    """A row for each image. Raises what is not one image's own fault."""
+    """Yield a row for each image. Raises what is not one image's own fault."""
     readable = [outcome for _, outcome in batch if not isinstance(outcome, Exception)]
     answers = iter(_classify(classifier, np.stack(readable)) if readable else ())
     for image, outcome in batch:
@@ -201,7 +201,7 @@ def _classify(classifier: Classifier, images: NDArray[np.uint8]) -> NDArray[np.f
 
 
 def _count(path: Path, classes: Sequence[str]) -> dict[str, Any]:
-    """What the result of the job says: images, those of them that have an error, and how many came to each class."""
+    """Count the result: images, those of them that have an error, and how many came to each class."""
     images, errors, predicted = 0, 0, Counter[str]()
     with path.open("rb") as file:
         for row in map(json.loads, file):

@@ -1,4 +1,4 @@
-"""What every process of a training reads: the samples of a version, and the cache of this machine."""
+"""Inputs of every process of a training: the samples of a version, and the cache of this machine."""
 
 from pathlib import Path
 

@@ -18,7 +18,7 @@ LOST_ANOTHER = 75  # exit status of one whose only fault is that another one is 
 
 
 class Part(TypedDict):
-    """What the first process of a machine tells each of the others."""
+    """The message of a machine's first process to each of the others."""
 
     rank: int
     ranks: int

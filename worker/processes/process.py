@@ -61,7 +61,7 @@ class Child:
         threading.Thread(target=self._live, name=f"life-{self._process.pid}", daemon=True).start()
 
     def receive(self, timeout: float) -> Message | None:
-        """The next message, or None after `timeout` seconds. Raises `ChildGone` after the last one."""
+        """Return the next message, or None after `timeout` seconds. Raises `ChildGone` after the last one."""
         try:
             message = self._messages.get(timeout=max(timeout, 0.0))
         except queue.Empty:
@@ -96,7 +96,7 @@ class Child:
             self._process.stdin.close()
 
     def _live(self) -> None:
-        """Run by a thread of its own: the child ends where all of this process stands still, not where it waits."""
+        """Send signs of life, in a thread of its own: the child ends only where all of this process stands still."""
         while not self._over.wait(LIFE_SIGN_EVERY):
             self._send(LIFE_SIGN)
 

@@ -44,11 +44,11 @@ class Allowance:
         self.count()
 
     def count(self) -> None:
-        """The job runs from now on."""
+        """Count from now on: the job runs."""
         self._ends = time.monotonic() + self._left
 
     def pause(self) -> None:
-        """The job does not run, but waits for other machines."""
+        """Stop counting: the job waits for other machines."""
         self._ends = math.inf
 
     def used_up(self) -> bool:
@@ -85,7 +85,7 @@ class Attempt:
         self._replaced: set[str] = set()  # checkpoints that newer ones took the place of, not yet freed
 
     def supervise(self, work: Work) -> None:
-        """Until the job has ended or was given back. Raises `ClaimLost`; the caller ends the child in every case."""
+        """Run until the job has ended or was given back; the caller ends the child. Raises `ClaimLost`."""
         self._child.start(work)
         log.info("job_started", job=str(self._job.id), kind=self._job.kind, attempt=self._job.attempt)
         beat, give_up = 0.0, None
@@ -120,7 +120,7 @@ class Attempt:
                 return
 
     def _handle(self, message: Message) -> bool:
-        """Write down what the child says. True if it was its last word."""
+        """Write down what the child says. Returns whether it was its last word."""
         body, held = message["body"], self._held
         match message["kind"]:
             case "meeting":
@@ -213,7 +213,7 @@ class Attempt:
         return state
 
     def _free_checkpoints(self) -> None:
-        """Let go of the bytes of replaced checkpoints at once: they would fill the disk before the job ends."""
+        """Delete the bytes of replaced checkpoints at once: they would fill the disk before the job ends."""
         try:
             # A job that put the same bytes writes its row before its lease has run out, or never.
             age = 2 * self._settings.lease_seconds
@@ -222,5 +222,5 @@ class Attempt:
             log.warning("checkpoints_not_freed", job=str(self._held.job_id), code=error.code, detail=error.detail)
 
     def _write(self, write: Callable[[Session], T]) -> T:
-        """One fenced transaction."""
+        """Write in one fenced transaction."""
         return write_within(self._database, write, self._lease_ends, self._held.job_id)

@@ -134,7 +134,7 @@ class Slot:
         return claiming.claim(session, self.kinds, self._worker, *limits, unless)
 
     def _join(self, session: Session) -> JobMember | None:
-        """A place in a job that another worker leads, if one waits for machines."""
+        """Take a place in a job that another worker leads, if one waits for machines."""
         if not self._shares or not sharing.vacant(session, self._worker):
             return None
         return sharing.join(session, self._worker, self._settings.lease_seconds)

@@ -1,4 +1,4 @@
-"""A worker: its slots, each with a thread that looks for work, and one thread that sweeps."""
+"""A worker: its slots, each with a thread that looks for work, and one thread for housekeeping."""
 
 import os
 import socket

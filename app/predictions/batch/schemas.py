@@ -1,4 +1,4 @@
-"""What a caller may ask of a job that predicts, what the job is told, and what its row keeps of the answers."""
+"""Schemas of jobs that predict: what a caller may ask, the spec, the result."""
 
 from typing import Annotated, Literal, Self
 from uuid import UUID

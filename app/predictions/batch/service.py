@@ -25,7 +25,7 @@ from app.storage import Blob
 
 
 def image_list(wanted: Sequence[str], found: Mapping[str, str]) -> bytes:
-    """A JSON line for each image that is asked for, in that order, with the SHA-256 of its bytes or null.
+    """Return a JSON line for each image that is asked for, in that order, with the SHA-256 of its bytes or null.
 
     Raises `Invalid` where not one of them is there.
     """
@@ -100,7 +100,7 @@ def _version(session: Session, dataset: Dataset, number: int) -> DatasetVersion:
 
 
 def _count(version: DatasetVersion, request: PredictJobRequest) -> int:
-    """How many images of the version are asked for. Raises `Invalid` if none is."""
+    """Return how many images of the version are asked for. Raises `Invalid` if none is."""
     chosen = {split: found for split, found in version.counts.items() if request.split in (None, split)}
     if request.label is None:
         total = sum(sum(found.values()) for found in chosen.values())
@@ -115,7 +115,7 @@ def _count(version: DatasetVersion, request: PredictJobRequest) -> int:
 
 
 def result_of(session: Session, workspace_id: UUID, job_id: UUID) -> tuple[Blob, Job]:
-    """The rows that a job came to (`batch_rows`), and the job. Raises `NotFound`, and `Conflict` if it has none."""
+    """Return the blob of a job's rows, and the job. Raises `NotFound`, and `Conflict` if it has none."""
     job = jobs.get(session, workspace_id, job_id)
     if job.kind != PREDICT.name:
         detail = f"Job {job_id} is of kind {job.kind} and has no predictions. POST /v1/jobs:predict makes one that has."
