@@ -19,6 +19,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
+from app import work  # noqa: F401  (the queue asks what kinds of job there are)
 from app.core.database import Database
 from app.core.errors import GraftError
 from app.core.migrations import migrate
@@ -26,7 +27,6 @@ from app.datasets.service import latest_versions
 from app.jobs import claiming, events, queue
 from app.jobs.orm import Job
 from app.jobs.queue import Claim
-from app.jobs.states import JobKind
 from app.storage import Blob
 
 LEASE = 600.0  # seconds
@@ -88,7 +88,7 @@ def _write(url: str, workspace_id: UUID, dataset_id: UUID, version_id: UUID, sec
             workspace_id=workspace_id,
             dataset_id=dataset_id,
             dataset_version_id=version_id,
-            kind=JobKind.train,
+            kind="train",
             spec={},
             max_attempts=3,
         )
@@ -99,7 +99,7 @@ def _write(url: str, workspace_id: UUID, dataset_id: UUID, version_id: UUID, sec
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         write(submit)
-        job = write(lambda session: claiming.claim(session, [JobKind.train], "bench", LEASE))
+        job = write(lambda session: claiming.claim(session, ["train"], "bench", LEASE))
         if job is None:
             continue
         held = Claim(job.id, job.epoch)

@@ -105,6 +105,9 @@ class Settings(BaseSettings):
     sweep_seconds: float = Field(default=2.0, gt=0)
     stop_grace_seconds: float = Field(default=10.0, gt=0)
     max_attempts: int = Field(default=3, gt=0)
+    job_types: str = Field(
+        default="", description="Further kinds of job, package.module:NAME each; the same for the API and all workers."
+    )
     worker_address: str | None = Field(
         default=None, description="Where other machines reach this worker; if left out, as the database sees it."
     )

@@ -27,7 +27,6 @@ from app.auth.schemas import Scope
 from app.core.database import Database
 from app.core.settings import Settings
 from app.datasets.orm import DatasetImage, DatasetVersion
-from app.jobs.states import JobKind
 from app.storage.configured import configured_store
 from app.vision.training.run import FitResult
 from tests.api.conftest import served
@@ -73,7 +72,7 @@ def service(migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory, tra
     workspace = stage.workspace()
     dataset = str(stage.dataset(workspace, "pets"))
     job_id = stage.job(workspace, "pets")
-    job = stage.claim(JobKind.train)
+    job = stage.claim("train")
     assert job is not None
     model = str(stage.finish(job, trained, CLASSES))
     with stage.database.reading() as session:
