@@ -1,4 +1,4 @@
-"""What happens in a workspace, in the order in which it was committed: a list to poll, and a stream."""
+"""List and stream the events of a workspace, in the order in which they were committed."""
 
 import json
 from collections.abc import Callable, Sequence
