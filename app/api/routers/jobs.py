@@ -147,6 +147,7 @@ def _known_job(job_id: UUID, reader: Reader, session: ReadSession) -> UUID:
 
 @router.get(
     "/{job_id}/events",
+    status_code=200,  # named, because FastAPI reads the default from a signature that EventStream does not have
     response_class=EventStream,
     responses=problems(404, 422),
     summary="Stream a job's events",
