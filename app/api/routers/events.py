@@ -1,4 +1,4 @@
-"""What happens in a workspace, in the order in which it was committed: a list to poll, and a stream."""
+"""List and stream the events of a workspace, in the order in which they were committed."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -62,7 +62,13 @@ def list_events(reader: Reader, session: ReadSession, limit: Limit = 50, after: 
     return EventsOut(items=items, next_cursor=str(items[-1].id) if more else None)
 
 
-@router.get("/stream", response_class=EventStream, status_code=200, responses=problems(422), summary="Stream events")
+@router.get(
+    "/stream",
+    status_code=200,  # named, because FastAPI reads the default from a signature that EventStream does not have
+    response_class=EventStream,
+    responses=problems(422),
+    summary="Stream events",
+)
 async def stream_events(
     reader: Reader,
     services: ServicesDep,

@@ -143,8 +143,8 @@ def _known_job(job_id: UUID, reader: Reader, session: ReadSession) -> UUID:
 
 @router.get(
     "/{job_id}/events",
+    status_code=200,  # named, because FastAPI reads the default from a signature that EventStream does not have
     response_class=EventStream,
-    status_code=200,
     responses=problems(404, 422),
     summary="Stream a job's events",
 )
