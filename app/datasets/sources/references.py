@@ -12,14 +12,17 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 from app.core.errors import FieldError, Invalid
+from app.core.outbound.addresses import read_allowed
+from app.core.outbound.errors import OutboundError
+from app.core.outbound.exchange import Bounds, Exchange
+from app.core.outbound.fetching import Fetcher
+from app.core.outbound.urls import check_url
 from app.core.settings import Settings
 from app.datasets.formats.label_rows import Labelled, place
 from app.datasets.formats.layout import Layout, Placement, Skipped, check_layout
 from app.datasets.intake.intake import RejectedImage
 from app.datasets.schemas import UploadOptions
-from app.datasets.sources.addresses import read_allowed
 from app.datasets.sources.bucket import BucketFiles, allowed_prefix
-from app.datasets.sources.fetching import Fetcher, FetchLimits, check_url
 from app.datasets.sources.folder import FolderFiles, allowed_root
 from app.datasets.sources.source import Budget, ReadFile, Source, StandingSource
 from app.storage.connection import S3Options
@@ -89,8 +92,9 @@ def open_source(kind: str, document: bytes, settings: Settings, budget: Budget) 
     """What a worker reads. The operator's settings are looked at again: they may be others by now, or there."""
     named = json.loads(document)
     if kind == "urls":
-        fetcher = Fetcher(read_allowed(_words(settings.import_hosts)), FetchLimits(settings.max_file_bytes))
-        return UrlSource(_NAMED.validate_python(named), fetcher, budget)
+        allowed = read_allowed(_words(settings.import_hosts), "GRAFT_IMPORT_HOSTS")
+        exchange = Exchange(allowed, Bounds(settings.max_file_bytes, setting="GRAFT_MAX_FILE_BYTES"))
+        return UrlSource(_NAMED.validate_python(named), Fetcher(exchange, "image/*"), budget)
     most = settings.max_archive_entries, settings.max_file_bytes
     if kind == "folder":
         return StandingSource(FolderFiles(*allowed_root(named, _folders(settings)), *most), budget)
@@ -113,7 +117,13 @@ class UrlSource:
 
     def files(self, layout: Layout) -> Iterator[tuple[str, ReadFile]]:
         for url in layout.placements:
-            yield url, self._budget.counted(partial(self._fetcher.fetch, url))
+            yield url, self._budget.counted(partial(self._fetch, url))
+
+    def _fetch(self, url: str) -> bytes:
+        try:
+            return self._fetcher.fetch(url)
+        except OutboundError as error:
+            raise RejectedImage(error.code, error.reason, error.remedy) from None
 
 
 def _layout(named: list[Named]) -> Layout:
@@ -123,7 +133,7 @@ def _layout(named: list[Named]) -> Layout:
         try:
             check_url(one.url)
             placed = place(Labelled(one.url, "", one.label, one.split, one.metadata, f"urls, number {number},"))
-        except RejectedImage as bad:
+        except OutboundError as bad:
             placed = Skipped(one.url, bad.code, bad.reason, bad.remedy)
         if isinstance(placed, Skipped):
             refused[one.url] = placed

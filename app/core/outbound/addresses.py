@@ -46,10 +46,14 @@ def is_public(address: Address) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """What the operator opens beside public addresses: hosts by name, whatever address they have, and networks."""
+    """What the operator opens beside public addresses: hosts by name, whatever address they have, and networks.
+
+    `setting` is where the operator does so, for the remedy.
+    """
 
     hosts: frozenset[str] = frozenset()
     networks: tuple[Network, ...] = ()
+    setting: str | None = None
 
     def permits(self, host: str, address: Address) -> bool:
         if host.lower() in self.hosts or is_public(address):
@@ -58,8 +62,11 @@ class Allowed:
         return any(plain in network for network in self.networks)
 
 
-def read_allowed(words: Iterable[str]) -> Allowed:
-    """From host names, addresses and networks. A word that is no address is a name; ValueError for a bad network."""
+def read_allowed(words: Iterable[str], setting: str | None = None) -> Allowed:
+    """Return what host names, addresses and networks open. A word that is no address is a name.
+
+    Raises `ValueError` for a bad network.
+    """
     hosts, networks = set(), []
     for word in words:
         if "/" in word:
@@ -69,4 +76,4 @@ def read_allowed(words: Iterable[str]) -> Allowed:
             networks.append(ip_network(ip_address(word)))
         except ValueError:
             hosts.add(word.lower())
-    return Allowed(frozenset(hosts), tuple(networks))
+    return Allowed(frozenset(hosts), tuple(networks), setting)

@@ -1,0 +1,1 @@
+"""Requests to addresses that a caller names: only to where they may go, and within bounds of bytes and time."""
