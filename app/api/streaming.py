@@ -3,6 +3,7 @@
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from math import inf
 
 import anyio
 from fastapi.responses import StreamingResponse
@@ -29,18 +30,21 @@ class EventStream(StreamingResponse):
 
     media_type = "text/event-stream"
 
-    def __init__(self, look: Callable[[], Look], silence: float) -> None:
-        """Send what `look` finds, which runs in a thread, until it says that it is over.
 
-        After `silence` seconds without a line a comment says that the connection lives: proxies close what is silent.
-        """
-        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-        super().__init__(_lines(look, silence), headers=headers)
+def stream(look: Callable[[], Look], silence: float, seconds: float = inf) -> EventStream:
+    """Return the answer that sends what `look` finds until it says that it is over, for at most so many seconds.
+
+    `look` runs in a thread. After `silence` seconds without a line a comment says that the connection lives: proxies
+    close what is silent for long.
+    """
+    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+    return EventStream(_lines(look, silence, seconds), headers=headers)
 
 
-async def _lines(look: Callable[[], Look], silence: float) -> AsyncIterator[bytes]:
+async def _lines(look: Callable[[], Look], silence: float, seconds: float) -> AsyncIterator[bytes]:
     sent_at = time.monotonic()
-    while True:
+    ends_at = sent_at + seconds
+    while time.monotonic() < ends_at:
         try:
             found = await run_in_threadpool(look)
         except Unavailable:  # the stream outlives a moment without a database

@@ -38,6 +38,9 @@ class Settings(BaseSettings):
     port: int = Field(default=8400, ge=0, le=65535)
     url: str | None = None
     api_key: SecretStr | None = None
+    stream_seconds: float = Field(
+        default=3600.0, gt=0, description="Then the stream of a workspace's events ends; clients connect anew."
+    )
     stream_silence_seconds: float = Field(
         default=15.0, ge=0, description="A stream of events that has none for so long says that it lives."
     )

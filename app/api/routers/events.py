@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
 from app.api.deps import Limit, Reader, ReadSession, Services, ServicesDep
-from app.api.streaming import EventStream, Look
+from app.api.streaming import EventStream, Look, stream
 from app.api.views import problems
 from app.auth import service as auth
 from app.auth.schemas import Scope
@@ -70,9 +70,10 @@ async def stream_events(
     last_event_id: Annotated[int | None, Header(ge=0, le=_MOST)] = None,
 ) -> EventStream:
     """Server-sent events, named by their topic, with the document of the list: those after `Last-Event-ID` or `after`,
-    from now on if neither is given. The stream ends when its key is revoked."""
+    from now on if neither is given. The stream ends after GRAFT_STREAM_SECONDS, and when its key is revoked."""
     since = last_event_id if last_event_id is not None else after
-    return EventStream(_look(services, reader, since), services.settings.stream_silence_seconds)
+    settings = services.settings
+    return stream(_look(services, reader, since), settings.stream_silence_seconds, settings.stream_seconds)
 
 
 def _look(services: Services, reader: Principal, since: int | None) -> Callable[[], Look]:

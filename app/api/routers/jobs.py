@@ -24,7 +24,7 @@ from app.api.deps import (
     WriteSession,
 )
 from app.api.downloads import blob_response
-from app.api.streaming import EventStream, Look
+from app.api.streaming import EventStream, Look, stream
 from app.api.submission import submit_once
 from app.api.views import ListOut, job_view, job_views, problems
 from app.api.waiting import until
@@ -159,7 +159,7 @@ async def stream_events(
     """Server-sent events until the job has ended: `state` and `epoch` carry ids, and with `Last-Event-ID` the stream
     goes on after that one; `progress` is the present figure and carries none."""
     look = _look(services, reader.workspace_id, job_id, last_event_id or 0)
-    return EventStream(look, services.settings.stream_silence_seconds)
+    return stream(look, services.settings.stream_silence_seconds)
 
 
 def _look(services: Services, workspace_id: UUID, job_id: UUID, seq: int) -> Callable[[], Look]:
