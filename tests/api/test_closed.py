@@ -18,6 +18,7 @@ from tests.support.calls import Api, Caller, problem
 OPEN = {
     ("GET", "/healthz"),
     ("GET", "/readyz"),
+    ("GET", "/readyz/uploads"),
     ("GET", "/v2/health/live"),
     ("GET", "/v2/health/ready"),
     ("GET", "/docs"),

@@ -73,7 +73,8 @@ async def stream_events(
     from now on if neither is given. The stream ends after GRAFT_STREAM_SECONDS, and when its key is revoked."""
     since = last_event_id if last_event_id is not None else after
     settings = services.settings
-    return stream(_look(services, reader, since), settings.stream_silence_seconds, settings.stream_seconds)
+    look = _look(services, reader, since)
+    return stream(look, settings.stream_silence_seconds, services.draining, settings.stream_seconds)
 
 
 def _look(services: Services, reader: Principal, since: int | None) -> Callable[[], Look]:
