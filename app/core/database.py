@@ -1,4 +1,4 @@
-"""The database: one engine a process, short transactions, SQLite and PostgreSQL behind the same two methods."""
+"""This module opens the database: one engine a process, short transactions, SQLite and PostgreSQL alike."""
 
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -45,7 +45,7 @@ class Base(DeclarativeBase):
 
 
 def enum_column(states: type[PythonEnum]) -> Enum:
-    """A column type that keeps an enum's value as text, checked by the database."""
+    """Return a column type that keeps an enum's value as text, checked by the database."""
     return Enum(
         states,
         name=states.__name__.lower(),
@@ -57,7 +57,7 @@ def enum_column(states: type[PythonEnum]) -> Enum:
 
 
 class _Reader(Session):
-    """Refuses to write: where there is no transaction, nothing would take that back."""
+    """This session refuses to write: where there is no transaction, nothing would take that back."""
 
     def flush(self, objects: Sequence[Any] | None = None) -> None:
         if self.new or self.dirty or self.deleted:
@@ -73,7 +73,7 @@ def _refuse_changes(state: ORMExecuteState) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """Connections of one process to PostgreSQL: so many are kept open, and so many more while they are asked for.
+    """A process has these connections to PostgreSQL: so many are kept open, and so many more while they are asked for.
 
     With `by_transaction` a pooler such as PgBouncer gives each transaction another server connection: nothing may be
     kept on one between transactions, so no statement is prepared and no option is sent on connecting.
@@ -91,7 +91,7 @@ def configured_database(settings: Settings) -> "Database":
 
 
 class Database:
-    """Sessions for readers and writers. One request or one worker write is one transaction."""
+    """This class gives sessions to readers and writers. One request or one worker write is one transaction."""
 
     def __init__(self, url: str, pool: Pool | None = None) -> None:
         self.url = make_url(url)
@@ -104,13 +104,13 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
-        """A session that refuses to write; on SQLite it does not wait for writers."""
+        """Yield a session that refuses to write; on SQLite it does not wait for writers."""
         with _translated(), _Reader(self._reader, expire_on_commit=False, autoflush=False) as session:
             yield session
 
     @contextmanager
     def writing(self) -> Iterator[Session]:
-        """A session whose transaction is committed on leaving, or rolled back if the body raises."""
+        """Yield a session whose transaction is committed on leaving, or rolled back if the body raises."""
         try:
             with _translated(), Session(self._writer, expire_on_commit=False) as session, session.begin():
                 yield session
@@ -119,8 +119,8 @@ class Database:
 
     @contextmanager
     def migrating(self) -> Iterator[Connection]:
-        """A connection for changes of the schema, in one transaction. SQLite alters a table by copying it and dropping
-        the old one, which no foreign key may hinder; they are checked before the commit instead."""
+        """Yield a connection for changes of the schema, in one transaction. SQLite alters a table by copying it and
+        dropping the old one, which no foreign key may hinder; they are checked before the commit instead."""
         with _translated(), self._writer.connect() as connection:
             sqlite = connection.dialect.name == "sqlite"
             if sqlite:  # without effect inside a transaction
@@ -180,7 +180,7 @@ def _translated() -> Iterator[None]:
 
 
 def _is_full(error: DBAPIError) -> bool:
-    """SQLite and PostgreSQL each have a code for it."""
+    """Return whether the disk is full: SQLite and PostgreSQL each have a code for it."""
     original = error.orig
     names = getattr(original, "sqlite_errorname", None), getattr(original, "sqlstate", None)
     return names[0] == "SQLITE_FULL" or names[1] == "53100"
@@ -221,7 +221,7 @@ def _make_engine(url: str, pool: Pool) -> Engine:
 
 
 def _session_arguments(pool: Pool) -> dict[str, Any]:
-    """What psycopg is told of each connection."""
+    """Return what psycopg is told of each connection."""
     if pool.by_transaction:
         return {"prepare_threshold": None}
     return {"options": f"-c timezone=utc -c idle_in_transaction_session_timeout={_IDLE_SECONDS * 1000:.0f}"}

@@ -1,4 +1,4 @@
-"""Turn an archive, or files of elsewhere, into verified image blobs and a frozen manifest. Knows no database."""
+"""Turn an archive, or files from elsewhere, into verified image blobs and a frozen manifest, without a database."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -27,7 +27,7 @@ _AHEAD = 8  # groups a thread that are read before the oldest is done: bounds th
 
 @dataclass(frozen=True, slots=True)
 class Ingested:
-    """What a dataset is made of. Every blob it names is in the store."""
+    """An ingestion found this for a dataset. Every blob it names is in the store."""
 
     manifest_sha256: str
     classes: list[str]
@@ -52,7 +52,7 @@ class _Kept:
 
 @dataclass(slots=True)
 class Report:
-    """What became of every file."""
+    """A report says what became of every file."""
 
     files: int = 0
     accepted: int = 0
@@ -96,7 +96,7 @@ def ingest(
     threads: int = 2,
     progress: Callable[[float], None],
 ) -> Ingested:
-    """`ingest_from` an archive on local disk, read member by member."""
+    """Do `ingest_from` for an archive on local disk, read member by member."""
     return ingest_from(
         ArchiveSource(archive, archive_limits),
         store,
@@ -206,7 +206,7 @@ def _take_in_all(
 
 
 def _without_duplicates(kept: list[_Kept], report: Report) -> list[_Kept]:
-    """One copy of each image, so that no image is both learnt from and tested on.
+    """Return one copy of each image, so that no image is both learnt from and tested on.
 
     Copies within a class: the first by name in train, else the first, stays. An image under two labels says that one of
     them is wrong, and nobody here knows which: all its copies are left out.
@@ -239,7 +239,8 @@ def _without_duplicates(kept: list[_Kept], report: Report) -> list[_Kept]:
 def _splits(
     kept: list[_Kept], layout: Layout, val_fraction: float, test_fraction: float, seed: int
 ) -> dict[str, Split]:
-    """The split of each image by its hash: the same content is divided the same way, whatever its files are called."""
+    """Return the split of each image by its hash: the same bytes are divided the same way, whatever its files are
+    called."""
     if not layout.has_split:
         items = [(item.sha256, item.placement.label) for item in kept]
         return dict(draw_split(items, val_fraction=val_fraction, test_fraction=test_fraction, seed=seed))

@@ -1,4 +1,4 @@
-"""Events of a workspace, in one table: those of jobs move there
+"""Keep the events of a workspace in one table; those of jobs move there.
 
 Revision: 0014, after 0013
 """

@@ -1,4 +1,5 @@
-"""Which addresses this service may be sent to: public ones, and what the operator named besides."""
+"""This module says which addresses a caller may send this service to: public ones, and those that the operator
+named."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ _NAT64 = ip_network("64:ff9b::/96")  # RFC 6052
 
 
 def is_public(address: Address) -> bool:
-    """Whether an address is one of the open internet, also where an IPv6 address embeds one of IPv4."""
+    """Return whether an address is one of the open internet, also where an IPv6 address embeds one of IPv4."""
     if isinstance(address, IPv6Address):
         if address.scope_id is not None:
             return False
@@ -46,7 +47,7 @@ def is_public(address: Address) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """What the operator opens beside public addresses: hosts by name, whatever address they have, and networks.
+    """The operator opens these beside public addresses: hosts by name, whatever address they have, and networks.
 
     `setting` is where the operator does so, for the remedy.
     """

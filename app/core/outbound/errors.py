@@ -1,8 +1,8 @@
-"""The one error of a request to an address that a caller named."""
+"""This module has the error of a request to an address that a caller named."""
 
 
 class OutboundError(Exception):
-    """A request that was refused, or that failed. `code` is stable, `remedy` says what can be done."""
+    """A request was refused, or it failed. `code` is stable, `remedy` says what can be done."""
 
     def __init__(self, code: str, reason: str, remedy: str) -> None:
         super().__init__(reason)
@@ -12,4 +12,4 @@ class OutboundError(Exception):
 
 
 class Unsteady(Exception):
-    """A failure that may not happen the next time."""
+    """A request failed in a way that may pass; trying again may help."""

@@ -27,7 +27,7 @@ _CHUNK = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Bytes of one body, and seconds for it from the first look to the last byte.
+    """A body has at most so many bytes, and takes at most so many seconds from the first look to the last byte.
 
     `setting` is the operator's that raises `max_bytes`, for the remedy.
     """
@@ -39,7 +39,8 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back. `body` is empty unless the status is 2xx; `location` is where a redirect points."""
+    """The server answered with this. `body` is empty unless the status is 2xx; `location` is where a redirect
+    points."""
 
     status: int
     location: str | None
@@ -121,7 +122,7 @@ class Exchange:
 
 
 class _Pinned(http.client.HTTPSConnection):
-    """A connection to the address that was checked, with the name that was asked for."""
+    """This connection goes to the address that was checked, with the name that was asked for."""
 
     def __init__(self, url: SplitResult, addresses: list[str], tls: ssl.SSLContext) -> None:
         assert url.hostname is not None

@@ -1,4 +1,5 @@
-"""Reads COCO annotations (cocodataset.org, "Data format") for the one class of each image; boxes become metadata."""
+"""This module reads COCO annotations (cocodataset.org, "Data format") for the one class of each image; boxes become
+metadata."""
 
 import json
 from collections.abc import Iterator
@@ -10,12 +11,13 @@ _KEYS = ("images", "annotations", "categories")
 
 
 def is_coco(data: bytes) -> bool:
-    """Whether the JSON looks like COCO's, without parsing it."""
+    """Return whether the JSON looks like COCO's, without parsing it."""
     return data.lstrip()[:1] == b"{" and all(f'"{key}"'.encode() in data for key in _KEYS)
 
 
 def read_coco(name: str, data: bytes) -> Iterator[Labelled]:
-    """The images of the file at `name` in the archive; the split is the one that the file or its folder is named after.
+    """Return the images of the file at `name` in the archive; the split is the one that the file or its folder is named
+    after.
 
     Boxes are `[x, y, width, height]` in pixels of the file as it was uploaded, before any orientation is applied. An
     image with several classes has no label of its own and comes with `label` None. Raises `Invalid`
@@ -42,7 +44,7 @@ def read_coco(name: str, data: bytes) -> Iterator[Labelled]:
 
 
 def labelled(path: str, name: str, labels: list[str], boxes: list[dict[str, Any]], split: str | None) -> Labelled:
-    """An image with boxes. With none, or with boxes of several classes, there is no one label for it."""
+    """Return an image with its boxes. With none, or with boxes of several classes, there is no one label for it."""
     distinct = sorted(set(labels))
     where = f"{name}: {path}"
     if len(distinct) > 1:

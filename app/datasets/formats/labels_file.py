@@ -1,4 +1,5 @@
-"""Reads `labels.csv` and `labels.jsonl`: a path, a label, perhaps a split, and whatever else is known of each image."""
+"""This module reads `labels.csv` and `labels.jsonl`: a path, a label, perhaps a split, and whatever else is known of
+each image."""
 
 import csv
 import io
@@ -13,7 +14,7 @@ _EXAMPLE = "path,label,split"
 
 
 def read_labels(name: str, data: bytes) -> Iterator[Labelled]:
-    """The lines of the file at `name` in the archive. Raises `Invalid` (`malformed_labels`) naming the line."""
+    """Return the lines of the file at `name` in the archive. Raises `Invalid` (`malformed_labels`) naming the line."""
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -1,4 +1,5 @@
-"""Places the images of an archive: by a file of labels inside it, else by COCO or VOC annotations, else by folders."""
+"""This module finds the label of each image of an archive: by a file of labels inside it, else by COCO or VOC
+annotations, else by folders."""
 
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -17,7 +18,7 @@ _MAX_BYTES = 128 << 20  # of all files of labels in one archive
 
 
 def may_describe(name: str) -> bool:
-    """Whether a file of this name can say what the images of its archive are."""
+    """Return whether a file of this name can say what the images of its archive are."""
     if is_litter(name):
         return False
     file = name.rpartition("/")[2].lower()
@@ -25,7 +26,7 @@ def may_describe(name: str) -> bool:
 
 
 def place_files(files: Iterable[Member]) -> Layout:
-    """Where each of the files belongs, whichever way they say so themselves.
+    """Return where each of the files belongs, by whichever description there is.
 
     Raises `Invalid` (`malformed_labels`, `labels_too_large`).
     """
@@ -48,7 +49,7 @@ def place_files(files: Iterable[Member]) -> Layout:
 
 
 def _described(files: dict[str, bytes], by_folders: Layout) -> list[Labelled] | None:
-    """What the files say, or None where it is the folders that say it."""
+    """Return what files of labels or annotations say, or None where only the folders do."""
     if labels := [name for name in files if name.rpartition("/")[2].lower() in NAMES]:
         return [line for name in labels for line in read_labels(name, files[name])]
     if coco := [name for name, data in files.items() if name.lower().endswith(".json") and is_coco(data)]:
@@ -90,7 +91,8 @@ def _by_labels(lines: Sequence[Labelled], by_folders: Layout, names: Sequence[st
 
 
 class _Images:
-    """Finds the image that a path means: beside the file of labels, from the top, or the only one that ends so."""
+    """This class finds the image that a path means: beside the file of labels, from the top, or the only one that ends
+    so."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = [name for name in names if _is_image(name)]
@@ -109,7 +111,7 @@ class _Images:
 
 
 def _nearest(names: list[str], line: Labelled) -> str | None:
-    """Of several, the one below the file of labels, or in the folder of the line's split."""
+    """Return the one of several that is below the file of labels, or in the folder of the line's split."""
     below = [name for name in names if line.folder and name.startswith(f"{line.folder}/")]
     for some in (below, [name for name in names if line.split and _split_of(name) == line.split]):
         if len(some) == 1:

@@ -1,4 +1,4 @@
-"""The files of a dataset in groups that are taken in at one go: small images cost less so than one by one."""
+"""This module groups the files of a dataset that are taken in together: small images cost less so than one by one."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias
@@ -16,8 +16,8 @@ Group: TypeAlias = "list[tuple[str, Content | ReadFile]]"  # names, with what th
 
 
 def groups(source: Source, layout: Layout) -> Iterator[Group]:
-    """The placed files, several small ones together. Of files that can be read apart, each by itself: whoever takes
-    them in reads them, and how large they are shows only then."""
+    """Yield the placed files, several small ones together. A file that can be read apart is a group of its own: it is
+    read by whoever takes it in, and its size is known only then."""
     group: Group = []
     size = 0
     for name, read in source.files(layout):
@@ -36,7 +36,7 @@ def groups(source: Source, layout: Layout) -> Iterator[Group]:
 
 
 def take_in_group(group: Group, take_in: TakeIn) -> list[tuple[str, Taken]]:
-    """What became of each file, in order."""
+    """Return what became of each file, in order."""
     found = [(name, _read(held) if callable(held) else held) for name, held in group]
     readable = [(content, name) for name, content in found if not isinstance(content, RejectedImage)]
     taken = iter(take_in(readable) if readable else ())

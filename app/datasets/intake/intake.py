@@ -1,4 +1,5 @@
-"""Turns one untrusted file into the image that is kept (whole, upright, RGB, without metadata), or rejects it."""
+"""This module turns one untrusted file into the image that is kept (whole, upright, RGB, without metadata), or rejects
+it."""
 
 import hashlib
 import io
@@ -37,8 +38,8 @@ _EXPORT = "Export it again from its source, or leave it out."
 
 @dataclass(frozen=True, slots=True)
 class IntakeLimits:
-    """What one image may cost. By the header alone, before anything is decoded: `max_pixels` is width × height,
-    `max_side` is in px. `cpu_seconds` binds where images are read in processes of their own (`intake_pool`)."""
+    """One image may cost at most this. The header alone decides, before anything is decoded: `max_pixels` is width ×
+    height, `max_side` is in px. `cpu_seconds` binds where images are read in processes of their own (`intake_pool`)."""
 
     max_pixels: int = 64_000_000
     max_side: int = 20_000
@@ -47,7 +48,7 @@ class IntakeLimits:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Something worth knowing about an image that was accepted."""
+    """A note says something worth knowing about an image that was accepted."""
 
     code: str
     message: str
@@ -55,7 +56,8 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class StoredImage:
-    """The bytes that are kept, their SHA-256 in hexadecimal, the upright image's size in px and perceptual hash."""
+    """An accepted image has these: the bytes that are kept, their SHA-256 in hexadecimal, the upright image's size in
+    px and perceptual hash."""
 
     data: bytes
     sha256: str
@@ -78,7 +80,7 @@ class RejectedImage(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """A `StoredImage` that has no perceptual hash yet."""
+    """This is a `StoredImage` that has no perceptual hash yet."""
 
     data: bytes
     media_type: MediaType
@@ -96,7 +98,7 @@ Taken = StoredImage | RejectedImage
 
 
 def take_in_all(files: Sequence[File], limits: IntakeLimits) -> list[Taken]:
-    """`take_in` of each file, in order, with its `RejectedImage` in the place of what was rejected."""
+    """Return `take_in` of each file, in order, with the `RejectedImage` in the place of a file that was rejected."""
     with pillow_quiet():
         kept = [_take_in(data, name, limits) for data, name in files]
     hashes = iter(perceptual_hashes([one.sketch for one in kept if isinstance(one, _Kept)]))
@@ -104,7 +106,7 @@ def take_in_all(files: Sequence[File], limits: IntakeLimits) -> list[Taken]:
 
 
 def take_in(data: bytes, name: str, limits: IntakeLimits) -> StoredImage:
-    """Decode `data` fully, and keep its picture and nothing else of it.
+    """Decode `data` fully, and return its image and nothing else of it.
 
     An upright colour JPEG is stripped (`intake.jpeg`); other lossy sources become JPEG (quality 95, 4:4:4), all
     others PNG. What was kept once is kept as it is: the result's data gives the same data again, under the same
@@ -143,7 +145,8 @@ def _take_in(data: bytes, name: str, limits: IntakeLimits) -> _Kept | RejectedIm
 
 
 def _stripped(data: bytes, image: Image.Image) -> bytes | None:
-    """The JPEG's own bytes where they are all that its pixels need: nothing is lost, and nothing costs an encoding."""
+    """Return the JPEG's own bytes where they hold only what its pixels need: nothing is lost, and nothing is
+    encoded."""
     if image.format not in ("JPEG", "MPO"):
         return None
     whole = stripped(data)
@@ -154,7 +157,7 @@ def _stripped(data: bytes, image: Image.Image) -> bytes | None:
 
 
 def read_image(data: bytes, limits: IntakeLimits, read: Callable[[Image.Image], T]) -> T:
-    """What `read` makes of the opened, not yet decoded image; the same checks as `take_in`, and nothing is kept.
+    """Return what `read` makes of the opened, not yet decoded image, after the same checks as `take_in`.
 
     Raises `RejectedImage` as `take_in` does, whatever of Pillow's errors `read` meets.
     """
@@ -187,7 +190,7 @@ def _open(data: bytes) -> Image.Image:
 
 
 def check_size(size: tuple[int, int], limits: IntakeLimits) -> None:
-    """Raises `RejectedImage` for a (width, height) in px that is over the limits or too small to show anything."""
+    """Raise `RejectedImage` for a (width, height) in px that is over the limits or too small to show anything."""
     width, height = size
     if max(size) > limits.max_side or width * height > limits.max_pixels:
         most = f"{limits.max_pixels} pixels or {limits.max_side} px a side"
@@ -198,7 +201,7 @@ def check_size(size: tuple[int, int], limits: IntakeLimits) -> None:
 
 
 def _decode(image: Image.Image) -> Image.Image:
-    """All pixels of the first frame, upright, as RGB that carries no metadata."""
+    """Return all pixels of the first frame, upright, as RGB that carries no metadata."""
     image.load()
     pixels = upright(to_rgb(image), image)
     pixels.info = {}  # the encoders would copy a comment or a colour profile from here
@@ -206,7 +209,7 @@ def _decode(image: Image.Image) -> Image.Image:
 
 
 def _reject(error: Exception) -> NoReturn:
-    """Pillow has no closed list of what it raises on hostile bytes, so callers catch `Exception` and come here."""
+    """Raise the `RejectedImage` for what Pillow raised. It has no closed list of that, so callers catch `Exception`."""
     if isinstance(error, UnsupportedPixels):
         remedy = "Convert it to RGB or greyscale with 8 or 16 bits."
         raise RejectedImage("unsupported_pixels", f"{error}.", remedy) from error

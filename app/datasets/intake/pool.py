@@ -1,4 +1,5 @@
-"""Takes images in in processes of their own, bounded in memory and processor time, that may die of what they read."""
+"""This module takes images in, in processes of their own, bounded in memory and processor time, that may die of what
+they read."""
 
 import json
 import queue
@@ -28,7 +29,8 @@ _REMEDY = "Export it again from its source in a smaller size, or leave it out."
 
 
 class IntakePool:
-    """`take_in` of several processes, for as many threads. A process that dies costs its image and is replaced."""
+    """A pool does `take_in` in several processes, for as many threads. A process that dies costs its image and is
+    replaced."""
 
     def __init__(self, limits: IntakeLimits, processes: int) -> None:
         self._limits = limits
@@ -56,14 +58,14 @@ class IntakePool:
                     pipe.close()
 
     def take_in(self, data: bytes, name: str) -> StoredImage:
-        """As `intake.take_in`; also raises `RejectedImage` (`image_too_costly`) where the process died of the image."""
+        """Do `intake.take_in`; also raises `RejectedImage` (`image_too_costly`) where the process died of the image."""
         (taken,) = self.take_in_all([(data, name)])
         if isinstance(taken, RejectedImage):
             raise taken
         return taken
 
     def take_in_all(self, files: Sequence[File]) -> list[Taken]:
-        """`intake.take_in_all`, and `image_too_costly` where the process died of an image.
+        """Do `intake.take_in_all`, with `image_too_costly` where the process died of an image.
 
         All are handed over at one go, which costs small images less than one by one. Where the process dies of one of
         them, the others are not its victims.
@@ -74,7 +76,7 @@ class IntakePool:
         return [taken] if len(files) == 1 else [one for file in files for one in self.take_in_all([file])]
 
     def _ask(self, files: Sequence[File]) -> list[Taken] | RejectedImage:
-        """What a process answers, or why it died."""
+        """Return what a process answers, or why it died."""
         process = self._idle.get()
         try:
             if process is None:
@@ -107,7 +109,7 @@ class IntakePool:
 
 
 def _answer(taken: Sequence[Taken], files: Sequence[File]) -> tuple[dict[str, Any], list[bytes]]:
-    """A message that tells it; `_taken` makes it out again. What is kept as it was sent is not sent back."""
+    """Return the message that says this; `_taken` reads it. Bytes that are kept as they were sent are not sent back."""
     described = [
         {"rejected": [one.code, one.reason, one.remedy]}
         if isinstance(one, RejectedImage)
@@ -152,7 +154,7 @@ def _send(pipe: IO[bytes], head: dict[str, object], *parts: bytes) -> None:
 
 
 def _receive(pipe: IO[bytes]) -> tuple[dict[str, Any], list[bytes]]:
-    """Head and parts of a message, all of it. Raises EOFError where it ends before."""
+    """Return head and parts of a message, all of it. Raises EOFError where it ends before."""
     line = pipe.readline()
     if not line.endswith(b"\n"):
         raise EOFError
@@ -165,7 +167,7 @@ def _receive(pipe: IO[bytes]) -> tuple[dict[str, Any], list[bytes]]:
 
 
 def _serve(limits: IntakeLimits) -> None:
-    """The process: one group of images after another until its stdin ends."""
+    """Serve as the pool's process: one group of images after another until its stdin ends."""
     # The parent ends it by closing the pipe; until here these were held, see `stops_held`.
     for stop in STOPS:
         signal.signal(stop, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""Perceptual hashes: images that look the same have hashes that differ in few of their 64 bits."""
+"""This module makes perceptual hashes: images that look the same have hashes that differ in few of their 64 bits."""
 
 import math
 from collections import defaultdict
@@ -18,7 +18,7 @@ _SAMPLE = 32  # px a side that show them well; larger pictures are scaled to les
 
 
 class Sketch(NamedTuple):
-    """What is hashed of an image: grey pixels, row by row, of which the last of a row or column may be a fraction."""
+    """This is hashed of an image: grey pixels, row by row, of which the last of a row or column may be a fraction."""
 
     width: float
     height: float
@@ -26,7 +26,7 @@ class Sketch(NamedTuple):
 
 
 def sketch(image: Image.Image) -> Sketch:
-    """`image` in grey, scaled to 32 to 63 px a side where it has more.
+    """Return `image` in grey, scaled to 32 to 63 px a side where it has more.
 
     A JPEG that is not decoded yet is decoded by this, to the very end of its data, but in grey and no larger than
     needed: it says nothing about its size or colours afterwards.
@@ -42,7 +42,8 @@ def sketch(image: Image.Image) -> Sketch:
 
 @lru_cache(256)
 def _waves(extent: float) -> NDArray[np.float64]:
-    """DCT-II: what each pixel of `extent` px holds of waves that pass there 0, ½, … 3½ times, (8, pixels).
+    """Return the rows of DCT-II: what each pixel of `extent` px holds of waves that pass there 0, ½, … 3½ times, (8,
+    pixels).
 
     What scaling leaves of an edge may be a fraction of a pixel. Taken for a whole one, it would shift the rest.
     """
@@ -53,7 +54,8 @@ def _waves(extent: float) -> NDArray[np.float64]:
 
 
 def perceptual_hashes(sketches: Sequence[Sketch]) -> list[str]:
-    """The DCT hash (pHash; Zauner 2010) of each as 16 hexadecimal digits: which of 8 × 8 waves are above the median.
+    """Return the DCT hash (pHash; Zauner 2010) of each as 16 hexadecimal digits: which of 8 × 8 waves are above the
+    median.
 
     Within `NEAR` of what the library imagehash makes of the same picture, and mostly equal. It scales to 32 × 32 px
     with a filter whose making costs half as much as a small image's decoding.
@@ -74,7 +76,7 @@ def perceptual_hashes(sketches: Sequence[Sketch]) -> list[str]:
 
 
 def near_pairs(hashes: Sequence[str], *, near: int = NEAR, most: int = 100_000) -> Iterator[tuple[int, int]]:
-    """The places (i < j) of hashes that differ in at most `near` bits, each pair once, at most `most` of them.
+    """Return the places (i < j) of hashes that differ in at most `near` bits, each pair once, at most `most` of them.
 
     Of `near` + 1 parts of two such hashes at least one is equal, so only hashes that share a part are compared.
     """

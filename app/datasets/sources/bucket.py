@@ -1,4 +1,4 @@
-"""The objects below a prefix of a bucket that the operator opened for imports."""
+"""This module reads the objects below a prefix of a bucket that the operator opened for imports."""
 
 from collections.abc import Callable, Iterator
 
@@ -17,7 +17,7 @@ _CHUNK = 1 << 18
 
 
 def allowed_prefix(url: str, allowed: list[str]) -> tuple[str, str]:
-    """Bucket and prefix of `s3://bucket/prefix`, if it is below one of `allowed` (`bucket` or `bucket/prefix`).
+    """Return bucket and prefix of `s3://bucket/prefix`, if it is below one of `allowed` (`bucket` or `bucket/prefix`).
 
     Raises `Invalid` (`bucket_not_allowed`).
     """
@@ -34,7 +34,7 @@ def allowed_prefix(url: str, allowed: list[str]) -> tuple[str, str]:
 
 
 class BucketFiles:
-    """The objects below a prefix. `skipped` names those that are left out, once `members` has been walked."""
+    """These are the objects below a prefix. `skipped` names those that are left out, once `members` has been walked."""
 
     def __init__(self, bucket: str, prefix: str, options: S3Options, max_entries: int, max_bytes: int) -> None:
         self._where = f"s3://{bucket}/{prefix}".rstrip("/")
@@ -44,7 +44,8 @@ class BucketFiles:
         self.skipped: list[Skipped] = []
 
     def members(self) -> Iterator[Member]:
-        """In the order of their keys. Raises `Unavailable`, and `Invalid` where there are too many or none."""
+        """Yield the objects in the order of their keys. Raises `Unavailable`, and `Invalid` where there are too many or
+        none."""
         found: list[tuple[str, int]] = []
         try:
             for page in obstore.list(self._store):

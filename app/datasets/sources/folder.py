@@ -1,4 +1,5 @@
-"""The files below a folder of this server, for a caller who may mean harm: no link is followed, at any step.
+"""This module reads files below a folder of this server, for a caller who may mean harm: no link is followed, at any
+step.
 
 Each folder is opened from the one above it by a name that may not be a link, so what is moved or replaced meanwhile
 leads nowhere else (`openat`, O_NOFOLLOW).
@@ -24,7 +25,7 @@ _LINK = "Copy the file itself there instead."
 
 
 def allowed_root(folder: str, roots: list[Path]) -> tuple[Path, tuple[str, ...]]:
-    """The operator's root that `folder` lies below, and the way from there. Looks at names alone.
+    """Return the operator's root that `folder` lies below, and the way from there. Looks at names alone.
 
     Raises `Invalid` (`folder_not_allowed`).
     """
@@ -41,7 +42,7 @@ def allowed_root(folder: str, roots: list[Path]) -> tuple[Path, tuple[str, ...]]
 
 
 class FolderFiles:
-    """The plain files below a folder. `skipped` names the others, once `members` has been walked."""
+    """These are the plain files below a folder. `skipped` names the others, once `members` has been walked."""
 
     def __init__(self, root: Path, way: tuple[str, ...], max_entries: int, max_bytes: int) -> None:
         self._root = root
@@ -51,7 +52,8 @@ class FolderFiles:
         self.skipped: list[Skipped] = []
 
     def members(self) -> Iterator[Member]:
-        """In the order of their names. Raises `Invalid` for a folder that is not there, or holds too much."""
+        """Yield the files in the order of their names. Raises `Invalid` for a folder that is not there, or holds too
+        much."""
         try:
             with _opened(self._root, self._way) as folder:
                 found = self._walk(folder, (), [0])
@@ -122,7 +124,7 @@ class FolderFiles:
 
 @contextmanager
 def _opened(root: Path, way: tuple[str, ...]) -> Iterator[int]:
-    """The folder at the end of the way. The root itself is the operator's, and may be a link."""
+    """Open and return the folder at the end of the path. The root itself is the operator's, and may be a link."""
     handle = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for part in way:

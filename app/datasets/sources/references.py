@@ -1,4 +1,4 @@
-"""Datasets that are named rather than sent: a list of addresses, a prefix of a bucket, or a folder of this server.
+"""Datasets can be named rather than sent: a list of addresses, a prefix of a bucket, or a folder of this server.
 
 What was named is kept as a blob, a document in place of an archive: the job that reads it is the same.
 """
@@ -31,7 +31,7 @@ FORMATS = ("urls", "s3", "folder")
 
 
 class Named(BaseModel):
-    """One image elsewhere, and what it shows."""
+    """This names one image elsewhere, and its label."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -74,7 +74,7 @@ _NAMED = TypeAdapter(list[Named])
 
 
 def check_import(request: ImportRequest, settings: Settings) -> tuple[str, bytes, str | None]:
-    """What kind of reference it is, the document to keep of it, and what to call the place.
+    """Return what kind of reference it is, the document to keep of it, and what to call the place.
 
     Raises `Invalid` for what the operator does not allow, and for a list that no dataset can be made of.
     """
@@ -93,7 +93,7 @@ def check_import(request: ImportRequest, settings: Settings) -> tuple[str, bytes
 
 
 def open_source(kind: str, document: bytes, settings: Settings, budget: Budget) -> Source:
-    """What a worker reads. The operator's settings are looked at again: they may be others by now, or there."""
+    """Return what a worker reads. The operator's settings are looked at again: they may be others by now, or there."""
     named = json.loads(document)
     if kind == "urls":
         allowed = read_allowed(_words(settings.import_hosts), "GRAFT_IMPORT_HOSTS")
@@ -107,7 +107,7 @@ def open_source(kind: str, document: bytes, settings: Settings, budget: Budget) 
 
 
 class UrlSource:
-    """Images at addresses, with what was said of each."""
+    """This source has images at addresses, with what was said of each."""
 
     apart = True
 
