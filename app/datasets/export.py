@@ -6,7 +6,7 @@ import re
 import zipfile
 from collections.abc import Iterator
 
-from app.datasets.manifest import Manifest, ManifestItem
+from app.datasets.manifest import Manifest, ManifestImage
 from app.storage import BlobStore
 
 _LABELS = "labels.jsonl"
@@ -33,7 +33,7 @@ def version_zip(manifest: Manifest, store: BlobStore) -> Iterator[bytes]:
     yield sink.taken()
 
 
-def _path(item: ManifestItem, data: bytes) -> str:
+def _path(item: ManifestImage, data: bytes) -> str:
     folder = _NOT_PLAIN.sub("_", item.label)[:60].strip(" .") or "_"
     return f"{item.split}/{folder}/{item.sha256}.{'png' if data.startswith(_PNG) else 'jpg'}"
 

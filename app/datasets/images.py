@@ -11,10 +11,10 @@ from app.core.errors import Conflict, FieldError, Invalid, NotFound
 from app.core.paging import Page, paginate
 from app.datasets import service as datasets
 from app.datasets.counts import by_split, count_labels
-from app.datasets.formats.label_rows import Labelled, place
+from app.datasets.formats.label_rows import LabelRow, place
 from app.datasets.formats.layout import Skipped, check_counts
 from app.datasets.intake.intake import StoredImage
-from app.datasets.manifest import ManifestItem, manifest_sha256, write_manifest
+from app.datasets.manifest import ManifestImage, manifest_sha256, write_manifest
 from app.datasets.orm import Dataset, DatasetImage, DatasetVersion, VersionImage
 from app.datasets.states import DatasetState
 from app.vision.data.folder_names import Split
@@ -55,7 +55,7 @@ def get_image(session: Session, dataset: Dataset, sha256: str) -> DatasetImage:
     return image
 
 
-def add_image(session: Session, dataset: Dataset, said: Labelled, stored: StoredImage) -> DatasetImage | None:
+def add_image(session: Session, dataset: Dataset, said: LabelRow, stored: StoredImage) -> DatasetImage | None:
     """Put a checked image, whose blob is in the store, into the dataset. Return None if it is there already, unchanged.
 
     The caller holds the dataset's lock. Raises `Invalid` for a label or split that cannot be, and `Conflict`
@@ -94,7 +94,7 @@ def change_image(session: Session, image: DatasetImage, changes: dict[str, Any])
 
     Raises `Invalid`, with the field that cannot be.
     """
-    said = Labelled(
+    said = LabelRow(
         image.name,
         "",
         changes.get("label", image.label),
@@ -129,7 +129,7 @@ def current_manifest(session: Session, dataset: Dataset) -> tuple[bytes, list[Da
     if not any("val" in found for found in counts.values()):
         message = "No image is in val. Move some of each class there, with PATCH, so that a model can be validated."
         raise Invalid(message, code="no_val_split", errors=[FieldError("split", message, "no_val_split")])
-    items = [ManifestItem(one.sha256, one.label, one.split, metadata=one.extra or {}) for one in images]  # type: ignore[arg-type]
+    items = [ManifestImage(one.sha256, one.label, one.split, metadata=one.extra or {}) for one in images]  # type: ignore[arg-type]
     return write_manifest(items, sorted(counts)), list(images)
 
 

@@ -13,8 +13,8 @@ from app.datasets.counts import by_split, count_labels
 from app.datasets.formats.archive import ArchiveLimits
 from app.datasets.formats.layout import Layout, Placement, check_counts
 from app.datasets.intake.groups import TakeIn, groups, take_in_group
-from app.datasets.intake.intake import RejectedImage, Taken
-from app.datasets.manifest import ManifestItem, write_manifest
+from app.datasets.intake.intake import RejectedFile, Taken
+from app.datasets.manifest import ManifestImage, write_manifest
 from app.datasets.sources.source import ArchiveSource, Source
 from app.datasets.split import draw_split, fill_split
 from app.storage import BlobStore
@@ -40,7 +40,7 @@ class Ingested:
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
+class _KeptImage:
     name: str
     placement: Placement
     sha256: str
@@ -143,7 +143,7 @@ def ingest_from(
 
     classes = sorted(counts)
     manifest = write_manifest(
-        [ManifestItem(k.sha256, k.placement.label, splits[k.sha256], k.name, k.placement.metadata) for k in kept],
+        [ManifestImage(k.sha256, k.placement.label, splits[k.sha256], k.name, k.placement.metadata) for k in kept],
         classes,
     )
     images = [
@@ -171,7 +171,7 @@ def _take_in_all(
     threads: int,
     report: Report,
     progress: Callable[[float], None],
-) -> list[_Kept]:
+) -> list[_KeptImage]:
     """Verify and store every placed file, in the source's order whichever thread is faster."""
     accepted: list[tuple[str, int, int, str]] = []
     with Batches(store) as batches, ThreadPoolExecutor(threads, "intake") as pool:
@@ -187,7 +187,7 @@ def _take_in_all(
 
         try:
             for done, (name, image) in enumerate(chain.from_iterable(results()), start=1):
-                if isinstance(image, RejectedImage):
+                if isinstance(image, RejectedFile):
                     report.reject(name, image.code, image.reason, image.remedy)
                 else:
                     batches.put(image.data)
@@ -200,18 +200,18 @@ def _take_in_all(
             raise
         blobs = batches.finish()
     return [
-        _Kept(name, layout.placements[name], blob.sha256, width, height, blob.size, phash)
+        _KeptImage(name, layout.placements[name], blob.sha256, width, height, blob.size, phash)
         for (name, width, height, phash), blob in zip(accepted, blobs, strict=True)
     ]
 
 
-def _without_duplicates(kept: list[_Kept], report: Report) -> list[_Kept]:
+def _without_duplicates(kept: list[_KeptImage], report: Report) -> list[_KeptImage]:
     """Return one copy of each image, so that no image is both learnt from and tested on.
 
     Copies within a class: the first by name in train, else the first, stays. An image under two labels says that one of
     them is wrong, and nobody here knows which: all its copies are left out.
     """
-    copies: dict[str, list[_Kept]] = {}
+    copies: dict[str, list[_KeptImage]] = {}
     for item in kept:
         copies.setdefault(item.sha256, []).append(item)
     chosen = []
@@ -237,7 +237,7 @@ def _without_duplicates(kept: list[_Kept], report: Report) -> list[_Kept]:
 
 
 def _splits(
-    kept: list[_Kept], layout: Layout, val_fraction: float, test_fraction: float, seed: int
+    kept: list[_KeptImage], layout: Layout, val_fraction: float, test_fraction: float, seed: int
 ) -> dict[str, Split]:
     """Return the split of each image by its hash: the same bytes are divided the same way, whatever its files are
     called."""

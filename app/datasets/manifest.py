@@ -21,7 +21,7 @@ _CANONICAL = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",
 
 
 @dataclass(frozen=True, slots=True)
-class ManifestItem:
+class ManifestImage:
     """The manifest has one of these for each image. `name` is where it came from: not written and not compared, for a
     new name is no new content.
 
@@ -41,10 +41,10 @@ class Manifest:
     order."""
 
     classes: tuple[str, ...]
-    items: tuple[ManifestItem, ...]
+    items: tuple[ManifestImage, ...]
 
 
-def write_manifest(items: Iterable[ManifestItem], classes: Sequence[str]) -> bytes:
+def write_manifest(items: Iterable[ManifestImage], classes: Sequence[str]) -> bytes:
     """Return the canonical bytes, whatever the order of `items` and `classes`.
 
     A header line, then one line an item sorted by split, label and hash; UTF-8, keys sorted, no spaces, every line
@@ -94,15 +94,15 @@ def _read_header(line: bytes) -> tuple[str, ...]:
     return classes
 
 
-def _read_item(line: bytes, classes: frozenset[str]) -> ManifestItem:
+def _read_item(line: bytes, classes: frozenset[str]) -> ManifestImage:
     entry = json.loads(line)
-    item = ManifestItem(entry["sha256"], entry["label"], entry["split"], metadata=dict(entry.get("metadata", {})))
+    item = ManifestImage(entry["sha256"], entry["label"], entry["split"], metadata=dict(entry.get("metadata", {})))
     if problem := _problem(item.split, item.label, item.sha256, classes):
         raise ValueError(problem)
     return item
 
 
-def _written(item: ManifestItem) -> dict[str, Any]:
+def _written(item: ManifestImage) -> dict[str, Any]:
     line: dict[str, Any] = {"label": item.label, "sha256": item.sha256, "split": item.split}
     # Left out where there is none, so that the versions of datasets without any keep their hash.
     return line | {"metadata": item.metadata} if item.metadata else line

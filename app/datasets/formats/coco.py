@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from app.datasets.formats.label_rows import Labelled, malformed, only_plain, split_of_path
+from app.datasets.formats.label_rows import LabelRow, malformed, only_plain, split_of_path
 
 _KEYS = ("images", "annotations", "categories")
 
@@ -15,7 +15,7 @@ def is_coco(data: bytes) -> bool:
     return data.lstrip()[:1] == b"{" and all(f'"{key}"'.encode() in data for key in _KEYS)
 
 
-def read_coco(name: str, data: bytes) -> Iterator[Labelled]:
+def read_coco(name: str, data: bytes) -> Iterator[LabelRow]:
     """Return the images of the file at `name` in the archive; the split is the one that the file or its folder is named
     after.
 
@@ -43,13 +43,13 @@ def read_coco(name: str, data: bytes) -> Iterator[Labelled]:
         raise malformed(name, f"it is no COCO annotation file ({type(error).__name__}: {str(error)[:100]})") from None
 
 
-def labelled(path: str, name: str, labels: list[str], boxes: list[dict[str, Any]], split: str | None) -> Labelled:
+def labelled(path: str, name: str, labels: list[str], boxes: list[dict[str, Any]], split: str | None) -> LabelRow:
     """Return an image with its boxes. With none, or with boxes of several classes, there is no one label for it."""
     distinct = sorted(set(labels))
     where = f"{name}: {path}"
     if len(distinct) > 1:
         where += f", with boxes of {len(distinct)} classes ({', '.join(distinct)[:100]}),"
-    return Labelled(
+    return LabelRow(
         path,
         name.rpartition("/")[0],
         distinct[0] if len(distinct) == 1 else None,

@@ -15,7 +15,7 @@ _SPLITS = "train, val or test, or leave it empty"
 
 
 @dataclass(frozen=True, slots=True)
-class Labelled:
+class LabelRow:
     """A file of labels says this of one image. `path` is as the file of labels says it; `folder` is where that file
     lies, "" at the top."""
 
@@ -27,7 +27,7 @@ class Labelled:
     where: str = ""  # for people: labels.csv line 3
 
 
-def place(found: Labelled, split: Split | None = None) -> Placement | Skipped:
+def place(found: LabelRow, split: Split | None = None) -> Placement | Skipped:
     """Check a line and return where it places its image. `split` counts where the line names none."""
     label = unicodedata.normalize("NFC", found.label or "")
     if not label.strip():
@@ -81,5 +81,5 @@ def split_of_path(parts: Iterable[str]) -> Split | None:
     return None
 
 
-def _left_out(found: Labelled, code: str, reason: str, remedy: str) -> Skipped:
+def _left_out(found: LabelRow, code: str, reason: str, remedy: str) -> Skipped:
     return Skipped(found.path, code, f"{found.where or 'The file of labels'} {reason}.", remedy)

@@ -5,7 +5,7 @@ from typing import Any
 from xml.parsers import expat  # nosec: declarations, where all attacks on XML live, are refused
 
 from app.datasets.formats.coco import labelled
-from app.datasets.formats.label_rows import Labelled, malformed, split_of_path
+from app.datasets.formats.label_rows import LabelRow, malformed, split_of_path
 from app.vision.data.folder_names import Split
 
 FOLDER = "annotations"
@@ -28,7 +28,7 @@ def read_split_list(name: str, data: bytes) -> dict[str, Split]:
     return {word[0]: split for word in words if word} if split else {}
 
 
-def read_voc(name: str, data: bytes, splits: dict[str, Split]) -> Labelled:
+def read_voc(name: str, data: bytes, splits: dict[str, Split]) -> LabelRow:
     """Return the image of the file at `name` in the archive, with boxes as `read_coco` gives them.
 
     Raises `Invalid` (`malformed_labels`).

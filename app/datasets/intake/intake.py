@@ -68,7 +68,7 @@ class StoredImage:
     notes: tuple[Note, ...]
 
 
-class RejectedImage(Exception):
+class RejectedFile(Exception):
     """The file cannot be kept. `code` is stable; `reason` and `remedy` are sentences for a person."""
 
     def __init__(self, code: str, reason: str, remedy: str) -> None:
@@ -79,7 +79,7 @@ class RejectedImage(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
+class _UnhashedImage:
     """This is a `StoredImage` that has no perceptual hash yet."""
 
     data: bytes
@@ -94,15 +94,15 @@ class _Kept:
 
 
 File = tuple[bytes, str]  # and its name
-Taken = StoredImage | RejectedImage
+Taken = StoredImage | RejectedFile
 
 
 def take_in_all(files: Sequence[File], limits: IntakeLimits) -> list[Taken]:
-    """Return `take_in` of each file, in order, with the `RejectedImage` in the place of a file that was rejected."""
+    """Return `take_in` of each file, in order, with the `RejectedFile` in the place of a file that was rejected."""
     with pillow_quiet():
         kept = [_take_in(data, name, limits) for data, name in files]
-    hashes = iter(perceptual_hashes([one.sketch for one in kept if isinstance(one, _Kept)]))
-    return [one.hashed(next(hashes)) if isinstance(one, _Kept) else one for one in kept]
+    hashes = iter(perceptual_hashes([one.sketch for one in kept if isinstance(one, _UnhashedImage)]))
+    return [one.hashed(next(hashes)) if isinstance(one, _UnhashedImage) else one for one in kept]
 
 
 def take_in(data: bytes, name: str, limits: IntakeLimits) -> StoredImage:
@@ -110,37 +110,37 @@ def take_in(data: bytes, name: str, limits: IntakeLimits) -> StoredImage:
 
     An upright colour JPEG is stripped (`intake.jpeg`); other lossy sources become JPEG (quality 95, 4:4:4), all
     others PNG. What was kept once is kept as it is: the result's data gives the same data again, under the same
-    Pillow. `name` is used for its extension alone. Safe to call from several threads. Raises `RejectedImage` with
+    Pillow. `name` is used for its extension alone. Safe to call from several threads. Raises `RejectedFile` with
     one of the codes `empty_file`, `not_an_image`, `image_too_large`, `image_too_small`, `truncated_image`,
     `damaged_image`, `unsupported_pixels`, `image_too_costly`; and nothing else.
     """
     (taken,) = take_in_all([(data, name)], limits)
-    if isinstance(taken, RejectedImage):
+    if isinstance(taken, RejectedFile):
         raise taken
     return taken
 
 
-def _take_in(data: bytes, name: str, limits: IntakeLimits) -> _Kept | RejectedImage:
-    def keep(image: Image.Image) -> _Kept:
+def _take_in(data: bytes, name: str, limits: IntakeLimits) -> _UnhashedImage | RejectedFile:
+    def keep(image: Image.Image) -> _UnhashedImage:
         notes, size = _notes(image, name), image.size
         whole = _stripped(data, image)
         if whole == data:
-            return _Kept(data, "image/jpeg", size, sketch(image), notes)
+            return _UnhashedImage(data, "image/jpeg", size, sketch(image), notes)
         if whole is None:
             lossy = image.format in ("JPEG", "MPO") or (image.format == "WEBP" and is_lossy_webp(data))
             pixels = _decode(image)
             size, kept = pixels.size, io.BytesIO()
             if not lossy:
                 pixels.save(kept, "PNG", compress_level=1)
-                return _Kept(kept.getvalue(), "image/png", size, sketch(pixels), notes)
+                return _UnhashedImage(kept.getvalue(), "image/png", size, sketch(pixels), notes)
             pixels.save(kept, "JPEG", quality=95, subsampling=0)
             whole = kept.getvalue()
         with Image.open(io.BytesIO(whole), formats=("JPEG",)) as plain:
-            return _Kept(whole, "image/jpeg", size, sketch(plain), notes)
+            return _UnhashedImage(whole, "image/jpeg", size, sketch(plain), notes)
 
     try:
         return _read(data, limits, keep)
-    except RejectedImage as rejected:
+    except RejectedFile as rejected:
         return rejected
 
 
@@ -159,7 +159,7 @@ def _stripped(data: bytes, image: Image.Image) -> bytes | None:
 def read_image(data: bytes, limits: IntakeLimits, read: Callable[[Image.Image], T]) -> T:
     """Return what `read` makes of the opened, not yet decoded image, after the same checks as `take_in`.
 
-    Raises `RejectedImage` as `take_in` does, whatever of Pillow's errors `read` meets.
+    Raises `RejectedFile` as `take_in` does, whatever of Pillow's errors `read` meets.
     """
     with pillow_quiet():
         return _read(data, limits, read)
@@ -167,7 +167,7 @@ def read_image(data: bytes, limits: IntakeLimits, read: Callable[[Image.Image], 
 
 def _read(data: bytes, limits: IntakeLimits, read: Callable[[Image.Image], T]) -> T:
     if not data:
-        raise RejectedImage("empty_file", "The file is empty.", "Send it again, or leave it out.")
+        raise RejectedFile("empty_file", "The file is empty.", "Send it again, or leave it out.")
     with _open(data) as image:
         check_size(image.size, limits)
         try:
@@ -184,20 +184,20 @@ def _open(data: bytes) -> Image.Image:
         if data.startswith(_MAGIC):
             raise _damaged("its header cannot be read") from None
         remedy = "Convert it to JPEG or PNG, or leave it out."
-        raise RejectedImage("not_an_image", f"The content is {kind_of(data)}.", remedy) from None
+        raise RejectedFile("not_an_image", f"The content is {kind_of(data)}.", remedy) from None
     except Exception as error:
         _reject(error)
 
 
 def check_size(size: tuple[int, int], limits: IntakeLimits) -> None:
-    """Raise `RejectedImage` for a (width, height) in px that is over the limits or too small to show anything."""
+    """Raise `RejectedFile` for a (width, height) in px that is over the limits or too small to show anything."""
     width, height = size
     if max(size) > limits.max_side or width * height > limits.max_pixels:
         most = f"{limits.max_pixels} pixels or {limits.max_side} px a side"
-        raise RejectedImage("image_too_large", f"It is {width} × {height} px, more than {most}.", "Scale it down.")
+        raise RejectedFile("image_too_large", f"It is {width} × {height} px, more than {most}.", "Scale it down.")
     if min(size) < MIN_SIDE:
         reason = f"It is {width} × {height} px, less than {MIN_SIDE} px a side."
-        raise RejectedImage("image_too_small", reason, "Send the image in its full size, or leave it out.")
+        raise RejectedFile("image_too_small", reason, "Send the image in its full size, or leave it out.")
 
 
 def _decode(image: Image.Image) -> Image.Image:
@@ -209,23 +209,23 @@ def _decode(image: Image.Image) -> Image.Image:
 
 
 def _reject(error: Exception) -> NoReturn:
-    """Raise the `RejectedImage` for what Pillow raised. It has no closed list of that, so callers catch `Exception`."""
+    """Raise the `RejectedFile` for what Pillow raised. It has no closed list of that, so callers catch `Exception`."""
     if isinstance(error, UnsupportedPixels):
         remedy = "Convert it to RGB or greyscale with 8 or 16 bits."
-        raise RejectedImage("unsupported_pixels", f"{error}.", remedy) from error
+        raise RejectedFile("unsupported_pixels", f"{error}.", remedy) from error
     if isinstance(error, Image.DecompressionBombError | MemoryError):
         reason = "It has more pixels than can be decoded safely."
-        raise RejectedImage("image_too_large", reason, "Scale it down.") from error
+        raise RejectedFile("image_too_large", reason, "Scale it down.") from error
     if isinstance(error, TooManyScans):
-        raise RejectedImage("image_too_costly", f"It is slow to decode on purpose: {error}.", _EXPORT) from error
+        raise RejectedFile("image_too_costly", f"It is slow to decode on purpose: {error}.", _EXPORT) from error
     if isinstance(error, EOFError) or "truncated" in str(error).lower():
         reason = "The file ends before the image does."
-        raise RejectedImage("truncated_image", reason, "Send the whole file again, or leave it out.") from error
+        raise RejectedFile("truncated_image", reason, "Send the whole file again, or leave it out.") from error
     raise _damaged(f"{type(error).__name__}: {str(error)[:200]}") from error
 
 
-def _damaged(why: str) -> RejectedImage:
-    return RejectedImage("damaged_image", f"The image is damaged ({why}).", _EXPORT)
+def _damaged(why: str) -> RejectedFile:
+    return RejectedFile("damaged_image", f"The image is damaged ({why}).", _EXPORT)
 
 
 def _notes(image: Image.Image, name: str) -> tuple[Note, ...]:

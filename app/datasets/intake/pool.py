@@ -18,7 +18,7 @@ from typing import IO, Any, Self
 from PIL import Image
 
 from app.core.stops import STOPS, stops_held
-from app.datasets.intake.intake import File, IntakeLimits, Note, RejectedImage, StoredImage, Taken, take_in_all
+from app.datasets.intake.intake import File, IntakeLimits, Note, RejectedFile, StoredImage, Taken, take_in_all
 from app.datasets.intake.similarity import perceptual_hashes, sketch
 
 _MEMORY_BYTES = 4 * 2**30  # of address space: several copies of the largest image
@@ -58,9 +58,9 @@ class IntakePool:
                     pipe.close()
 
     def take_in(self, data: bytes, name: str) -> StoredImage:
-        """Do `intake.take_in`; also raises `RejectedImage` (`image_too_costly`) where the process died of the image."""
+        """Do `intake.take_in`; also raises `RejectedFile` (`image_too_costly`) where the process died of the image."""
         (taken,) = self.take_in_all([(data, name)])
-        if isinstance(taken, RejectedImage):
+        if isinstance(taken, RejectedFile):
             raise taken
         return taken
 
@@ -75,7 +75,7 @@ class IntakePool:
             return taken
         return [taken] if len(files) == 1 else [one for file in files for one in self.take_in_all([file])]
 
-    def _ask(self, files: Sequence[File]) -> list[Taken] | RejectedImage:
+    def _ask(self, files: Sequence[File]) -> list[Taken] | RejectedFile:
         """Return what a process answers, or why it died."""
         process = self._idle.get()
         try:
@@ -110,9 +110,9 @@ class IntakePool:
 
 def _answer(taken: Sequence[Taken], files: Sequence[File]) -> tuple[dict[str, Any], list[bytes]]:
     """Return the message that says this; `_taken` reads it. Bytes that are kept as they were sent are not sent back."""
-    described = [
+    replies = [
         {"rejected": [one.code, one.reason, one.remedy]}
-        if isinstance(one, RejectedImage)
+        if isinstance(one, RejectedFile)
         else {name: getattr(one, name) for name in _TOLD}
         | {"notes": [asdict(note) for note in one.notes], "as_sent": one.data is data}
         for one, (data, _) in zip(taken, files, strict=True)
@@ -122,7 +122,7 @@ def _answer(taken: Sequence[Taken], files: Sequence[File]) -> tuple[dict[str, An
         for one, (data, _) in zip(taken, files, strict=True)
         if isinstance(one, StoredImage) and one.data is not data
     ]
-    return {"taken": described}, new
+    return {"taken": replies}, new
 
 
 def _taken(head: dict[str, Any], parts: list[bytes], files: Sequence[File]) -> list[Taken]:
@@ -133,18 +133,18 @@ def _taken(head: dict[str, Any], parts: list[bytes], files: Sequence[File]) -> l
         return StoredImage(**one | {"notes": tuple(Note(**note) for note in one["notes"])}, data=data)
 
     return [
-        RejectedImage(*one["rejected"]) if "rejected" in one else kept(one, sent)
+        RejectedFile(*one["rejected"]) if "rejected" in one else kept(one, sent)
         for one, (sent, _) in zip(head["taken"], files, strict=True)
     ]
 
 
-def _died(code: int, limits: IntakeLimits) -> RejectedImage:
+def _died(code: int, limits: IntakeLimits) -> RejectedFile:
     if code == -signal.SIGXCPU:
         reason = f"It takes more than {limits.cpu_seconds} s of processor time to decode."
     else:
         how = signal.Signals(-code).name if code < 0 else f"exit status {code}"
         reason = f"The process that decoded it died of it ({how})."
-    return RejectedImage("image_too_costly", reason, _REMEDY)
+    return RejectedFile("image_too_costly", reason, _REMEDY)
 
 
 def _send(pipe: IO[bytes], head: dict[str, object], *parts: bytes) -> None:
@@ -188,8 +188,8 @@ def _serve(limits: IntakeLimits) -> None:
         _, most = resource.getrlimit(resource.RLIMIT_CPU)
         resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + limits.cpu_seconds + 1, most))
         named = [*zip(files, head["names"], strict=True)]
-        described, data = _answer(take_in_all(named, limits), named)
-        _send(answers, described, *data)
+        head, data = _answer(take_in_all(named, limits), named)
+        _send(answers, head, *data)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from PIL import Image
 NEAR = 4  # bits; scaled, recompressed and slightly cropped copies lie below, other photographs lie around 32
 _BITS = 64
 _WAVES = 8  # of lowest frequency, in either direction: one a bit
-_SAMPLE = 32  # px a side that show them well; larger pictures are scaled to less than twice as many, cheaply
+_SAMPLE = 32  # px a side that show them well; larger images are scaled to less than twice as many, cheaply
 
 
 class Sketch(NamedTuple):
@@ -49,7 +49,7 @@ def _waves(extent: float) -> NDArray[np.float64]:
     """
     edges = np.minimum(np.arange(math.ceil(extent) + 1), extent)
     turns = np.pi / extent * np.arange(1, _WAVES)[:, np.newaxis]
-    # Each wave's integral over the pixel: of an even picture, all of them together have nothing.
+    # Each wave's integral over the pixel: of an even image, all of them together have nothing.
     return np.vstack([np.diff(edges), np.diff(np.sin(turns * edges)) / turns])
 
 
@@ -57,7 +57,7 @@ def perceptual_hashes(sketches: Sequence[Sketch]) -> list[str]:
     """Return the DCT hash (pHash; Zauner 2010) of each as 16 hexadecimal digits: which of 8 × 8 waves are above the
     median.
 
-    Within `NEAR` of what the library imagehash makes of the same picture, and mostly equal. It scales to 32 × 32 px
+    Within `NEAR` of what the library imagehash makes of the same image, and mostly equal. It scales to 32 × 32 px
     with a filter whose making costs half as much as a small image's decoding.
     """
     alike = defaultdict(list)

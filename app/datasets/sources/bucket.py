@@ -10,7 +10,7 @@ from app.core.errors import FieldError, Invalid, Unavailable
 from app.datasets.formats.archive import Entry, Member
 from app.datasets.formats.layout import Skipped
 from app.datasets.formats.zip_file import too_many_entries
-from app.datasets.intake.intake import RejectedImage
+from app.datasets.intake.intake import RejectedFile
 from app.storage.connection import S3Options, connect
 
 _CHUNK = 1 << 18
@@ -77,7 +77,7 @@ class BucketFiles:
                         if count > self._max_bytes:
                             break
             except FileNotFoundError:
-                raise RejectedImage(
+                raise RejectedFile(
                     "unreadable_file", "It was removed meanwhile.", "Leave the bucket as it is meanwhile."
                 ) from None
             except (BaseError, OSError) as error:
@@ -85,7 +85,7 @@ class BucketFiles:
             if count > self._max_bytes:
                 reason = f"It has more than {self._max_bytes} bytes."
                 remedy = "Use a smaller file, or raise GRAFT_MAX_FILE_BYTES."
-                raise RejectedImage("file_too_large", reason, remedy)
+                raise RejectedFile("file_too_large", reason, remedy)
             return b"".join(parts)
 
         return read

@@ -15,7 +15,7 @@ from app.core.errors import FieldError, Invalid
 from app.datasets.formats.archive import Entry, Member
 from app.datasets.formats.layout import Skipped
 from app.datasets.formats.zip_file import too_many_entries
-from app.datasets.intake.intake import RejectedImage
+from app.datasets.intake.intake import RejectedFile
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Non-blocking: opening a pipe that nobody writes to would wait for ever.
@@ -104,17 +104,17 @@ class FolderFiles:
                     return self._read(os.open(parts[-1], _FILE, dir_fd=folder))
             except OSError as error:
                 reason = f"It cannot be read: {error.strerror}."
-                raise RejectedImage("unreadable_file", reason, "Leave the folder as it is meanwhile.") from None
+                raise RejectedFile("unreadable_file", reason, "Leave the folder as it is meanwhile.") from None
 
         return read
 
     def _read(self, handle: int) -> bytes:
         with os.fdopen(handle, "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise RejectedImage("not_a_plain_file", "It is a link or a device.", _LINK)
+                raise RejectedFile("not_a_plain_file", "It is a link or a device.", _LINK)
             data = file.read(self._max_bytes + 1)
         if len(data) > self._max_bytes:
-            raise RejectedImage(
+            raise RejectedFile(
                 "file_too_large",
                 f"It has more than {self._max_bytes} bytes.",
                 "Use a smaller file, or raise GRAFT_MAX_FILE_BYTES.",

@@ -18,9 +18,9 @@ from app.core.outbound.exchange import Bounds, Exchange
 from app.core.outbound.fetching import Fetcher
 from app.core.outbound.urls import check_url
 from app.core.settings import Settings
-from app.datasets.formats.label_rows import Labelled, place
+from app.datasets.formats.label_rows import LabelRow, place
 from app.datasets.formats.layout import Layout, Placement, Skipped, check_layout
-from app.datasets.intake.intake import RejectedImage
+from app.datasets.intake.intake import RejectedFile
 from app.datasets.schemas import UploadOptions
 from app.datasets.sources.bucket import BucketFiles, allowed_prefix
 from app.datasets.sources.folder import FolderFiles, allowed_root
@@ -30,7 +30,7 @@ from app.storage.connection import S3Options
 FORMATS = ("urls", "s3", "folder")
 
 
-class Named(BaseModel):
+class NamedImage(BaseModel):
     """This names one image elsewhere, and its label."""
 
     model_config = ConfigDict(extra="forbid")
@@ -57,7 +57,7 @@ class ImportRequest(UploadOptions):
         },
     )
 
-    urls: Annotated[list[Named], Field(min_length=1)] | None = None
+    urls: Annotated[list[NamedImage], Field(min_length=1)] | None = None
     s3: str | None = Field(
         default=None, max_length=1024, description="A bucket prefix that the operator allows: s3://bucket/prefix."
     )
@@ -70,7 +70,7 @@ class ImportRequest(UploadOptions):
         return self
 
 
-_NAMED = TypeAdapter(list[Named])
+_NAMED_IMAGES = TypeAdapter(list[NamedImage])
 
 
 def check_import(request: ImportRequest, settings: Settings) -> tuple[str, bytes, str | None]:
@@ -98,7 +98,7 @@ def open_source(kind: str, document: bytes, settings: Settings, budget: Budget) 
     if kind == "urls":
         allowed = read_allowed(_words(settings.import_hosts), "GRAFT_IMPORT_HOSTS")
         exchange = Exchange(allowed, Bounds(settings.max_file_bytes, setting="GRAFT_MAX_FILE_BYTES"))
-        return UrlSource(_NAMED.validate_python(named), Fetcher(exchange, "image/*"), budget)
+        return UrlSource(_NAMED_IMAGES.validate_python(named), Fetcher(exchange, "image/*"), budget)
     most = settings.max_archive_entries, settings.max_file_bytes
     if kind == "folder":
         return StandingSource(FolderFiles(*allowed_root(named, _folders(settings)), *most), budget)
@@ -111,7 +111,7 @@ class UrlSource:
 
     apart = True
 
-    def __init__(self, named: list[Named], fetcher: Fetcher, budget: Budget) -> None:
+    def __init__(self, named: list[NamedImage], fetcher: Fetcher, budget: Budget) -> None:
         self._named = named
         self._fetcher = fetcher
         self._budget = budget
@@ -127,16 +127,16 @@ class UrlSource:
         try:
             return self._fetcher.fetch(url)
         except OutboundError as error:
-            raise RejectedImage(error.code, error.reason, error.remedy) from None
+            raise RejectedFile(error.code, error.reason, error.remedy) from None
 
 
-def _layout(named: list[Named]) -> Layout:
+def _layout(named: list[NamedImage]) -> Layout:
     placements: dict[str, Placement] = {}
     refused: dict[str, Skipped] = {}
     for number, one in enumerate(named, start=1):
         try:
             check_url(one.url)
-            placed = place(Labelled(one.url, "", one.label, one.split, one.metadata, f"urls, number {number},"))
+            placed = place(LabelRow(one.url, "", one.label, one.split, one.metadata, f"urls, number {number},"))
         except OutboundError as bad:
             placed = Skipped(one.url, bad.code, bad.reason, bad.remedy)
         if isinstance(placed, Skipped):

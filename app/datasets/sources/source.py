@@ -10,7 +10,7 @@ from app.core.errors import Invalid, TooLarge
 from app.datasets.formats.archive import ArchiveLimits, Listing, Member, members
 from app.datasets.formats.layout import Layout, Skipped
 from app.datasets.formats.placement import place_files
-from app.datasets.intake.intake import RejectedImage
+from app.datasets.intake.intake import RejectedFile
 
 ReadFile = Callable[[], bytes]
 
@@ -25,7 +25,7 @@ class Source(Protocol):
         ...
 
     def files(self, layout: Layout) -> Iterator[tuple[str, ReadFile]]:
-        """Yield the files that are placed. Reading one raises `RejectedImage` for a fault of its own."""
+        """Yield the files that are placed. Reading one raises `RejectedFile` for a fault of its own."""
         ...
 
 
@@ -108,6 +108,6 @@ def _refused_if_large(read: ReadFile) -> ReadFile:
             return read()
         except TooLarge as error:
             remedy = "Send a smaller file, or raise GRAFT_MAX_FILE_BYTES."
-            raise RejectedImage("file_too_large", error.detail, remedy) from None
+            raise RejectedFile("file_too_large", error.detail, remedy) from None
 
     return checked
