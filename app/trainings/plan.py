@@ -24,7 +24,7 @@ from app.storage import BlobStore
 from app.trainings.base_model import Base
 from app.trainings.plan_schemas import Estimate, PlannedImages, PlannedLimits, PlannedNetwork, PlanOut, Refusal
 from app.trainings.schemas import TrainRequest
-from app.vision.settings.config import TrainConfig, settled
+from app.vision.settings.config import TrainConfig, filled_in
 from app.vision.training import estimate
 
 Opinions = Callable[[Dataset, Sequence[DatasetImage]], Iterable[Finding]]
@@ -110,7 +110,7 @@ def _network(config: TrainConfig, version: DatasetVersion) -> PlannedNetwork:
     size = estimate.network_size(config, len(version.classes))
     return PlannedNetwork(
         backbone=config.backbone,
-        input_size=settled(config.input_size),
+        input_size=filled_in(config.input_size),
         classes=version.classes,
         parameters=size.parameters,
         trainable_parameters=size.trainable,
