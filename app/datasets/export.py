@@ -15,7 +15,7 @@ _PNG = b"\x89PNG"
 
 
 def version_zip(manifest: Manifest, store: BlobStore) -> Iterator[bytes]:
-    """Return the zip in pieces, of which no more than one image is in memory. The same version gives the same bytes.
+    """Return the zip in chunks, of which no more than one image is in memory. The same version gives the same bytes.
 
     Each image stands under its label's folder as its SHA-256; `labels.jsonl`, the last member, has label, split and
     metadata of each as the version has them. Raises as `BlobStore.read` does.

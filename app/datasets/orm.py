@@ -46,7 +46,7 @@ class Dataset(Base):
 
 
 class ResumableUpload(Base):
-    """A resumable upload is an archive that comes in pieces. Its bytes lie in a file that is called by its id, until
+    """A resumable upload is an archive that comes in chunks. Its bytes lie in a file that is called by its id, until
     the last has come."""
 
     __tablename__ = "resumable_uploads"

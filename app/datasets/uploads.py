@@ -1,4 +1,4 @@
-"""Uploads can come in pieces: how much of each is there, until when it waits, and what became of it.
+"""Uploads can come in chunks: how much of each is there, until when it waits, and what became of it.
 
 The row says how many bytes are safely on disk; the file may hold more, which count for nothing. The last byte counts
 when the dataset exists, so a process that dies in between costs the caller that one byte.

@@ -68,7 +68,7 @@ def read_directory(file: BinaryIO, max_entries: int) -> list[ZipItem]:
 
 
 def read_chunks(file: BinaryIO, item: ZipItem) -> Iterator[bytes]:
-    """Yield the bytes of the entry in pieces of at most 64 KiB, decompressed as they are asked for; the checksum is
+    """Yield the bytes of the entry in chunks of at most 64 KiB, decompressed as they are asked for; the checksum is
     verified.
 
     Raises one of `ZIP_FAULTS` where it is damaged.

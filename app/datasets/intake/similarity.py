@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-NEAR = 4  # bits; scaled, recompressed and slightly cropped copies lie below, other photographs lie around 32
+NEAR = 4  # bits; scaled, recompressed and slightly cropped copies lie below, other images lie around 32
 _BITS = 64
 _WAVES = 8  # of lowest frequency, in either direction: one a bit
-_SAMPLE = 32  # px a side that show them well; larger images are scaled to less than twice as many, cheaply
+_SIDE = 32  # px a side that show them well; larger images are scaled to less than twice as many, cheaply
 
 
 class Sketch(NamedTuple):
@@ -31,10 +31,10 @@ def sketch(image: Image.Image) -> Sketch:
     A JPEG that is not decoded yet is decoded by this, to the very end of its data, but in grey and no larger than
     needed: it says nothing about its size or colours afterwards.
     """
-    drafted = image.draft("L", (_SAMPLE, _SAMPLE))
+    drafted = image.draft("L", (_SIDE, _SIDE))
     width, height = drafted[1][2:] if drafted else image.size
     grey = image if image.mode == "L" else image.convert("L")
-    across, down = max(grey.width // _SAMPLE, 1), max(grey.height // _SAMPLE, 1)
+    across, down = max(grey.width // _SIDE, 1), max(grey.height // _SIDE, 1)
     if across > 1 or down > 1:
         grey = grey.reduce((across, down))
     return Sketch(width / across, height / down, grey.tobytes())
