@@ -10,7 +10,7 @@ import pytest
 from app.auth.schemas import Scope
 from app.core.settings import Settings
 from app.vision.training.run import FitResult
-from tests.api.conftest import served
+from tests.api.conftest import MakeApi, served
 from tests.support.calls import CLASSES, Api, problem
 from tests.support.images import jpeg, photo
 
@@ -179,3 +179,11 @@ def test_a_stream_begins_with_what_is_new_and_ends_with_its_key(api: Api, socket
         assert next(stream)["data"]["subject_id"] == job
         assert api.admin.delete(f"/v1/keys/{made['id']}").status_code == 200
         assert list(stream) == []  # of the key's end it is not told: that is for admins
+
+
+def test_a_stream_ends_in_time(make_api: MakeApi) -> None:
+    api = make_api(stream_seconds=0.5)
+    dataset = api.dataset("pets")
+    with api.read.stream("/v1/events/stream?after=0") as response:
+        subjects = [one["data"]["subject_id"] for one in heard(response.iter_lines())]
+    assert dataset in subjects
