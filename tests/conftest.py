@@ -15,6 +15,8 @@ from app.core.migrations import migrate
 from app.core.settings import Settings
 from tests.support import servers
 
+pytest_plugins = ["tests.support.durations"]
+
 _numbers = count()
 
 # Folders with long tests, the longest first: for what is long and begins last, all other processes wait.
