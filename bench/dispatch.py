@@ -43,7 +43,7 @@ if "worker.child" in sys.orig_argv and "train" in sys.orig_argv:
     import os, time
     import worker.child.parent
 
-    say, said = worker.parent.Parent.say, []
+    say, said = worker.child.parent.Parent.say, []
 
     def noted(self, kind, body):
         now = time.monotonic_ns()
@@ -53,7 +53,7 @@ if "worker.child" in sys.orig_argv and "train" in sys.orig_argv:
             with open(os.environ["DISPATCH_NOTES"], "a") as notes:
                 notes.write(("ready" if kind == "ready" else "first") + f" {now}\\n")
 
-    worker.parent.Parent.say = noted
+    worker.child.parent.Parent.say = noted
 """
 
 

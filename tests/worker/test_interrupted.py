@@ -75,7 +75,7 @@ if sys.orig_argv[1:3] == ["-m", "worker"]:
     def dies(*_):
         open({mark!r}, "w").close()
         os.kill(os.getpid(), signal.SIGKILL)
-    worker.run.record_result = dies
+    worker.supervision.attempt.record_result = dies
 """
 
 

@@ -174,8 +174,8 @@ def test_a_killed_run_goes_on_from_what_it_kept(folder: Path, tmp_path: Path) ->
     out = tmp_path / "killed"
     # Checkpoints after every epoch and step, however quick.
     code = (
-        "import sys; from app.vision import loop, command; loop.REST_S = loop.LONGEST_S = 0.0;"
-        "command.main(sys.argv[1:])"
+        "import sys; from app.vision.training import loop; from app.vision.command import train;"
+        "loop.REST_S = loop.LONGEST_S = 0.0; train.main(sys.argv[1:])"
     )
     arguments = [sys.executable, "-c", code, *map(str, options), "--out", str(out)]
     with subprocess.Popen(arguments, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) as process:

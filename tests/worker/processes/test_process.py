@@ -300,7 +300,7 @@ def test_a_child_computes_no_longer_than_its_parent_may_be_paused(
         " for _ in range(6000)]\n",
     )
     monkeypatch.setenv("GRAFT_LEASE_SECONDS", "2")
-    often = "import worker.processes.process; worker.process.LIFE_SIGN_EVERY = 0.1"
+    often = "import worker.processes.process; worker.processes.process.LIFE_SIGN_EVERY = 0.1"
     hand_over = "child.start({'spec': {}, 'manifest_sha256': None, 'checkpoints': [], 'scratch': ''})"
     code = PARENT.format(kind="ingest", work=f"{often}\n{hand_over}", then=LAST_WORD)
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
