@@ -13,6 +13,7 @@ from sqlalchemy import make_url
 from app.core.database import Database
 from app.core.migrations import migrate
 from app.core.settings import Settings
+from app.storage import S3Options
 from tests.support import servers
 
 pytest_plugins = ["tests.support.durations"]
@@ -56,6 +57,15 @@ def redis_url() -> Iterator[str]:
     else:
         with servers.redis_server() as url:
             yield url
+
+
+@pytest.fixture(scope="session")
+def s3_options() -> Iterator[S3Options]:
+    """How to reach an S3 server with one empty bucket."""
+    from tests.support.buckets import s3_server  # imports libraries that few tests need
+
+    with s3_server() as options:
+        yield options
 
 
 @pytest.fixture(scope="session")

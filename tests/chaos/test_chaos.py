@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.run import Plan, chaos
-from tests.chaos.site import Mode
+from tests.chaos.service import Mode
 
 pytestmark = pytest.mark.timeout(1500)
 

@@ -15,8 +15,7 @@ from app.jobs.queue import Claim
 from app.jobs.sharing import Attendance
 from app.jobs.states import FailureReason, JobKind, JobState
 from app.jobs.waiting import Outlook, Prospect, outlooks
-from tests.jobs.test_waiting import PROBLEM, took, trainings, worker
-from tests.support.factories import EXPIRED, training, workspace
+from tests.support.factories import EXPIRED, PROBLEM, took, training, trainings, worker, workspace
 
 LEADER, SECOND, THIRD = "worker-1", "worker-2", "worker-3"  # the first is whom `claimed` claims for
 ADDRESS = "10.0.0.1:4000"

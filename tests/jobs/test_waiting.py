@@ -1,37 +1,27 @@
 """What a queued job is told: what it waits for, its place, and for how long."""
 
 from datetime import timedelta
-from uuid import UUID
 
 from sqlalchemy import update
-from sqlalchemy.orm import Session
 
 from app.core.clock import DatabaseTime, utc_now
 from app.core.database import Database
-from app.jobs import queue, workers
+from app.jobs import workers
 from app.jobs.orm import Job
 from app.jobs.states import JobKind
 from app.jobs.waiting import Outlook, outlooks
-from tests.support.factories import claimed, ingestion, new_dataset, ready_dataset, training, workspace
-
-PROBLEM = {"reason": "storage_full", "detail": "No room.", "hint": "Make some."}
-
-
-def worker(session: Session, name: str = "host:1", train_slots: int = 1, lost_after: float = 60.0) -> UUID:
-    facts = {"host": "host", "version": "1", "devices": [], "train_slots": train_slots}
-    return workers.register(session, name=name, lost_after=lost_after, **facts)  # type: ignore[arg-type]
-
-
-def trainings(session: Session, max_running: int = 64) -> dict[UUID, Outlook]:
-    return outlooks(session, JobKind.train, max_running)
-
-
-def took(session: Session, seconds: float) -> None:
-    """Let a training like the others have taken so long."""
-    job = training(session)
-    held = claimed(session)
-    queue.succeed(session, job, {})
-    session.execute(update(Job).where(Job.id == held.job_id).values(ran_seconds=seconds))
+from tests.support.factories import (
+    PROBLEM,
+    claimed,
+    ingestion,
+    new_dataset,
+    ready_dataset,
+    took,
+    training,
+    trainings,
+    worker,
+    workspace,
+)
 
 
 def test_without_a_living_worker_it_says_so(database: Database) -> None:

@@ -16,7 +16,7 @@ from app.vision.settings.config import TrainConfig
 from app.vision.training.fit import fit
 from app.vision.training.run import FitResult, Sample
 from tests.support.pictures import CLASSES, Recorder, make_samples
-from tests.vision.conftest import WEIGHTS
+from tests.support.runs import WEIGHTS
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 

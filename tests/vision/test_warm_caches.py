@@ -17,7 +17,7 @@ from app.vision.settings.config import HeadConfig, TrainConfig
 from app.vision.training.fit import fit
 from app.vision.training.run import FitResult, Sample
 from tests.support.pictures import CLASSES, Recorder
-from tests.vision.conftest import WEIGHTS, Fit
+from tests.support.runs import WEIGHTS, Fit
 
 
 class Runs:

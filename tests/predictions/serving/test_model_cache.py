@@ -13,7 +13,7 @@ import pytest
 from app.core.errors import Unavailable
 from app.predictions.serving.batcher import Batcher
 from app.storage import BlobDamaged, BlobMissing, FilesystemStore
-from tests.predictions.conftest import OpenCache, Trained, loaded, reference
+from tests.support.serving import OpenCache, Trained, loaded, reference
 
 
 class Watched(FilesystemStore):

@@ -14,7 +14,7 @@ from app.vision.errors import OutOfMemory, Stopped
 from app.vision.runtime import memory
 from app.vision.training import gradients
 from tests.support.pictures import Recorder
-from tests.vision.conftest import Fit
+from tests.support.runs import Fit
 
 CPU = torch.device("cpu")
 HEAD: dict[str, Any] = {"epochs": 2, "batch_size": 24, "optimizer": "sgd", "precision": "float32", "mixup": 0.3}

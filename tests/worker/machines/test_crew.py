@@ -13,8 +13,7 @@ from app.jobs import claiming, sharing
 from app.jobs.orm import JobMember
 from app.jobs.queue import Claim
 from app.jobs.states import JobKind
-from tests.jobs.test_waiting import worker
-from tests.support.factories import EXPIRED, training
+from tests.support.factories import EXPIRED, training, worker
 from worker.machines.crew import Breakup, Crew
 
 LEADER, SECOND = "leader", "second"
