@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -17,6 +18,11 @@ from app.storage import S3Options
 from tests.support import servers
 
 pytest_plugins = ["tests.support.durations"]
+
+# Where Python may not keep what it compiles, each of some thousand processes compiles torch and all the rest again,
+# which is half of what they do.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 _numbers = count()
 
