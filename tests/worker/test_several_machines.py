@@ -115,7 +115,7 @@ def cancel(site: Service, job_id: UUID) -> None:
     site.until(job_id, JobState.cancelled)
 
 
-def test_two_workers_train_what_two_processes_of_one_train_also_where_one_is_lost(
+def test_two_workers_train_what_two_processes_of_one_train(
     team: Service, machines: Machines, by_two_processes: str
 ) -> None:
     workers = {name(worker): worker for worker in (machines.start(), machines.start())}
@@ -129,6 +129,12 @@ def test_two_workers_train_what_two_processes_of_one_train_also_where_one_is_los
     assert {leader[1], second[1]} == set(workers)
     assert len(team.rows(EpochMetrics, job_id)) == EPOCHS
 
+
+@pytest.mark.long
+def test_where_one_of_two_workers_is_lost_a_third_makes_the_same_model(
+    team: Service, machines: Machines, by_two_processes: str
+) -> None:
+    workers = {name(worker): worker for worker in (machines.start(), machines.start())}
     job_id = team.train_long(resources=TWO, epochs=EPOCHS)
     job = team.until_training(job_id)
     (first,) = [known for known in workers if known == job.worker]
@@ -147,9 +153,7 @@ def test_two_workers_train_what_two_processes_of_one_train_also_where_one_is_los
     assert {worker for _, worker, _ in places(team, job_id)} == {first, name(third)}
 
 
-def test_a_cancelled_job_leaves_no_process_and_a_stopped_machine_costs_no_attempt(
-    team: Service, machines: Machines
-) -> None:
+def test_a_cancelled_job_leaves_no_process(team: Service, machines: Machines) -> None:
     workers = {name(worker): worker for worker in (machines.start(), machines.start())}
     job_id = team.train_for_ever(resources=TWO)
     team.until_training(job_id)
@@ -158,6 +162,10 @@ def test_a_cancelled_job_leaves_no_process_and_a_stopped_machine_costs_no_attemp
     cancel(team, job_id)
     assert all(group_is_gone(group) for group in groups)
 
+
+@pytest.mark.long
+def test_a_stopped_machine_costs_no_attempt(team: Service, machines: Machines) -> None:
+    workers = {name(worker): worker for worker in (machines.start(), machines.start())}
     job_id = team.train_for_ever(resources=TWO)
     leader = team.until_training(job_id).worker
     (stopped,) = [worker for known, worker in workers.items() if known != leader]
