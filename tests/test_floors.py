@@ -20,6 +20,7 @@ FLOORS = {
     "app.trainings": 3,
     "app.registry": 4,
     "app.predictions": 5,
+    "app.operations": 6,
     "app.api": 6,
     "app.cli": 6,
     "worker": 7,
@@ -29,6 +30,8 @@ FLOORS = {
 WITHIN_A_FLOOR = {
     ("app.storage", "app.core"),
     ("app.cli", "app.api"),
+    ("app.cli", "app.operations"),
+    ("app.operations", "app"),
     ("app.api", "app"),
     ("app.jobs", "app.trainings"),
     ("app.trainings", "app.jobs"),

@@ -24,7 +24,8 @@ import app.registry.orm  # noqa: F401
 from app.auth.orm import Workspace
 from app.auth.service import ensure_workspace
 from app.core.database import Base, Database
-from app.core.migrations import alembic_config, migrate
+from app.core.errors import Conflict
+from app.core.migrations import alembic_config, migrate, schema_of
 
 ROOT = Path(__file__).parents[1]
 _numbers = count()
@@ -113,6 +114,21 @@ def test_migrating_twice_changes_nothing(empty: Database) -> None:
     migrate(empty)
     with empty.reading() as session:
         assert session.scalars(select(Workspace.name)).all() == ["kept"]
+
+
+def test_a_database_that_a_newer_version_has_changed_is_refused_and_left_alone(empty: Database) -> None:
+    with empty.migrating() as connection:
+        assert schema_of(connection).says() == "The database is empty. Run `graft migrate`."
+    migrate(empty)
+    with empty.migrating() as connection:
+        assert schema_of(connection).fits
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(Conflict, match=r"schema \(9999\) is a newer Graftwork's. Start that version"):
+        migrate(empty)
+    with empty.migrating() as connection:
+        assert connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar() == "9999"
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
+        assert "(0001) is older than this code needs" in schema_of(connection).says()
 
 
 def test_threads_that_migrate_at_once_end_in_one_schema(empty: Database) -> None:

@@ -67,7 +67,7 @@ ReadSession = Annotated[Session, Depends(_reading, scope="function")]
 WriteSession = Annotated[Session, Depends(_writing, scope="function")]
 
 # Routes that answer without a key. Every other route is closed; a test walks them all.
-OPEN_ROUTES = frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
+OPEN_ROUTES = frozenset({"/healthz", "/readyz", "/readyz/uploads", "/v2/health/live", "/v2/health/ready"})
 
 
 async def authenticate(

@@ -23,7 +23,7 @@ _FILES = Path(fastapi_offline.__file__).parent / "static"
 
 
 def install(app: FastAPI, open_routes: Iterable[str]) -> None:
-    """Serve the page. Outside FastAPI's own routes, for it needs no key; its calls do, except to `open_routes`."""
+    """Serve the page, which needs no key and so is not a FastAPI route. Its calls need one, except to `open_routes`."""
     app.mount("/docs/files", StaticFiles(directory=_FILES), name="docs-files")
 
     async def page(request: Request) -> HTMLResponse:

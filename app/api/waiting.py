@@ -1,4 +1,4 @@
-"""Wait for something to come true without holding a thread or a transaction meanwhile."""
+"""Wait until a condition holds, without occupying a thread or a transaction meanwhile."""
 
 import time
 from collections.abc import Callable
@@ -12,7 +12,10 @@ _LOOK_EVERY = 0.25  # seconds
 
 
 async def until(look: Callable[[], T], done: Callable[[T], bool], seconds: float) -> T:
-    """What `look` gives once `done` says so, or what it gives after `seconds`. `look` runs in a thread."""
+    """Return the first value of `look` for which `done` is true, or its last one after `seconds`.
+
+    `look` runs in a thread.
+    """
     deadline = time.monotonic() + seconds
     while True:
         seen = await run_in_threadpool(look)

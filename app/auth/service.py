@@ -1,4 +1,4 @@
-"""Make, find and revoke API keys. A key is kept as its SHA-256 and shown once."""
+"""Create, find and revoke API keys. A key is stored as its SHA-256 and shown once."""
 
 import hashlib
 import secrets
@@ -23,7 +23,7 @@ _HOW = "Send 'Authorization: Bearer gw_...'; 'graft keys create' makes a key."
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who is calling: the key and the workspace it belongs to."""
+    """The caller: a key, its scopes, and the workspace it belongs to."""
 
     workspace_id: UUID
     key_id: UUID
@@ -39,7 +39,7 @@ class Principal:
 
 
 def ensure_workspace(session: Session, name: str = DEFAULT_WORKSPACE) -> Workspace:
-    """The workspace of that name, made if it is not there."""
+    """Return the workspace of that name, and create it if it does not exist."""
     found = session.scalar(select(Workspace).where(Workspace.name == name))
     if found is not None:
         return found
@@ -54,7 +54,7 @@ def ensure_workspace(session: Session, name: str = DEFAULT_WORKSPACE) -> Workspa
 
 
 def create_key(session: Session, workspace_id: UUID, name: str, scopes: Sequence[Scope]) -> tuple[ApiKey, str]:
-    """A new key and its secret. 256 bits of randomness need no slow hash and no salt."""
+    """Create a key; return it and its secret. 256 random bits need no slow hash and no salt."""
     secret = _PREFIX + secrets.token_urlsafe(32)
     key = ApiKey(
         workspace_id=workspace_id,
@@ -72,12 +72,12 @@ _KEY = select(ApiKey).where(ApiKey.secret_sha256 == bindparam("secret_sha256"))
 
 
 def authenticate(session: Session, authorization: str | None) -> Principal:
-    """The caller behind an `Authorization` header, or `Unauthenticated`."""
+    """Return the caller that an `Authorization` header identifies. Raises `Unauthenticated`."""
     if not authorization:
         raise Unauthenticated(f"This call needs an API key. {_HOW}")
     kind, _, secret = authorization.partition(" ")
     if kind.lower() != "bearer" or not secret.startswith(_PREFIX):
-        raise Unauthenticated(f"The Authorization header is not a Graftwork key. {_HOW}")
+        raise Unauthenticated(f"The Authorization header does not hold a Graftwork key. {_HOW}")
     key = session.scalar(_KEY, {"secret_sha256": _digest(secret.strip())})
     if key is None:
         raise Unauthenticated(f"There is no such API key. {_HOW}")
@@ -92,7 +92,7 @@ def list_keys(session: Session, workspace_id: UUID, *, limit: int, cursor: str |
 
 
 def revoke_key(session: Session, workspace_id: UUID, key_id: UUID) -> ApiKey:
-    """Close a key for good; revoking twice changes nothing."""
+    """Revoke a key for good and return it; revoking it again changes nothing."""
     key = session.scalar(select(ApiKey).where(ApiKey.id == key_id, ApiKey.workspace_id == workspace_id))
     if key is None:
         raise NotFound(f"There is no key {key_id}. 'graft keys list' shows them.")

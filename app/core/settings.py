@@ -21,6 +21,15 @@ class Settings(BaseSettings):
     # Where things lie. Without further settings everything is below `home`.
     home: Path = Path.home() / ".graftwork"
     database_url: str | None = None
+    database_pool_size: int = Field(
+        default=20, gt=0, description="Connections to PostgreSQL that a process keeps open."
+    )
+    database_pool_overflow: int = Field(
+        default=10, ge=0, description="Connections that it opens beyond those while many threads ask at once."
+    )
+    database_pooler: bool = Field(
+        default=False, description="Whether PgBouncer or its like stands between, pooling by transaction."
+    )
     redis_url: str | None = None
     storage_url: str | None = None
     s3_endpoint: str | None = None
@@ -38,6 +47,14 @@ class Settings(BaseSettings):
     port: int = Field(default=8400, ge=0, le=65535)
     url: str | None = None
     api_key: SecretStr | None = None
+
+    drain_seconds: float = Field(
+        default=0.0, ge=0, description="From SIGTERM to the end of the listener; /readyz says 503 meanwhile."
+    )
+    readiness_seconds: float = Field(default=3.0, ge=0, description="What /readyz found is told for so long.")
+    stop_seconds: float = Field(
+        default=20.0, gt=0, description="What is being answered then may take so long; after that it is broken off."
+    )
 
     # Limits on what a caller may send.
     max_upload_bytes: int = Field(default=8 * 2**30, gt=0)

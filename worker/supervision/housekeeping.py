@@ -112,7 +112,7 @@ def forget_jobs(database: Database, days: float) -> int:
 
 def collect_garbage(database: Database, store: BlobStore, settings: Settings) -> None:
     blobs = free_blobs(database, store, settings.blob_grace_seconds)
-    files = free_scratch(database, settings) + uploads.sweep(database, settings.uploads)
+    files = free_scratch(database, settings) + uploads.remove_expired(database, settings.uploads)
     forget_answers(database)
     with database.writing() as session:
         workers.forget_lost(session)

@@ -55,8 +55,8 @@ _LOOK_AGAIN_AFTER = 2.0  # seconds, where the database did not answer
     "", status_code=202, response_model=JobOut, responses=problems(400, 409, 422, 429), summary="Train a model"
 )
 def create_job(body: TrainRequest, writer: Writer, services: ServicesDep, key: IdempotencyKey = None) -> Any:
-    """Only `dataset` is required. `GET /v1/jobs/{id}?wait=60` waits for the end, `/events` streams it; the finished
-    job's `result.model_id` is the model."""
+    """Queue a training; only `dataset` is required. `GET /v1/jobs/{id}?wait=60` waits for its end, and `/events`
+    streams its progress. The finished job's `result.model_id` is the model."""
     base, config = _resolved(body, services, writer.workspace_id)
 
     def submit(session: Session) -> Job:
@@ -76,10 +76,10 @@ def _resolved(body: TrainRequest, services: Services, workspace_id: UUID) -> tup
     return base, jobs.plan_training(body, services.weights, base)
 
 
-@router.post(":plan", responses=problems(400, 409, 422), summary="Say what a training would do")
+@router.post(":plan", responses=problems(400, 409, 422), summary="Plan a training without queueing it")
 def plan_job(body: TrainRequest, reader: Reader, services: ServicesDep) -> PlanOut:
-    """Takes what `POST /v1/jobs` takes, answers what would be trained, on what, with what faults in the data, at what
-    expense, and whether and when it would start. Nothing is queued or written."""
+    """Take the body of `POST /v1/jobs` and return what would be trained on which images, the faults in the data, the
+    cost in memory, disk and time, and whether and when the job would start. Nothing is queued or written."""
     base, config = _resolved(body, services, reader.workspace_id)
     with services.database.reading() as session:
         opinions = partial(likely_mislabels, session, services.store, reader.workspace_id)
@@ -105,9 +105,9 @@ def list_jobs(
     return ListOut(items=job_views(session, page.items, services.settings), next_cursor=page.next_cursor)
 
 
-@router.get("/{job_id}", responses=problems(404, 422), summary="Look at a job")
+@router.get("/{job_id}", responses=problems(404, 422), summary="Get a job")
 async def get_job(job_id: UUID, reader: Reader, services: ServicesDep, wait: Wait = 0) -> JobOut:
-    """With `wait`, the answer comes when the job has ended, or after that many seconds."""
+    """Get a job. With `wait`, the response comes when the job has ended, or after that many seconds."""
 
     def look() -> JobOut:
         with services.database.reading() as session:
@@ -118,13 +118,14 @@ async def get_job(job_id: UUID, reader: Reader, services: ServicesDep, wait: Wai
 
 @router.post("/{job_id}:cancel", response_model=JobOut, responses=problems(404, 409, 422), summary="Cancel a job")
 def cancel_job(job_id: UUID, writer: Writer, session: WriteSession) -> JobOut:
-    """A waiting job ends at once. A running one is `cancelling` until its computation is gone, then `cancelled`."""
+    """Cancel a job. A queued job ends at once; a running one is `cancelling` until its computation has ended, and then
+    `cancelled`."""
     return JobOut.model_validate(jobs.cancel(session, writer.workspace_id, job_id))
 
 
-@router.get("/{job_id}/metrics", responses=problems(404, 422), summary="Metrics of each epoch")
+@router.get("/{job_id}/metrics", responses=problems(404, 422), summary="List the metrics of each epoch")
 def get_metrics(job_id: UUID, reader: Reader, session: ReadSession) -> ListOut[EpochOut]:
-    """Every finished epoch, in order; a page is never cut."""
+    """List every finished epoch, in order, on one page."""
     jobs.get(session, reader.workspace_id, job_id)
     return ListOut(items=[EpochOut.model_validate(row.metrics) for row in jobs.metrics(session, job_id)])
 
@@ -139,7 +140,7 @@ def get_metrics(job_id: UUID, reader: Reader, session: ReadSession) -> ListOut[E
     summary="Download a job's checkpoint",
 )
 def get_checkpoint(job_id: UUID, reader: Reader, services: ServicesDep) -> StreamingResponse:
-    """The newest one, of a job that runs or that diverged: a file for `python -m app.vision train … --resume`."""
+    """Download the newest checkpoint of a job that runs or diverged, for `python -m app.vision train … --resume`."""
     with services.database.reading() as session:
         checkpoint = jobs.kept_checkpoint(session, reader.workspace_id, job_id)
     name = f"{job_id}-epoch-{checkpoint.epoch}-step-{checkpoint.step}.safetensors"
@@ -147,12 +148,12 @@ def get_checkpoint(job_id: UUID, reader: Reader, services: ServicesDep) -> Strea
 
 
 def _known_job(job_id: UUID, reader: Reader, session: ReadSession) -> UUID:
-    """A dependency, for a stream's own code runs when its 200 has been sent."""
+    """Return the id of a job of this workspace. This is a dependency, because a stream's code runs after its 200."""
     return jobs.get(session, reader.workspace_id, job_id).id
 
 
 class EventStream(StreamingResponse):
-    """Not FastAPI's own: its keep-alive raises where a client leaves while an event waits to be sent."""
+    """A response of server-sent events. FastAPI's own raises if a client leaves while an event waits to be sent."""
 
     media_type = "text/event-stream"
 
@@ -169,8 +170,8 @@ async def stream_events(
     services: ServicesDep,
     last_event_id: Annotated[int | None, Header(ge=0)] = None,
 ) -> EventStream:
-    """Server-sent events until the job has ended: `state` and `epoch` carry ids, and with `Last-Event-ID` the stream
-    goes on after that one; `progress` is the present figure and carries none."""
+    """Stream server-sent events until the job has ended. `state` and `epoch` events have ids, and with `Last-Event-ID`
+    the stream continues after that event. A `progress` event tells the present progress and has no id."""
     events = _events(services, reader.workspace_id, job_id, last_event_id or 0)
     return EventStream(events, headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from app.vision.backbones.catalogue import default_backbone
 from app.vision.backbones.weights import WeightStore
-from app.vision.command.options import add_config_options, config_values, option_name
+from app.vision.command.options import add_config_options, config_values, option_name, what_learns
 from app.vision.command.predict import model_file, predict
 from app.vision.command.results import write_results
 from app.vision.command.terminal import FAILED, INTERRUPTED, MISUSED, Terminal, fail, say
@@ -33,6 +33,7 @@ from app.vision.errors import (
 from app.vision.runtime.launch import is_shared, launched, shared_folder, speaks
 from app.vision.runtime.stopping import StopSignals
 from app.vision.settings.config import TrainConfig
+from app.vision.settings.hyper_parameter import hyper_parameters
 from app.vision.training.checkpoint_folder import CheckpointFolder
 from app.vision.training.run import FitResult, Sample
 
@@ -74,13 +75,18 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--overwrite", action="store_true", help="replace a model that lies in --out")
     train.add_argument("--cache", type=Path, metavar="FOLDER", help="keep decoded images and features for later runs")
     train.add_argument(
-        "--cache-gib", type=_size, default=DEFAULT_LIMIT / 2**30, metavar="X",
+        "--cache-gib",
+        type=_size,
+        default=DEFAULT_LIMIT / 2**30,
+        metavar="X",
         help="at most so much; what was not used for longest goes first (default: %(default)g)",
-    )  # fmt: skip
+    )
     train.add_argument(
-        "--resume", type=Path, metavar="PATH",
+        "--resume",
+        type=Path,
+        metavar="PATH",
         help="go on with an interrupted run: its --out, or a checkpoint; the learning rate may be another",
-    )  # fmt: skip
+    )
 
     search = commands.add_parser(
         "find-rate",
@@ -115,14 +121,10 @@ def _add_training_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", type=Path, metavar="PATH", help="pretrained weights, or a folder with the file")
     parser.add_argument("--no-download", action="store_true", help="never fetch weights from the network")
     config = parser.add_argument_group("what and how to train")
-    config.add_argument(
-        "--train", metavar="head|all|N", type=_stages, default=argparse.SUPPRESS,
-        help="What learns: the new head, everything, or the head and the last N stages. (default: head)",
-    )  # fmt: skip
-    config.add_argument(
-        "--base-model", type=Path, dest="base_path", metavar="MODEL",
-        help="Start from this model (or its folder): its trunk, input size and, for the same classes, its head.",
-    )  # fmt: skip
+    config.add_argument("--train", metavar="head|all|N", type=_stages, default=argparse.SUPPRESS, help=what_learns())
+    base_model = hyper_parameters(TrainConfig)["base_model"]
+    meaning = f"{base_model.meaning} A file, or its folder."
+    config.add_argument("--base-model", type=Path, dest="base_path", metavar="MODEL", help=meaning)
     add_config_options(config, without={"train", "last_stages", "base_model"})
 
 

@@ -19,7 +19,6 @@ from app.vision.artefacts.model_file import read_model_document
 from app.vision.command.options import add_config_options, config_values, option_name, options_of
 from app.vision.command.train import main
 from app.vision.settings.config import TrainConfig
-from app.vision.settings.descriptions import MEANINGS
 from tests.support.commands import ENVIRONMENT, QUICK, command, make_folder, run
 from tests.support.images import REPOSITORY
 from tests.support.pictures import CLASSES
@@ -203,12 +202,13 @@ def test_weights_that_cannot_be_had_say_how_to_supply_them(folder: Path, tmp_pat
         assert part in done.stderr
 
 
-def test_every_option_of_a_configuration_says_what_it_means_and_its_default() -> None:
+def test_every_option_of_a_configuration_says_what_it_means_its_bounds_and_its_default() -> None:
     options = {option.name: option for option in options_of()}
-    assert set(MEANINGS) == set(options) - {"train", "last_stages", "base_model"}  # the commands explain these
-    assert options["mixup"].help == f"{MEANINGS['mixup']} (default: 0)"
-    assert options["compile"].help == f"{MEANINGS['compile']} (default: no)"
-    assert options["epochs"].help == MEANINGS["epochs"]
+    meanings = {name: option.parameter.meaning for name, option in options.items()}
+    assert all(meanings.values())
+    assert options["mixup"].help == f"{meanings['mixup']} (0 to 10; default: 0)"
+    assert options["compile"].help == f"{meanings['compile']} (default: no)"
+    assert options["epochs"].help == f"{meanings['epochs']} (1 to 10000; default: 40 for the head, else 12)"
 
 
 def test_every_field_of_the_configuration_has_an_option(folder: Path) -> None:
