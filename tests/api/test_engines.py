@@ -1,5 +1,6 @@
 """Over HTTP: an engine is chosen on held-out images, remembered, shown, and overruled by who insists on another."""
 
+import importlib.util
 import time
 from typing import Any
 from uuid import UUID
@@ -77,7 +78,7 @@ def test_who_insists_on_an_engine_gets_it(model_id: tuple[Service, str], monkeyp
     assert predict(api, model)["engine"] == "torch"
     bad = api.predict.post(f"/v1/models/{model}/predict?engine=cuda", content=PICTURE)
     problem(bad, 422, "invalid", "engine", "torch-bf16")
-    monkeypatch.setattr("app.vision.engines.names.importlib.util.find_spec", lambda _: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     without = api.predict.post(f"/v1/models/{model}/predict?engine=openvino", content=PICTURE)
     problem(without, 422, "engine_unavailable", "engine", "graftwork[openvino]")
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from app.api import submission
 from app.auth.schemas import Scope
 from app.core.errors import Unavailable
 from app.jobs import queue
@@ -19,7 +20,7 @@ from app.jobs.queue import Claim
 from app.jobs.states import JobKind
 from app.vision.training.run import FitResult
 from tests.support.calls import CLASSES, is_uuid, problem
-from tests.support.services import Service
+from tests.support.services import OpenService, Service
 from tests.support.stages import TINY
 
 
@@ -72,7 +73,7 @@ def test_a_database_that_goes_away_after_the_commit_makes_no_accepted_job_look_r
     def away(*_: Any) -> None:
         raise Unavailable("The database does not answer. Nothing was changed.", code="database_unavailable")
 
-    monkeypatch.setattr("app.api.submission.job_view", away)
+    monkeypatch.setattr(submission, "job_view", away)
     response = with_pets.write.post("/v1/jobs", json={"dataset": "pets"})
     assert response.status_code == 202
     assert [job["id"] for job in with_pets.read.get("/v1/jobs").json()["items"]] == [response.json()["id"]]
@@ -283,14 +284,15 @@ def test_a_stream_goes_on_where_it_broke_off(with_pets: Service, trained: FitRes
     assert streamed(with_pets, job_id, "5") == []
 
 
-def test_a_silent_stream_says_that_it_lives(with_pets: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.api.routers.jobs._SILENCE", 0.0)
-    job_id = with_pets.training()
-    with with_pets.read.stream(f"/v1/jobs/{job_id}/events") as response:
+def test_a_silent_stream_says_that_it_lives(make_api: OpenService) -> None:
+    api = make_api(event_silence_seconds=0.0)
+    api.dataset("pets")
+    job_id = api.training()
+    with api.read.stream(f"/v1/jobs/{job_id}/events") as response:
         assert response.headers["cache-control"] == "no-cache"
         lines = response.iter_lines()
         assert next(line for line in lines if line.startswith(":")) == ": still here"
-        assert with_pets.write.post(f"/v1/jobs/{job_id}:cancel").json()["state"] == "cancelled"
+        assert api.write.post(f"/v1/jobs/{job_id}:cancel").json()["state"] == "cancelled"
         assert [line for line in lines if line.startswith("id")] == ["id: 2"]
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from app.api.uploads import chunks as pieces_of_uploads
 from app.core.settings import Settings
 from tests.support.images import folder_zip
 from tests.support.services import Service, open_service
@@ -64,10 +63,14 @@ def test_an_upload_that_breaks_off_leaves_nothing(server: Service) -> None:
     assert status == 202  # the name is free, and the service at work
 
 
-def test_a_sender_that_falls_silent_is_left_and_what_came_is_kept(
-    server: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pieces_of_uploads, "_SILENCE", 0.3)
+@pytest.fixture
+def impatient(settings: Settings, sqlite_url: str) -> Iterator[Service]:
+    with open_service(settings.model_copy(update={"upload_silence_seconds": 0.3}), "socket") as service:
+        yield service
+
+
+def test_a_sender_that_falls_silent_is_left_and_what_came_is_kept(impatient: Service) -> None:
+    server = impatient
     headers = {**server.admin.headers, "Tus-Resumable": "1.0.0"}
 
     def call(method: str, path: str, **more: str) -> tuple[int, dict[str, str]]:

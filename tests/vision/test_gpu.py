@@ -72,7 +72,7 @@ def test_images_on_the_disk_and_in_the_gpus_memory_give_the_same(
     pictures: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resident = run(pictures, tmp_path / "resident")
-    monkeypatch.setattr("app.vision.data.resident.SHARE", 0.0)
+    monkeypatch.setattr(resident, "SHARE", 0.0)
     same(resident, run(pictures, tmp_path / "read", loader_workers=2))
 
 
@@ -82,13 +82,13 @@ def test_what_is_recorded_for_the_gpu_computes_the_same(
 ) -> None:
     fields = {"batch_size": 15, "epochs": 4} | fields  # batches of two sizes, recorded once it is known what they take
     recorded: list[int] = []
-    original = GraphedTrunk._recorded
+    original = GraphedTrunk.recorded
 
     def note(trunk: GraphedTrunk, count: int, side: int) -> Any:
         recorded.append(count)
         return original(trunk, count, side)
 
-    monkeypatch.setattr(GraphedTrunk, "_recorded", note)
+    monkeypatch.setattr(GraphedTrunk, "recorded", note)
     graphed = run(pictures, tmp_path / "graphed", **fields)
     assert len(set(recorded)) == 2
     monkeypatch.setattr(GraphedTrunk, "record", lambda *_: None)

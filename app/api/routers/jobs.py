@@ -47,7 +47,6 @@ from app.vision.settings.config import TrainConfig
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 _LOOK_EVERY = 0.3  # seconds between looks for new events
-_SILENCE = 15.0  # seconds until a comment says that the connection lives: proxies close what is silent for long
 _LOOK_AGAIN_AFTER = 2.0  # seconds, where the database did not answer
 
 
@@ -200,7 +199,9 @@ async def _events(services: Services, workspace_id: UUID, job_id: UUID, seq: int
         if job.state is JobState.running and progress != shown:
             shown = progress
             lines.append(format_sse_event(event="progress", data_str=json.dumps(progress)))
-        if not lines and time.monotonic() - sent_at >= _SILENCE:
+        if (
+            not lines and time.monotonic() - sent_at >= services.settings.event_silence_seconds
+        ):  # proxies close what is silent for long
             lines.append(format_sse_event(comment="still here"))
         for line in lines:
             yield line

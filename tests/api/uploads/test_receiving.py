@@ -230,7 +230,7 @@ def test_an_ended_upload_leaves_nothing(api: Service) -> None:
 def test_one_sender_at_a_time(api: Service) -> None:
     address = begin(api.write).headers["location"]
     upload_id = api.read.get(address).json()["id"]
-    with held(api.stage.settings.uploads, upload_id):
+    with held(api.stage.settings.uploads, upload_id, 30.0):
         problem(send(api.write, address, 0, ARCHIVE), 423, "upload_locked", remedy="HEAD")
     assert send(api.write, address, 0, ARCHIVE).status_code == 204
 

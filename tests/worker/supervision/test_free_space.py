@@ -50,7 +50,13 @@ def small_site(
         }
         for name, value in given.items():
             monkeypatch.setenv(f"GRAFT_{name.upper()}", str(value))
-        quick = {"weights_download": False, "poll_seconds": 0.05, "heartbeat_seconds": 0.2, "lease_seconds": 3.0}
+        quick = {
+            "weights_download": False,
+            "poll_seconds": 0.05,
+            "heartbeat_seconds": 0.2,
+            "lease_seconds": 3.0,
+            "setback_seconds": 1.0,
+        }
         settings = Settings(**given, **quick, _env_file=None)
         service = stack.enter_context(open_service(settings, "none"))
         service.dataset("pets")
@@ -98,9 +104,8 @@ def test_a_disk_that_becomes_read_only_keeps_jobs_waiting(small_site: Callable[.
 
 
 def test_a_job_that_fills_the_disk_is_set_back_and_goes_on_when_there_is_room(
-    small_site: Callable[..., Service], disk: Path, monkeypatch: pytest.MonkeyPatch
+    small_site: Callable[..., Service], disk: Path
 ) -> None:
-    monkeypatch.setattr("worker.supervision.attempt._MENDED_WITHIN", 1.0)
     site = small_site(min_free_bytes=0)
     job_id = site.train(epochs=1, train="all", augmentation="none")
     remount(disk, "size=6m")  # the images fit, the checkpoints do not
