@@ -8,6 +8,7 @@ from sqlalchemy import Connection
 
 import app.api.orm
 import app.auth.orm
+import app.core.outbox
 import app.datasets.orm
 import app.jobs.orm
 import app.predictions.orm

@@ -21,6 +21,7 @@ from app.api.routers import (
     dataset_versions,
     datasets,
     decisions,
+    events,
     health,
     imports,
     inference,
@@ -76,11 +77,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         # a busy loop they would have it after 5 ms each time.
         sys.setswitchinterval(0.0005)
         app.state.services = services = _open_services(settings)
-        app.state.draining = draining = Draining(settings.drain_seconds)
-        draining.watch_signals()
-        app.state.readiness = readiness = Readiness(
-            services, draining, partial(pins.load_pinned, services), settings.readiness_seconds
-        )
+        services.draining.watch_signals()
+        load_pinned = partial(pins.load_pinned, services)
+        app.state.readiness = readiness = Readiness(services, load_pinned, settings.readiness_seconds)
         await readiness.for_answers()  # the pinned models begin to load now, and not with the first probe
         try:
             yield
@@ -120,6 +119,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(reports.router)
     app.include_router(backbones.router)
     app.include_router(keys.router)
+    app.include_router(events.router)
     app.include_router(workers.router)
     app.include_router(health.router)
     return app
@@ -148,6 +148,7 @@ def _open_services(settings: Settings) -> Services:
         store=store,
         weights=configured_weights(settings),
         doorbell=open_doorbell(settings),
+        draining=Draining(settings.drain_seconds),
         predictions=Predictor(
             ModelCache(store, _cache_limits(settings), scratch=settings.scratch, tuner=tuner),
             Decoder(settings.decode_threads),

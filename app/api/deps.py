@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from app.api.docs import BEARER
+from app.api.draining import Draining
 from app.api.uploads.chunks import Hashes
 from app.auth import service as auth
 from app.auth.schemas import Scope
@@ -36,6 +37,7 @@ class Services:
     weights: WeightStore
     doorbell: Doorbell
     predictions: PredictionService
+    draining: Draining
     admission: Admission
     hashes: Hashes
     principals: Recent[Principal]  # by their Authorization header

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from app.api.deps import Services
-from app.api.draining import Draining
 from app.core.errors import GraftError
 from app.core.logging import log
 from app.core.migrations import schema_of
@@ -67,12 +66,10 @@ class Readiness:
     def __init__(
         self,
         services: Services,
-        draining: Draining,
         load_pinned: Callable[[], list[ModelReference]],
         fresh_seconds: float,
     ) -> None:
         self._services = services
-        self._draining = draining
         self._load_pinned = load_pinned
         self._pinned: list[ModelReference] | None = None  # not known before the database has answered
         self._database = Look("database", self._check_database, fresh_seconds)
@@ -83,7 +80,7 @@ class Readiness:
         database = await self._database.result()
         models = self._models()
         can_go_on = database == "ok" or (not database.startswith("schema") and self._services.predictions.models.busy())
-        answers = "draining" if self._draining.begun else "ok" if can_go_on and models == "ok" else "not_ready"
+        answers = "draining" if self._services.draining.begun else "ok" if can_go_on and models == "ok" else "not_ready"
         return {"database": database, "models": models, "answers": answers}
 
     async def for_uploads(self) -> dict[str, str]:

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from app.auth.orm import ApiKey, Workspace
 from app.auth.schemas import Scope
+from app.core import outbox
 from app.core.clock import DatabaseTime
 from app.core.errors import Forbidden, NotFound, Unauthenticated
 from app.core.paging import Page, paginate
@@ -65,7 +66,14 @@ def create_key(session: Session, workspace_id: UUID, name: str, scopes: Sequence
     )
     session.add(key)
     session.flush()
+    _tell(session, key, "created")
     return key, secret
+
+
+def _tell(session: Session, key: ApiKey, what: str) -> None:
+    outbox.tell(
+        session, key.workspace_id, f"key.{what}", key.id, {"name": key.name, "prefix": key.prefix, "scopes": key.scopes}
+    )
 
 
 _KEY = select(ApiKey).where(ApiKey.secret_sha256 == bindparam("secret_sha256"))
@@ -86,6 +94,11 @@ def authenticate(session: Session, authorization: str | None) -> Principal:
     return Principal(key.workspace_id, key.id, frozenset(Scope(scope) for scope in key.scopes))
 
 
+def is_valid(session: Session, key_id: UUID) -> bool:
+    """Whether a key that was authenticated before is not revoked by now."""
+    return session.scalar(select(ApiKey.id).where(ApiKey.id == key_id, ApiKey.revoked_at.is_(None))) is not None
+
+
 def list_keys(session: Session, workspace_id: UUID, *, limit: int, cursor: str | None) -> Page[ApiKey]:
     query = select(ApiKey).where(ApiKey.workspace_id == workspace_id)
     return paginate(session, query, ApiKey.id, limit=limit, cursor=cursor)
@@ -100,6 +113,7 @@ def revoke_key(session: Session, workspace_id: UUID, key_id: UUID) -> ApiKey:
         key.revoked_at = DatabaseTime()
         session.flush()
         session.refresh(key)
+        _tell(session, key, "revoked")
     return key
 
 

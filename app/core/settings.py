@@ -47,6 +47,9 @@ class Settings(BaseSettings):
     port: int = Field(default=8400, ge=0, le=65535)
     url: str | None = None
     api_key: SecretStr | None = None
+    stream_silence_seconds: float = Field(
+        default=15.0, ge=0, description="A stream of events that has none for so long says that it lives."
+    )
 
     drain_seconds: float = Field(
         default=0.0, ge=0, description="From SIGTERM to the end of the listener; /readyz says 503 meanwhile."
@@ -107,9 +110,6 @@ class Settings(BaseSettings):
     setback_seconds: float = Field(
         default=15.0, ge=0, description="A job that found no room on the disk is tried again after so long."
     )
-    event_silence_seconds: float = Field(
-        default=15.0, ge=0, description="A stream of events with nothing to say sends a comment then: it is alive."
-    )
     max_attempts: int = Field(default=3, gt=0)
     worker_address: str | None = Field(
         default=None, description="Where other machines reach this worker; if left out, as the database sees it."
@@ -123,6 +123,9 @@ class Settings(BaseSettings):
     max_queued_jobs: int = Field(default=1000, gt=0, description="Waiting jobs of a kind in one workspace.")
     max_running_jobs: int = Field(default=64, gt=0, description="Running jobs of a kind in one workspace.")
     job_retention_days: float = Field(default=90.0, ge=0, description="Ended jobs are forgotten then; 0: never.")
+    event_retention_days: float = Field(
+        default=30.0, ge=0, description="Events older than this are forgotten, those of jobs with their job; 0: never."
+    )
     blob_grace_seconds: float = Field(default=3600.0, ge=0)
 
     cache_bytes: int = Field(

@@ -8,6 +8,7 @@ from uuid import UUID
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
+from app.core import outbox
 from app.core.clock import DatabaseTime
 from app.core.errors import Conflict, FieldError, GraftError, Invalid, NotFound
 from app.core.paging import Page, paginate
@@ -17,7 +18,7 @@ from app.datasets.schemas import SplitOptions
 from app.jobs import checkpoints, events, queue
 from app.jobs.admission import check_machines, check_queue, target
 from app.jobs.doorbell import Doorbell, ring_after_commit
-from app.jobs.orm import Checkpoint, EpochMetrics, Job, JobEvent, JobMember
+from app.jobs.orm import Checkpoint, EpochMetrics, Job, JobMember
 from app.jobs.states import TERMINAL, JobKind, JobState, check_transition
 from app.trainings.base_model import Base, pinned_artefacts
 from app.trainings.schemas import TrainRequest
@@ -245,7 +246,8 @@ def forget(session: Session, ended_before: DatabaseTime, limit: int = 200) -> in
     old = session.scalars(
         select(Job.id).where(Job.state.in_(TERMINAL), Job.finished_at < ended_before).limit(limit)
     ).all()
-    for table in (JobEvent, EpochMetrics, Checkpoint, JobMember):
+    outbox.forget_subjects(session, old)
+    for table in (EpochMetrics, Checkpoint, JobMember):
         session.execute(delete(table).where(table.job_id.in_(old)))
     session.execute(delete(Job).where(Job.id.in_(old)))
     return len(old)

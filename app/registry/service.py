@@ -8,6 +8,7 @@ from sqlalchemy import Select, select
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import InstrumentedAttribute, Session, load_only
 
+from app.core import outbox
 from app.core.errors import FieldError, Invalid, NotFound
 from app.core.ids import parse_id
 from app.core.paging import Page, paginate
@@ -51,7 +52,12 @@ def record(session: Session, job: Job, artefact: Blob, trained: dict[str, Any]) 
     )
     session.add(model)
     session.flush()
+    _tell(session, model, "created", job_id=str(job.id))
     return model
+
+
+def _tell(session: Session, model: Model, what: str, **body: Any) -> None:
+    outbox.tell(session, model.workspace_id, f"model.{what}", model.id, {"name": model.name, **body})
 
 
 def base_of(session: Session, workspace_id: UUID, reference: str, *, lock: bool = False) -> Base:
@@ -135,6 +141,7 @@ def set_alias(session: Session, workspace_id: UUID, name: str, alias: str, refer
         raise Invalid(detail, code="other_name", errors=[FieldError("model", detail, "other_name")])
     found = session.merge(ModelAlias(workspace_id=workspace_id, name=name, alias=alias, model_id=model.id))
     session.flush()
+    _tell(session, model, "aliased", alias=alias)
     return found
 
 
@@ -150,6 +157,7 @@ def delete_alias(session: Session, workspace_id: UUID, name: str, alias: str) ->
         raise NotFound(f"There is no alias {name}@{alias}. GET /v1/models/{name}/aliases lists the aliases of {name}.")
     session.delete(found)
     session.flush()
+    outbox.tell(session, workspace_id, "model.unaliased", found.model_id, {"name": name, "alias": alias})
 
 
 def pinned(session: Session) -> Sequence[Model]:
@@ -178,6 +186,7 @@ def delete(session: Session, model: Model) -> None:
     """Delete the model and its aliases; the garbage collector then frees its artefact, pictures and tables."""
     session.delete(model)
     session.flush()
+    _tell(session, model, "deleted")
 
 
 def trained_on(session: Session, workspace_id: UUID, version_ids: Sequence[UUID]) -> Sequence[Model]:

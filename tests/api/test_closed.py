@@ -61,6 +61,8 @@ SCOPES = {
     ("GET", "/v1/jobs/{job_id}/metrics"): Scope.read,
     ("GET", "/v1/jobs/{job_id}/checkpoint"): Scope.read,
     ("GET", "/v1/jobs/{job_id}/events"): Scope.read,
+    ("GET", "/v1/events"): Scope.read,
+    ("GET", "/v1/events/stream"): Scope.read,
     ("GET", "/v1/jobs/{job_id}/predictions"): Scope.read,
     ("GET", "/v1/workers"): Scope.read,
     ("GET", "/v1/models"): Scope.read,

@@ -285,10 +285,10 @@ def test_a_stream_goes_on_where_it_broke_off(with_pets: Service, trained: FitRes
 
 
 def test_a_silent_stream_says_that_it_lives(make_api: OpenService) -> None:
-    api = make_api(event_silence_seconds=0.0)
-    api.dataset("pets")
-    job_id = api.training()
-    with api.read.stream(f"/v1/jobs/{job_id}/events") as response:
+    with_pets = make_api(stream_silence_seconds=0)
+    with_pets.dataset()
+    job_id = with_pets.training()
+    with with_pets.read.stream(f"/v1/jobs/{job_id}/events") as response:
         assert response.headers["cache-control"] == "no-cache"
         lines = response.iter_lines()
         assert next(line for line in lines if line.startswith(":")) == ": still here"

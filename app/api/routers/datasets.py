@@ -159,7 +159,7 @@ async def get_dataset(dataset_id: str, reader: Reader, services: ServicesDep, wa
             (view,) = dataset_views(session, [datasets.get(session, reader.workspace_id, dataset_id)])
             return view
 
-    return await until(look, lambda view: view.state is not DatasetState.processing, wait)
+    return await until(look, lambda view: view.state is not DatasetState.processing, wait, services.draining)
 
 
 @router.get("/{dataset_id}/report", responses=problems(404, 409), summary="Report on a dataset")

@@ -1,18 +1,15 @@
 """Training jobs: submit, watch, cancel."""
 
 import json
-import time
-from collections.abc import AsyncIterator
+from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any
 from uuid import UUID
 
-import anyio
 from fastapi import APIRouter, Depends, Header, Query
 from fastapi.responses import Response, StreamingResponse
 from fastapi.sse import format_sse_event
 from sqlalchemy.orm import Session
-from starlette.concurrency import run_in_threadpool
 
 from app.api.deps import (
     Cursor,
@@ -27,13 +24,13 @@ from app.api.deps import (
     WriteSession,
 )
 from app.api.downloads import blob_response
+from app.api.streaming import EventStream, Look
 from app.api.submission import submit_once
 from app.api.views import ListOut, job_view, job_views, problems
 from app.api.waiting import until
-from app.core.errors import Unavailable
 from app.jobs import events
 from app.jobs import service as jobs
-from app.jobs.orm import Job, JobEvent
+from app.jobs.orm import Job
 from app.jobs.schemas import EpochOut, JobOut
 from app.jobs.states import TERMINAL, JobKind, JobState
 from app.registry import service as registry
@@ -45,9 +42,6 @@ from app.trainings.schemas import TrainRequest
 from app.vision.settings.config import TrainConfig
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
-
-_LOOK_EVERY = 0.3  # seconds between looks for new events
-_LOOK_AGAIN_AFTER = 2.0  # seconds, where the database did not answer
 
 
 @router.post(
@@ -112,7 +106,7 @@ async def get_job(job_id: UUID, reader: Reader, services: ServicesDep, wait: Wai
         with services.database.reading() as session:
             return job_view(session, jobs.get(session, reader.workspace_id, job_id), services.settings)
 
-    return await until(look, lambda job: job.state in TERMINAL, wait)
+    return await until(look, lambda job: job.state in TERMINAL, wait, services.draining)
 
 
 @router.post("/{job_id}:cancel", response_model=JobOut, responses=problems(404, 409, 422), summary="Cancel a job")
@@ -151,12 +145,6 @@ def _known_job(job_id: UUID, reader: Reader, session: ReadSession) -> UUID:
     return jobs.get(session, reader.workspace_id, job_id).id
 
 
-class EventStream(StreamingResponse):
-    """A response of server-sent events. FastAPI's own raises if a client leaves while an event waits to be sent."""
-
-    media_type = "text/event-stream"
-
-
 @router.get(
     "/{job_id}/events",
     response_class=EventStream,
@@ -171,40 +159,27 @@ async def stream_events(
 ) -> EventStream:
     """Stream server-sent events until the job has ended. `state` and `epoch` events have ids, and with `Last-Event-ID`
     the stream continues after that event. A `progress` event tells the present progress and has no id."""
-    events = _events(services, reader.workspace_id, job_id, last_event_id or 0)
-    return EventStream(events, headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+    look = _look(services, reader.workspace_id, job_id, last_event_id or 0)
+    return EventStream(look, services.settings.stream_silence_seconds, services.draining)
 
 
-async def _events(services: Services, workspace_id: UUID, job_id: UUID, seq: int) -> AsyncIterator[bytes]:
+def _look(services: Services, workspace_id: UUID, job_id: UUID, seq: int) -> Callable[[], Look]:
+    """Return what finds the events after `seq`, each once, and the job's progress whenever it is another."""
     shown: dict[str, Any] = {}
-    sent_at = time.monotonic()
 
-    def look() -> tuple[list[JobEvent], JobOut]:
+    def look() -> Look:
+        nonlocal seq, shown
         with services.database.reading() as session:
             # The job first: an event written between the two looks is then not taken for the end.
             job = JobOut.model_validate(jobs.get(session, workspace_id, job_id))
-            return list(events.after(session, job_id, seq)), job
-
-    while True:
-        try:
-            new, job = await run_in_threadpool(look)
-        except Unavailable:  # the stream outlives a moment without a database
-            await anyio.sleep(_LOOK_AGAIN_AFTER)
-            continue
+            new = events.after(session, job_id, seq)
+        ended = job.state in TERMINAL
         lines = [format_sse_event(event=one.type, id=str(one.seq), data_str=json.dumps(one.data)) for one in new]
         seq = new[-1].seq if new else seq
-        if job.state in TERMINAL and not new:
-            return
         progress = {"phase": job.phase, "progress": job.progress, "eta_seconds": job.eta_seconds}
         if job.state is JobState.running and progress != shown:
             shown = progress
             lines.append(format_sse_event(event="progress", data_str=json.dumps(progress)))
-        if (
-            not lines and time.monotonic() - sent_at >= services.settings.event_silence_seconds
-        ):  # proxies close what is silent for long
-            lines.append(format_sse_event(comment="still here"))
-        for line in lines:
-            yield line
-            sent_at = time.monotonic()
-        if job.state not in TERMINAL:
-            await anyio.sleep(_LOOK_EVERY)
+        return Look(lines, more=ended, over=ended and not new)
+
+    return look
