@@ -11,10 +11,9 @@ from app.auth.schemas import Scope
 from app.core.settings import Settings
 from app.jobs.states import JobKind
 from app.vision.training.run import FitResult
-from tests.api.conftest import served
 from tests.support.calls import CLASSES, problem
 from tests.support.images import jpeg, photo
-from tests.support.services import Service
+from tests.support.services import Service, open_service
 
 
 def listed(api: Service, after: int = 0, caller: Any = None) -> list[dict[str, Any]]:
@@ -142,11 +141,8 @@ def heard(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
 @pytest.fixture
 def socketed(api: Service, settings: Settings) -> Iterator[httpx2.Client]:
     """The same service once more, behind a socket; its streams say at each look that they live."""
-    with (
-        served(settings.model_copy(update={"stream_silence_seconds": 0})) as port,
-        httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as client,
-    ):
-        yield client
+    with open_service(settings.model_copy(update={"stream_silence_seconds": 0}), "socket") as service:
+        yield service.http
 
 
 def test_a_stream_tells_what_happens_and_goes_on_where_it_broke_off(api: Service, socketed: httpx2.Client) -> None:

@@ -292,7 +292,7 @@ def test_a_silent_stream_says_that_it_lives(make_api: OpenService) -> None:
         assert response.headers["cache-control"] == "no-cache"
         lines = response.iter_lines()
         assert next(line for line in lines if line.startswith(":")) == ": still here"
-        assert api.write.post(f"/v1/jobs/{job_id}:cancel").json()["state"] == "cancelled"
+        assert with_pets.write.post(f"/v1/jobs/{job_id}:cancel").json()["state"] == "cancelled"
         assert [line for line in lines if line.startswith("id")] == ["id: 2"]
 
 
