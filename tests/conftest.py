@@ -4,7 +4,6 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from itertools import count
 from pathlib import Path
 
 import psycopg
@@ -16,6 +15,7 @@ from app.core.migrations import migrate
 from app.core.settings import Settings
 from app.storage import S3Options
 from tests.support import servers
+from tests.support.databases import Databases
 
 pytest_plugins = ["tests.support.durations"]
 
@@ -23,8 +23,6 @@ pytest_plugins = ["tests.support.durations"]
 # which is half of what they do.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-
-_numbers = count()
 
 # Folders with long tests, the longest first: for what is long and begins last, all other processes wait.
 _FIRST = ("worker", "e2e", "chaos", "cli", "vision", "bench", "jobs")
@@ -108,28 +106,18 @@ def sqlite_url(migrated_sqlite: Path, tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'graftwork.db'}"
 
 
-@pytest.fixture
-def postgresql_url(migrated_postgres: str, postgres_url: Callable[[str], str]) -> Iterator[str]:
-    """A fresh, migrated PostgreSQL database."""
-    name = f"graft_{os.getpid()}_{next(_numbers)}"
-    _execute(postgres_url("postgres"), f"CREATE DATABASE {name} TEMPLATE {migrated_postgres}")
-    yield postgres_url(name)
-    _execute(postgres_url("postgres"), f"DROP DATABASE {name} WITH (FORCE)")
+@pytest.fixture(scope="session")
+def databases(migrated_postgres: str, postgres_url: Callable[[str], str]) -> Iterator[Databases]:
+    databases = Databases(postgres_url, migrated_postgres)
+    yield databases
+    databases.close()
 
 
 @pytest.fixture
-def another_postgresql_url(postgres_url: Callable[[str], str]) -> Iterator[Callable[[], str]]:
-    """Makes further PostgreSQL databases, without any table."""
-    names: list[str] = []
-
-    def make() -> str:
-        names.append(f"graft_empty_{os.getpid()}_{next(_numbers)}")
-        _execute(postgres_url("postgres"), f"CREATE DATABASE {names[-1]}")
-        return postgres_url(names[-1])
-
-    yield make
-    for name in names:
-        _execute(postgres_url("postgres"), f"DROP DATABASE {name} WITH (FORCE)")
+def postgresql_url(databases: Databases) -> Iterator[str]:
+    """An empty, migrated PostgreSQL database."""
+    with databases.one() as url:
+        yield url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

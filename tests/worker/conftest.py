@@ -29,7 +29,13 @@ def _set(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
 @pytest.fixture
 def site(worker_environment: None, sqlite_url: str, tmp_path: Path) -> Iterator[Service]:
     settings = Settings(
-        home=tmp_path, weights_download=False, poll_seconds=0.2, heartbeat_seconds=0.2, max_attempts=2, _env_file=None
+        home=tmp_path,
+        weights_download=False,
+        poll_seconds=0.2,
+        heartbeat_seconds=0.2,
+        max_attempts=2,
+        stop_grace_seconds=120.0,  # no timing decides: on a busy machine a child needs some to stop at a step
+        _env_file=None,
     )  # type: ignore[call-arg]
     with open_service(settings, "none") as service:
         service.dataset("pets")

@@ -173,7 +173,7 @@ def test_a_worker_that_is_being_stopped_still_takes_lost_jobs_back(
     slot, come = worker._slots[0], threading.Event()
     stop = slot.stop
     monkeypatch.setattr(slot, "stop", lambda: (come.wait(), stop()))
-    stopping = threading.Thread(target=site.stop, args=(worker,))
+    stopping = threading.Thread(target=site.stop_worker, args=(worker,))
     stopping.start()
     wait_for(worker._stopping.is_set)
     job_id = site.train()
