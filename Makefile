@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv
 
-.PHONY: help demo up test test-long chaos kill-points fuzz schema docs check format lint types lock clean
+.PHONY: help demo up test test-long chaos kill-points fuzz schema docs equal old-home gpu check format lint types lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -64,6 +64,16 @@ schema: $(VENV)/dev.stamp ## Send calls that the OpenAPI document allows, and ca
 
 docs: $(VENV)/dev.stamp ## Write the guide's tables that are made from the code
 	$(BIN)/python -m app.trainings.reference docs/guide.md
+
+equal: $(VENV)/run.stamp ## Train 13 ways here and at COMMIT=...; the models have to be the same to the bit
+	@$(BIN)/python -m bench.equality --commit $(COMMIT) $(if $(ADDED),--added $(ADDED))
+
+old-home: $(VENV)/dev.stamp ## Open, serve and resume here what COMMIT=... has stored
+	@$(BIN)/python -m bench.old_home --commit $(COMMIT) $(if $(ADDED),--added $(ADDED))
+
+# Eight minutes at most; a machine that is lent for a quarter of an hour has time for a second run.
+gpu: $(VENV)/dev.stamp ## Run all that needs a GPU and print one table; DATA=path.zip for photographs
+	@$(BIN)/python -m bench.gpu $(if $(DATA),--data "$(DATA)")
 
 check: format lint types test ## What CI does, after formatting
 

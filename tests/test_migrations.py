@@ -99,7 +99,7 @@ def test_the_check_constraints_are_those_of_the_code(empty: Database) -> None:
     downgrade(empty)
     Base.metadata.create_all(empty.engine)
     assert checks(empty.engine) == migrated
-    assert migrated["jobs"] == {"ck_jobs_jobkind", "ck_jobs_jobstate", "ck_jobs_finished"}
+    assert migrated["jobs"] == {"ck_jobs_jobstate", "ck_jobs_finished"}
 
 
 def test_down_to_nothing_and_up_again(empty: Database) -> None:
@@ -199,6 +199,40 @@ def test_jobs_that_were_there_are_kept_and_those_that_predict_go_with_their_kind
         assert kept(connection) == ["predict", "train"]
         command.downgrade(config, "-1")
         assert kept(connection) == ["train"]
+
+
+def test_a_kind_of_job_needs_no_change_of_the_schema_and_rows_are_kept(empty: Database) -> None:
+    config = alembic_config()
+    one, then = "0" * 31 + "1", "'2026-01-01 00:00:00+00:00'"
+
+    def put(connection: Connection, number: int, kind: str) -> None:
+        job_id = f"'{number:032x}'"
+        values = {
+            **{"id": job_id, "workspace_id": f"'{one}'", "kind": f"'{kind}'", "state": "'queued'", "spec": "'{}'"},
+            **{"max_attempts": "3", "created_at": then, "lease_expires_at": then},
+            **dict.fromkeys(("priority", "ran_seconds", "attempt", "epoch", "progress", "event_seq"), "0"),
+        }
+        connection.exec_driver_sql(f"INSERT INTO jobs ({', '.join(values)}) VALUES ({', '.join(values.values())})")
+        told = f"({job_id}, 1, 'state', '{{}}', {then})"
+        connection.exec_driver_sql(f"INSERT INTO job_events (job_id, seq, type, data, created_at) VALUES {told}")
+
+    def kinds(connection: Connection, table: str = "job_events") -> list[str]:
+        query = f"SELECT kind FROM jobs JOIN {table} ON {table}.job_id = jobs.id ORDER BY kind"
+        return [kind for (kind,) in connection.exec_driver_sql(query)]
+
+    with empty.migrating() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0013")
+        connection.exec_driver_sql(f"INSERT INTO workspaces (id, name, created_at) VALUES ('{one}', 'w', {then})")
+        for number, kind in enumerate(("train", "ingest", "predict"), start=1):
+            put(connection, number, kind)
+        command.upgrade(config, "head")
+        put(connection, 4, "evaluate")
+        assert kinds(connection) == ["evaluate", "ingest", "predict", "train"]
+        command.downgrade(config, "0013")
+        assert kinds(connection) == ["ingest", "predict", "train"]
+        command.upgrade(config, "head")
+        assert kinds(connection) == ["ingest", "predict", "train"]
 
 
 def test_the_images_of_versions_that_were_there_before_are_known(empty: Database) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from app.core.settings import Settings
+
 ROOT = Path(__file__).parents[1]
 
 # Folders and files whose prose has been revised. A folder stands for all that is below it.
@@ -119,6 +121,24 @@ def test_the_glossary_explains_each_word_once_and_with_a_sentence() -> None:
     assert len(words) > 30
     assert len({word for word, _ in words}) == len(words)
     assert [word for word, meaning in words if not re.search(r"\.\)?$", meaning)] == []
+
+
+def test_the_glossary_names_classes_that_exist() -> None:
+    named = set(re.findall(r"`([A-Z][a-z]\w*)[`.]", (ROOT / GLOSSARY).read_text()))
+    defined = {
+        node.name
+        for path in sources()
+        for node in ast.walk(ast.parse((ROOT / path).read_text()))
+        if isinstance(node, ast.ClassDef)
+    }
+    assert len(named) > 20
+    assert named - defined == set()
+
+
+@pytest.mark.parametrize("page", pages())
+def test_pages_name_settings_that_exist(page: str) -> None:
+    named = set(re.findall(r"GRAFT_([A-Z0-9_]*[A-Z0-9])\b", (ROOT / page).read_text()))
+    assert {name.lower() for name in named} - set(Settings.model_fields) == set()
 
 
 def test_links_between_pages_lead_somewhere() -> None:

@@ -53,6 +53,7 @@ from app.predictions.serving.tuning import Tuner
 from app.storage.configured import configured_store
 from app.trainings.weights import configured_weights
 from app.vision.engines.names import named_engines
+from app.work import register_further
 
 _DESCRIPTION = """Fine-tune and serve image classifiers.
 
@@ -69,6 +70,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     """The application, ready for a server (`uvicorn app.api.app:create_app --factory`). Nothing is opened at import."""
     settings = settings or Settings()
     configure_logging(settings)
+    register_further(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

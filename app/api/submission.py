@@ -9,10 +9,10 @@ from sqlalchemy.orm import Session
 
 from app.api.deps import Services
 from app.api.idempotency import answer_once, fingerprint
+from app.api.job_out import JobOut
 from app.api.views import job_view
 from app.core.errors import Unavailable
 from app.jobs.orm import Job
-from app.jobs.schemas import JobOut
 
 
 def submit_once(

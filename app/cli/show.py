@@ -107,7 +107,8 @@ def watch_job(client: Client, job_id: str) -> dict[str, Any]:
                 phase = (data["phase"] or "starting").capitalize()
                 progress.update(task, description=phase, completed=data["progress"])
             elif event == "epoch":
-                note = f"epoch {data['epoch']}/{data['epochs']}  val accuracy {data['val_accuracy']:.1%}"
+                note = f"epoch {data['epoch']}" + (f"/{data['epochs']}" if "epochs" in data else "")
+                note += f"  val accuracy {data['val_accuracy']:.1%}" if "val_accuracy" in data else ""
                 progress.update(task, note=note)
             elif event == "state" and data["state"] == "succeeded":
                 progress.update(task, completed=1.0)

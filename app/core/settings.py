@@ -111,6 +111,9 @@ class Settings(BaseSettings):
         default=15.0, ge=0, description="A job that found no room on the disk is tried again after so long."
     )
     max_attempts: int = Field(default=3, gt=0)
+    job_types: str = Field(
+        default="", description="Further kinds of job, package.module:NAME each; the same for the API and all workers."
+    )
     worker_address: str | None = Field(
         default=None, description="Where other machines reach this worker; if left out, as the database sees it."
     )

@@ -1,4 +1,4 @@
-"""When a job may run, how often and for how long: what may be asked of a job whatever it does."""
+"""The fields that a request for any kind of job has: when it may run, how often, for how long."""
 
 from datetime import UTC, datetime
 from typing import Annotated

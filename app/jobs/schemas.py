@@ -1,15 +1,54 @@
-"""What the API says of jobs, their epochs, and the workers that run them."""
+"""Schemas of every kind of job: spec, result, metrics of an epoch; and what the API says of jobs and workers."""
 
 from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, TypeAdapter
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from app.datasets.schemas import Failure
-from app.jobs.states import JobKind, JobState
+from app.jobs.states import JobState
 
 WaitingFor = Literal["worker", "storage", "slot", "run_after", "workspace_limit", "machines"]
+
+
+class Spec(BaseModel):
+    """The work of a job, with every default filled in. Rows of newer code may have further fields; they are kept."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class DocumentedAs:
+    """Documents a field that holds what a row holds, whichever code wrote it, by the model that describes it."""
+
+    def __init__(self, model: type[BaseModel]) -> None:
+        self._model = model
+
+    def __get_pydantic_json_schema__(self, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return handler(TypeAdapter(self._model).core_schema)
+
+
+class Result(BaseModel):
+    """The part of what a job made that its row keeps."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class Metrics(BaseModel):
+    """A job's report of one epoch."""
+
+    model_config = ConfigDict(extra="allow")
+
+    epoch: int
+
+
+class StoredFile(BaseModel):
+    """A file in the blob store."""
+
+    sha256: str
+    size: int = Field(description="Bytes.")
 
 
 class KeptCheckpoint(BaseModel):
@@ -31,7 +70,7 @@ class JobOut(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
     id: UUID
-    kind: JobKind
+    kind: str
     state: JobState
     dataset_id: UUID | None = Field(
         description="The dataset; null for a predict job whose images are named one by one."
@@ -60,10 +99,7 @@ class JobOut(BaseModel):
         "jobs; null if one of these is unknown.",
     )
     worker: str | None
-    result: dict[str, Any] | None = Field(
-        description="Set exactly when the job succeeded. A training's names `model_id`; that of predictions counts "
-        "`images`, `errors` and, as `predicted`, how often each class was the most probable."
-    )
+    result: dict[str, Any] | None = Field(description="Set exactly when the job succeeded.")
     setback: Failure | None = Field(
         description="Why an earlier attempt broke off; the job went on by itself.",
     )
@@ -71,23 +107,6 @@ class JobOut(BaseModel):
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None = Field(description="The time of the job's end; set exactly if the state is final.")
-
-
-class EpochOut(BaseModel):
-    """Losses and metrics of one epoch. Losses are mean cross-entropy in nats; the others are 0 to 1."""
-
-    model_config = ConfigDict(extra="allow")
-
-    epoch: int
-    epochs: int
-    train_loss: float
-    train_accuracy: float
-    val_loss: float
-    val_accuracy: float
-    val_macro_f1: float
-    learning_rate: float
-    images_per_s: float
-    duration_s: float
 
 
 class DeviceOut(BaseModel):

@@ -12,7 +12,7 @@ class ModelReference:
     """The part of a model's row that is needed to answer. A pinned model is never unloaded.
 
     `engine` is the one that the caller insists on; None means the best one. `thresholds` are the least probabilities at
-    which each class is accepted, None for a model without a target of precision.
+    which each class is accepted, None for a model without a target precision.
     """
 
     model_id: UUID

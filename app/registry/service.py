@@ -16,7 +16,6 @@ from app.jobs import service as jobs
 from app.jobs.orm import Job
 from app.registry.orm import Model, ModelAlias
 from app.storage import Blob
-from app.trainings.base_model import Base
 
 Columns = Sequence[InstrumentedAttribute[Any]]
 
@@ -58,25 +57,6 @@ def record(session: Session, job: Job, artefact: Blob, trained: dict[str, Any]) 
 
 def _tell(session: Session, model: Model, what: str, **body: Any) -> None:
     outbox.tell(session, model.workspace_id, f"model.{what}", model.id, {"name": model.name, **body})
-
-
-def base_of(session: Session, workspace_id: UUID, reference: str, *, lock: bool = False) -> Base:
-    """Return the base model that a training names; see `find_for_job`."""
-    model = find_for_job(session, workspace_id, reference, "base_model", lock=lock)
-    spec = model.training.get("spec")
-    if spec is None:  # an old model, whose row does not hold its training
-        job = session.get(Job, model.job_id)
-        spec = job.spec if job else {}
-    head = spec.get("head") or {"hidden": []}
-    here = {
-        "model_id": str(model.id),
-        "name": model.name,
-        "job_id": str(model.job_id),
-        "dataset_version_id": str(model.dataset_version_id),
-        "artefact_sha256": model.artefact_sha256,
-    }
-    size = model.preprocessing["crop"]
-    return Base(model.id, model.artefact_sha256, model.backbone, head, size, [here, *model.lineage])
 
 
 def find_for_job(session: Session, workspace_id: UUID, reference: str, field: str, *, lock: bool = False) -> Model:

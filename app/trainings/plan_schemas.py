@@ -1,12 +1,13 @@
-"""What the API says of a training before it is queued."""
+"""Schemas of what the API says of a training before it is queued."""
 
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 from pydantic import BaseModel, Field
 
 from app.datasets.schemas import Finding
-from app.jobs.schemas import WaitingFor
+from app.jobs.schemas import DocumentedAs, WaitingFor
+from app.trainings.spec import TrainSpec
 
 
 class PlannedNetwork(BaseModel):
@@ -56,7 +57,9 @@ class Refusal(BaseModel):
 
 class PlanOut(BaseModel):
     dataset_id: UUID
-    spec: dict[str, Any] = Field(description="What would be done, with every default filled in.")
+    spec: Annotated[dict[str, Any], DocumentedAs(TrainSpec)] = Field(
+        description="What would be done, with every default filled in."
+    )
     network: PlannedNetwork
     images: PlannedImages
     findings: list[Finding] = Field(

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from app.core.plain_text import PLAIN
 from app.jobs.scheduling import Scheduled
 from app.trainings.augmentation import Augmentation
 from app.trainings.hyper_parameters import bounds, description, with_hyper_parameters
@@ -33,8 +34,6 @@ def _check_train(value: Any) -> Any:
         raise ValueError(f"last_stages is {stages!r}; use a whole number from 1 to the backbone's stages")
     raise ValueError(f'{value!r} is not known; use "head", "all" or {{"last_stages": n}}')
 
-
-PLAIN = r"^[^\x00-\x1f\x7f]+$"  # no control characters, and no lone surrogates, which JSON can spell
 
 Train = Annotated[Literal["head", "all"] | LastStages, BeforeValidator(_check_train)]
 

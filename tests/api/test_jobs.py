@@ -17,7 +17,6 @@ from app.auth.schemas import Scope
 from app.core.errors import Unavailable
 from app.jobs import queue
 from app.jobs.queue import Claim
-from app.jobs.states import JobKind
 from app.vision.training.run import FitResult
 from tests.support.calls import CLASSES, is_uuid, problem
 from tests.support.services import OpenService, Service
@@ -128,7 +127,7 @@ def test_when_and_how_long_it_may_run_is_the_callers_to_say(with_pets: Service) 
     job = with_pets.write.post("/v1/jobs", json={"dataset": "pets", **asked}).json()
     assert {name: job[name] for name in asked} == asked | {"run_after": "2999-01-31T20:00:00Z"}
     assert (job["waiting_for"], job["queue_position"], job["wait_seconds"]) == ("run_after", None, None)
-    assert with_pets.stage.claim(JobKind.train) is None
+    assert with_pets.stage.claim("train") is None
 
 
 @pytest.mark.parametrize(
@@ -161,7 +160,7 @@ def test_a_queued_job_knows_its_place_and_what_it_waits_for(with_pets: Service) 
     assert [item["queue_position"] for item in with_pets.read.get("/v1/jobs").json()["items"]] == [1, 2]
     job = with_pets.read.get(f"/v1/jobs/{made[0]}").json()
     assert (job["waiting_for"], job["queue_position"], job["wait_seconds"]) == ("worker", 2, None)
-    with_pets.stage.claim(JobKind.train)
+    with_pets.stage.claim("train")
     job = with_pets.read.get(f"/v1/jobs/{made[1]}").json()
     assert (job["state"], job["waiting_for"], job["queue_position"]) == ("running", None, None)
 
@@ -205,12 +204,12 @@ def test_a_waiting_job_is_cancelled_at_once_and_again_without_effect(with_pets: 
     assert (cancelled.status_code, cancelled.json()["state"]) == (200, "cancelled")
     assert cancelled.json()["finished_at"] is not None
     assert with_pets.write.post(f"/v1/jobs/{job}:cancel").json() == cancelled.json()
-    assert with_pets.stage.claim(JobKind.train) is None
+    assert with_pets.stage.claim("train") is None
 
 
 def test_a_running_job_is_cancelling_until_its_worker_lets_go(with_pets: Service) -> None:
     job = with_pets.training()
-    claimed = with_pets.stage.claim(JobKind.train)
+    claimed = with_pets.stage.claim("train")
     assert claimed is not None
     assert with_pets.write.post(f"/v1/jobs/{job}:cancel").json()["state"] == "cancelling"
     assert with_pets.write.post(f"/v1/jobs/{job}:cancel").json()["state"] == "cancelling"
@@ -242,7 +241,7 @@ def test_what_diverged_says_where_its_checkpoint_is_and_hands_it_out(with_pets: 
     refused = with_pets.read.get(f"/v1/jobs/{job}/checkpoint")
     assert (refused.status_code, refused.json()["code"]) == (404, "no_checkpoint")
     data = os.urandom(3 << 20)
-    claimed = stage.claim(JobKind.train)
+    claimed = stage.claim("train")
     assert claimed is not None
     held = Claim(claimed.id, claimed.epoch)
     with stage.database.writing() as session:
@@ -262,7 +261,7 @@ def test_a_stream_goes_on_where_it_broke_off(with_pets: Service, trained: FitRes
     heard = []
     with with_pets.read.stream(f"/v1/jobs/{job_id}/events") as response:
         heard.append(next(events(response)))  # and then the connection breaks
-    job = with_pets.stage.claim(JobKind.train)
+    job = with_pets.stage.claim("train")
     assert job is not None
     held = Claim(job.id, job.epoch)
     with with_pets.stage.database.writing() as session:
@@ -298,7 +297,7 @@ def test_a_silent_stream_says_that_it_lives(make_api: OpenService) -> None:
 
 def test_a_stream_of_many_events_is_complete(with_pets: Service, trained: FitResult) -> None:
     job_id = with_pets.training()
-    job = with_pets.stage.claim(JobKind.train)
+    job = with_pets.stage.claim("train")
     assert job is not None
     with with_pets.stage.database.writing() as session:
         for number in range(1200):

@@ -20,7 +20,6 @@ from app.datasets.orm import DatasetImage
 from app.jobs import queue
 from app.jobs import service as jobs
 from app.jobs.queue import Claim
-from app.jobs.states import JobKind
 from app.vision.training.run import FitResult
 from tests.support.calls import is_uuid, problem
 from tests.support.deployments import worker_process
@@ -83,7 +82,7 @@ def test_when_it_runs_and_what_of_the_version_is_the_callers_to_say(api: Service
     assert (job["spec"]["split"], job["spec"]["label"]) == ("val", "ants")
     counts = api.read.get("/v1/datasets/pets").json()["version"]["counts"]
     assert job["spec"]["images"] == counts["val"]["ants"]
-    assert api.stage.claim(JobKind.predict) is None
+    assert api.stage.claim("predict") is None
 
 
 REFUSED: dict[str, tuple[dict[str, Any], int, str, str]] = {
@@ -206,7 +205,7 @@ def test_what_a_waiting_job_needs_outlives_its_model_and_holds_its_dataset(api: 
 
 def test_rows_that_are_kept_to_go_on_from_are_no_checkpoint_to_download(api: Service, model_id: str) -> None:
     job = ask(api, model="pets", dataset="pets")["id"]
-    claimed = api.stage.claim(JobKind.predict)
+    claimed = api.stage.claim("predict")
     assert claimed is not None
     with api.stage.database.writing() as session:
         queue.record_checkpoint(session, Claim(claimed.id, claimed.epoch), api.stage.store.put_bytes(b"{}\n"), 0, 1)

@@ -23,7 +23,6 @@ from schemathesis.transport.serialization import serialize_binary
 
 from app.core.settings import Settings
 from app.datasets.orm import DatasetImage, DatasetVersion
-from app.jobs.states import JobKind
 from app.vision.training.run import FitResult
 from tests.support.calls import CLASSES
 from tests.support.services import Service, open_service
@@ -62,7 +61,7 @@ def service(migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory, tra
 def there(service: Service, trained: FitResult) -> dict[str, str]:
     """Parameters of paths that lead somewhere."""
     dataset, job_id = service.dataset("pets"), service.training("pets")
-    job = service.stage.claim(JobKind.train)
+    job = service.stage.claim("train")
     assert job is not None
     model = str(service.stage.finish(job, trained, CLASSES))
     with service.database.reading() as session:

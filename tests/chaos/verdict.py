@@ -15,10 +15,11 @@ from app.core.outbox import Event
 from app.datasets.orm import DatasetVersion
 from app.jobs import checkpoints, events
 from app.jobs.orm import Job
-from app.jobs.states import HELD, TERMINAL, TRANSITIONS, JobKind, JobState
+from app.jobs.states import HELD, TERMINAL, TRANSITIONS, JobState
 from app.registry.orm import Model
 from app.storage import BlobStore
 from app.storage.configured import configured_store
+from app.work import JOB_TYPES
 from tests.chaos.callers import Reader
 from tests.chaos.faults import Breaker
 from tests.chaos.orders import Order
@@ -124,12 +125,12 @@ def _judge_results(
     """One result for a success, none for anything else; it can be read, and is the undisturbed run's."""
     found: Sequence[str]
     match job.kind:
-        case JobKind.train:
+        case "train":
             found = session.scalars(select(Model.artefact_sha256).where(Model.job_id == job.id)).all()
-        case JobKind.ingest:
+        case "ingest":
             version = select(DatasetVersion.manifest_sha256).where(DatasetVersion.dataset_id == job.dataset_id)
             found = session.scalars(version).all()
-        case JobKind.predict:
+        case "predict":
             found = [job.result["file"]["sha256"]] if job.result else []
     wanted = int(job.state is JobState.succeeded)
     if len(found) > wanted:
@@ -192,11 +193,11 @@ def times(service: Breakable, breaker: Breaker, orders: Sequence[Order]) -> dict
 Span = tuple[float, float]
 
 
-def _spans(session: Session) -> dict[JobKind, list[Span]]:
+def _spans(session: Session) -> dict[str, list[Span]]:
     """From when until when a slot had a job, by the jobs' kind. A lost worker's slot has one until that is noticed."""
     told = select(Job.kind, Job.id, Event.body, Event.created_at).join(Event, Event.subject_id == Job.id)
     told = told.where(Event.topic == "job.state").order_by(Job.id, Event.number)
-    spans: dict[JobKind, list[Span]] = {kind: [] for kind in JobKind}
+    spans: dict[str, list[Span]] = {kind.name: [] for kind in JOB_TYPES}
     rows = session.execute(told).all()
     for (kind, job, data, since), (_, same, _, until) in pairwise([*rows, rows[-1]]):
         if JobState(data["state"]) in HELD and job == same:

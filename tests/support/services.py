@@ -17,7 +17,7 @@ from app.auth.schemas import Scope
 from app.core.database import Database
 from app.core.settings import Settings
 from app.jobs.orm import Checkpoint, EpochMetrics, Job
-from app.jobs.states import TERMINAL, JobKind, JobState
+from app.jobs.states import TERMINAL, JobState
 from app.registry.orm import Model
 from app.storage.configured import configured_store
 from tests.support.calls import CLASSES, Caller
@@ -101,7 +101,7 @@ class Service:
         if self.read.get(f"/v1/datasets/{name}").status_code == 404:
             self.dataset(name)
         self.train(name)
-        job = self.stage.claim(JobKind.train)
+        job = self.stage.claim("train")
         assert job is not None
         return str(self.stage.finish(job, trained, CLASSES))
 

@@ -23,6 +23,7 @@ from app.datasets.manifest import read_manifest
 from app.datasets.service import unknown_image
 from app.jobs.states import FailureReason
 from app.predictions.batch.rows import AskedImage, listed_images, result_row, version_images
+from app.predictions.batch.schemas import PredictSpec
 from app.predictions.schemas import Naming, Prediction, PredictionError
 from app.predictions.service import image_error, name_classes
 from app.predictions.serving.engine_making import make_engine
@@ -33,7 +34,7 @@ from app.vision.engines.names import obstacle
 from app.vision.errors import VisionError
 from app.vision.tasks.classify.classifier import CHUNK, Classifier
 from app.vision.tasks.classify.image_table import json_lines
-from worker.child.parent import JobFailure, Parent, StopRequested
+from worker.child.parent import JobFailure, Parent, StopRequested, read_spec
 from worker.processes.messages import Work
 
 BATCH = CHUNK  # images a forward pass
@@ -44,17 +45,17 @@ Outcome: TypeAlias = NDArray[np.uint8] | Exception  # a prepared image, or why t
 
 
 def predict(work: Work, parent: Parent, settings: Settings) -> dict[str, Any]:
-    """Where the rows are, and how many images came to what.
+    """Return where the rows are, and how many images came to what.
 
     Rows are written in the order of the images, so that their number says where to go on: a job that was stopped, or
     whose worker died, goes on behind the last rows that were kept, and no image has two.
     """
     store = configured_store(settings)
-    scratch, spec = Path(work["scratch"]), work["spec"]
+    scratch, spec = Path(work["scratch"]), read_spec(PredictSpec, work["spec"])
     parent.progress("loading", 0.0, None)
-    images = _images(work, store)
+    images = _images(spec, work["manifest_sha256"], store)
     classifier = _load(spec, store, scratch)
-    options = Naming(**{name: spec[name] for name in Naming.model_fields})
+    options = spec.naming()
     path = scratch / "predictions.jsonl"
     done = _kept_rows(work["checkpoints"], store, path)
     pace = _Pace(len(images), done)
@@ -63,7 +64,7 @@ def predict(work: Work, parent: Parent, settings: Settings) -> dict[str, Any]:
     try:
         with path.open("ab") as file:
             for batch in _prepared(pool, images[done:], prepare):
-                file.writelines(json_lines(_rows(batch, classifier, options, spec.get("thresholds"))))
+                file.writelines(json_lines(_rows(batch, classifier, options, spec.thresholds)))
                 done += len(batch)
                 parent.progress("predicting", done / len(images), pace.seconds_left(done))
                 stop = parent.should_stop()
@@ -81,7 +82,7 @@ def predict(work: Work, parent: Parent, settings: Settings) -> dict[str, Any]:
 
 
 class _Pace:
-    """How fast images are done, and when it is time to keep what is done."""
+    """Measures how fast images are done, and says when it is time to keep what is done."""
 
     def __init__(self, total: int, done: int) -> None:
         self._total = total
@@ -100,16 +101,16 @@ class _Pace:
         return True
 
 
-def _images(work: Work, store: BlobStore) -> list[AskedImage]:
-    spec = work["spec"]
-    if work["manifest_sha256"] is None:
-        return listed_images(store.read(spec["images_sha256"]))
-    return version_images(read_manifest(store.read(work["manifest_sha256"])), spec["split"], spec["label"])
+def _images(spec: PredictSpec, manifest_sha256: str | None, store: BlobStore) -> list[AskedImage]:
+    if manifest_sha256 is not None:
+        return version_images(read_manifest(store.read(manifest_sha256)), spec.split, spec.label)
+    assert spec.images_sha256 is not None
+    return listed_images(store.read(spec.images_sha256))
 
 
-def _load(spec: dict[str, Any], store: BlobStore, scratch: Path) -> Classifier:
-    """The model with the engine that is asked for; on the processor, unless that is an engine of the GPU."""
-    if detail := obstacle(spec["engine"]):
+def _load(spec: PredictSpec, store: BlobStore, scratch: Path) -> Classifier:
+    """Return the model with the engine that is asked for; on the processor, unless that is an engine of the GPU."""
+    if detail := obstacle(spec.engine):
         raise JobFailure(FailureReason.invalid_config, detail, "Leave engine out, or ask for another.")
 
     def made(name: str, make: Callable[[Path], None]) -> Path:
@@ -117,16 +118,16 @@ def _load(spec: dict[str, Any], store: BlobStore, scratch: Path) -> Classifier:
         return scratch / name
 
     try:
-        classifier = load_model(store.fetch(spec["artefact_sha256"], scratch))
+        classifier = load_model(store.fetch(spec.artefact_sha256, scratch))
     except (BlobMissing, BlobDamaged, VisionError) as error:
         hint = "Predict with another model; this one's file is not what was stored."
         raise JobFailure(FailureReason.weights_unavailable, f"The model: {error}", hint) from None
-    classifier.engine = make_engine(spec["engine"], classifier, made)
+    classifier.engine = make_engine(spec.engine, classifier, made)
     return classifier
 
 
 def _kept_rows(checkpoints: Sequence[str], store: BlobStore, path: Path) -> int:
-    """Put the rows of the newest checkpoint that is whole into `path`; how many they are, 0 where there is none."""
+    """Put the rows of the newest checkpoint that is whole into `path`. Returns how many: 0 where there is none."""
     for sha256 in checkpoints:
         try:
             shutil.copyfile(store.fetch(sha256, path.parent), path)
@@ -141,7 +142,7 @@ def _kept_rows(checkpoints: Sequence[str], store: BlobStore, path: Path) -> int:
 def _prepared(
     pool: ThreadPoolExecutor, images: Sequence[AskedImage], prepare: Callable[[AskedImage], NDArray[np.uint8]]
 ) -> Iterator[list[tuple[AskedImage, Outcome]]]:
-    """The images in batches, in their order; the next is decoded while the caller is at this one."""
+    """Yield the images in batches, in their order; the next is decoded while the caller is at this one."""
     waiting: deque[list[tuple[AskedImage, Future[NDArray[np.uint8]]]]] = deque()
     for start in range(0, len(images), BATCH):
         waiting.append([(one, pool.submit(prepare, one)) for one in images[start : start + BATCH]])
@@ -152,7 +153,7 @@ def _prepared(
 
 
 def _prepare(image: AskedImage, store: BlobStore, limits: IntakeLimits, classifier: Classifier) -> NDArray[np.uint8]:
-    """uint8 [S, S, 3] for the network, as a predict call prepares it."""
+    """Return the image as uint8 [S, S, 3] for the network, as a predict call prepares it."""
     if image.sha256 is None:
         raise unknown_image(image.id or "")
     try:
@@ -178,7 +179,7 @@ def _rows(
     options: Naming,
     thresholds: Sequence[float | None] | None,
 ) -> Iterator[dict[str, Any]]:
-    """A row for each image. Raises what is not one image's own fault."""
+    """Yield a row for each image. Raises what is not one image's own fault."""
     readable = [outcome for _, outcome in batch if not isinstance(outcome, Exception)]
     answers = iter(_classify(classifier, np.stack(readable)) if readable else ())
     for image, outcome in batch:
@@ -200,7 +201,7 @@ def _classify(classifier: Classifier, images: NDArray[np.uint8]) -> NDArray[np.f
 
 
 def _count(path: Path, classes: Sequence[str]) -> dict[str, Any]:
-    """What the result of the job says: images, those of them that have an error, and how many came to each class."""
+    """Count the result: images, those of them that have an error, and how many came to each class."""
     images, errors, predicted = 0, 0, Counter[str]()
     with path.open("rb") as file:
         for row in map(json.loads, file):

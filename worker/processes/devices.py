@@ -1,4 +1,4 @@
-"""What this machine computes on: its GPUs, or its processor, with their memory. Needs no torch."""
+"""List what this machine computes on: its GPUs, or its processor, with their memory. Needs no torch."""
 
 import platform
 import re
@@ -12,7 +12,7 @@ _PATIENCE = 10.0  # seconds
 
 
 def devices(proc: Path = Path("/proc")) -> list[dict[str, Any]]:
-    """Each GPU by `nvidia-smi`; without one the processor. `memory_total` and `memory_free` are bytes, or None."""
+    """Return each GPU by `nvidia-smi`; without one the processor. Memory is in bytes, or None."""
     return _gpus() or [_processor(proc)]
 
 

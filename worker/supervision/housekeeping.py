@@ -1,4 +1,4 @@
-"""What has to be done again and again: take back expired jobs, free what nothing refers to."""
+"""Housekeeping: take back expired jobs, free what nothing refers to."""
 
 import shutil
 from datetime import UTC, datetime, timedelta
@@ -52,8 +52,10 @@ def free_blobs(database: Database, store: BlobStore, grace_seconds: float) -> in
 
 
 def free_checkpoints(database: Database, store: BlobStore, replaced: set[str], age_seconds: float) -> set[str]:
-    """Delete those that no job refers to and that were last put before so many seconds, without waiting for their job
-    to end. Returns those that need no further look: deleted now, or another job's."""
+    """Delete replaced checkpoints that no job refers to and that were last put before so many seconds.
+
+    Does not wait for their job to end. Returns those that need no further look: deleted now, or another job's.
+    """
     cutoff = datetime.now(UTC) - timedelta(seconds=age_seconds)
     with database.reading() as session:
         needed = checkpoints.referenced(session, replaced)
@@ -78,7 +80,7 @@ def free_scratch(database: Database, settings: Settings) -> int:
 
 
 def _claim_of(path: Path) -> Claim | None:
-    """The claim that a job's scratch folder is named after."""
+    """Return the claim that a job's scratch folder is named after; None for any other."""
     kind, _, rest = path.name.partition("-")
     job_id, _, epoch = rest.rpartition("-")
     epoch = epoch.partition(".")[0]  # of another machine's job the folder is named after the place as well

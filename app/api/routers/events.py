@@ -62,7 +62,7 @@ def list_events(reader: Reader, session: ReadSession, limit: Limit = 50, after: 
     return EventsOut(items=items, next_cursor=str(items[-1].id) if more else None)
 
 
-@router.get("/stream", response_class=EventStream, responses=problems(422), summary="Stream events")
+@router.get("/stream", response_class=EventStream, status_code=200, responses=problems(422), summary="Stream events")
 async def stream_events(
     reader: Reader,
     services: ServicesDep,

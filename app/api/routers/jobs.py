@@ -1,14 +1,14 @@
-"""Training jobs: submit, watch, cancel."""
+"""Jobs of every kind: watch, cancel; and trainings: submit, plan."""
 
 import json
 from collections.abc import Callable
-from functools import partial
 from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Query
 from fastapi.responses import Response, StreamingResponse
 from fastapi.sse import format_sse_event
+from pydantic import AfterValidator
 from sqlalchemy.orm import Session
 
 from app.api.deps import (
@@ -24,6 +24,7 @@ from app.api.deps import (
     WriteSession,
 )
 from app.api.downloads import blob_response
+from app.api.job_out import JobOut, KnownKind, MetricsOut
 from app.api.streaming import EventStream, Look
 from app.api.submission import submit_once
 from app.api.views import ListOut, job_view, job_views, problems
@@ -31,14 +32,13 @@ from app.api.waiting import until
 from app.jobs import events
 from app.jobs import service as jobs
 from app.jobs.orm import Job
-from app.jobs.schemas import EpochOut, JobOut
-from app.jobs.states import TERMINAL, JobKind, JobState
-from app.registry import service as registry
-from app.registry.mislabels import likely_mislabels
-from app.trainings.base_model import Base
+from app.jobs.states import TERMINAL, JobState
+from app.trainings import service as trainings
 from app.trainings.plan import plan
 from app.trainings.plan_schemas import PlanOut
 from app.trainings.schemas import TrainRequest
+from app.trainings.service import StartingModel
+from app.trainings.type import TRAIN
 from app.vision.settings.config import TrainConfig
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
@@ -50,33 +50,28 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 def create_job(body: TrainRequest, writer: Writer, services: ServicesDep, key: IdempotencyKey = None) -> Any:
     """Queue a training; only `dataset` is required. `GET /v1/jobs/{id}?wait=60` waits for its end, and `/events`
     streams its progress. The finished job's `result.model_id` is the model."""
-    base, config = _resolved(body, services, writer.workspace_id)
+    start, config = _resolved(body, services, writer.workspace_id)
 
     def submit(session: Session) -> Job:
-        if base is not None:  # deleted since, it is not there; and from here on it cannot be
-            registry.base_of(session, writer.workspace_id, str(base.model_id), lock=True)
         limits = services.settings.max_attempts, services.settings.max_queued_jobs
-        return jobs.submit_training(session, services.doorbell, writer.workspace_id, body, config, *limits, base)
+        return trainings.submit(session, services.doorbell, writer.workspace_id, body, config, *limits, start)
 
     return submit_once(services, writer.workspace_id, key, "POST /v1/jobs", body, submit)
 
 
-def _resolved(body: TrainRequest, services: Services, workspace_id: UUID) -> tuple[Base | None, TrainConfig]:
-    base = None
-    if body.base_model is not None:
-        with services.database.reading() as session:
-            base = registry.base_of(session, workspace_id, body.base_model)
-    return base, jobs.plan_training(body, services.weights, base)
+def _resolved(body: TrainRequest, services: Services, workspace_id: UUID) -> tuple[StartingModel | None, TrainConfig]:
+    with services.database.reading() as session:
+        start = trainings.starting_model(session, workspace_id, body)
+    return start, trainings.resolve(body, services.weights, start)
 
 
 @router.post(":plan", responses=problems(400, 409, 422), summary="Plan a training without queueing it")
 def plan_job(body: TrainRequest, reader: Reader, services: ServicesDep) -> PlanOut:
     """Take the body of `POST /v1/jobs` and return what would be trained on which images, the faults in the data, the
     cost in memory, disk and time, and whether and when the job would start. Nothing is queued or written."""
-    base, config = _resolved(body, services, reader.workspace_id)
+    start, config = _resolved(body, services, reader.workspace_id)
     with services.database.reading() as session:
-        opinions = partial(likely_mislabels, session, services.store, reader.workspace_id)
-        return plan(session, services.store, reader.workspace_id, body, config, services.settings, base, opinions)
+        return plan(session, services.store, reader.workspace_id, body, config, services.settings, start)
 
 
 @router.get("", responses=problems(422), summary="List jobs")
@@ -87,8 +82,9 @@ def list_jobs(
     limit: Limit = 50,
     cursor: Cursor = None,
     kind: Annotated[
-        JobKind | None, Query(description="`ingest` jobs read uploads, `predict` jobs classify stored images.")
-    ] = JobKind.train,
+        Annotated[str, AfterValidator(KnownKind.check), KnownKind()] | None,
+        Query(description="`ingest` jobs read uploads, `predict` jobs classify stored images."),
+    ] = TRAIN.name,
     state: JobState | None = None,
     dataset_id: UUID | None = None,
 ) -> ListOut[JobOut]:
@@ -117,10 +113,10 @@ def cancel_job(job_id: UUID, writer: Writer, session: WriteSession) -> JobOut:
 
 
 @router.get("/{job_id}/metrics", responses=problems(404, 422), summary="List the metrics of each epoch")
-def get_metrics(job_id: UUID, reader: Reader, session: ReadSession) -> ListOut[EpochOut]:
+def get_metrics(job_id: UUID, reader: Reader, session: ReadSession) -> ListOut[MetricsOut]:
     """List every finished epoch, in order, on one page."""
     jobs.get(session, reader.workspace_id, job_id)
-    return ListOut(items=[EpochOut.model_validate(row.metrics) for row in jobs.metrics(session, job_id)])
+    return ListOut(items=[MetricsOut.model_validate(row.metrics) for row in jobs.metrics(session, job_id)])
 
 
 @router.get(
@@ -148,6 +144,7 @@ def _known_job(job_id: UUID, reader: Reader, session: ReadSession) -> UUID:
 @router.get(
     "/{job_id}/events",
     response_class=EventStream,
+    status_code=200,
     responses=problems(404, 422),
     summary="Stream a job's events",
 )

@@ -9,11 +9,11 @@ from sqlalchemy.orm import Session
 
 from app.api.deps import IdempotencyKey, Predictor, Reader, Services, ServicesDep
 from app.api.downloads import TABLE, Rows, TableFormat, table_response
+from app.api.job_out import JobOut
 from app.api.submission import submit_once
 from app.api.views import problems
 from app.datasets import service as datasets
 from app.jobs.orm import Job
-from app.jobs.schemas import JobOut
 from app.predictions.batch import service as batch
 from app.predictions.batch.rows import result_csv
 from app.predictions.batch.schemas import PredictJobRequest

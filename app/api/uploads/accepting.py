@@ -15,7 +15,7 @@ from app.datasets.formats.placement import may_describe
 from app.datasets.intake.limits import archive_limits
 from app.datasets.orm import Dataset
 from app.datasets.schemas import SplitOptions, UploadOptions
-from app.jobs import service as jobs
+from app.ingestions import service as ingestions
 
 
 def refuse_taken_name(session: Session, workspace_id: UUID, name: str) -> None:
@@ -51,7 +51,7 @@ def create_dataset_of(
     dataset = datasets.create(session, workspace_id, options.name or _default_name(upload), upload)
     split = SplitOptions.model_validate(options.model_dump(include=set(SplitOptions.model_fields)))
     limits = services.settings.max_attempts, services.settings.max_queued_jobs
-    jobs.submit_ingestion(session, services.doorbell, dataset, split, *limits, max_bytes)
+    ingestions.submit(session, services.doorbell, dataset, split, *limits, max_bytes)
     return dataset
 
 

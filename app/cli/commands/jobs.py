@@ -8,7 +8,6 @@ import typer
 
 from app.cli.commands.predict import download_predictions
 from app.cli.commands.training_options import WHAT_LEARNS, asked, with_training_options
-from app.cli.errors import CommandError
 from app.cli.fields import without_none
 from app.cli.options import Json, client, print_json
 
@@ -67,11 +66,10 @@ def train(
 
 @jobs.command("list")
 def jobs_list(
-    kind: Annotated[str, typer.Option(help="Kind of jobs: train or predict.")] = "train", as_json: Json = False
+    kind: Annotated[str, typer.Option(help="train, predict, ingest, …: what the service has.")] = "train",
+    as_json: Json = False,
 ) -> None:
-    """List jobs of one kind, newest first."""
-    if kind not in ("train", "predict"):
-        raise CommandError(f"--kind is {kind!r}; use train or predict.", 2)
+    """List the jobs of a kind, newest first."""
     found = client().get("/v1/jobs", kind=kind, limit=200)
     if as_json:
         return print_json(found)
@@ -79,8 +77,8 @@ def jobs_list(
 
     rows = [
         [
-            job["spec"]["model_name"],
-            job["spec"]["backbone"],
+            job["spec"].get("model_name"),
+            job["spec"].get("backbone"),
             job["state"],
             f"{job['progress']:.0%}",
             show.waiting_text(job),
@@ -121,8 +119,9 @@ def jobs_show(job_id: str, as_json: Json = False) -> None:
     show.table(["", ""], [[fact, job[fact]] for fact in facts])
     for part in ("spec", "result", "setback", "failure"):
         show.console.print(f"[bold]{part}[/] {json.dumps(job[part])}")
-    columns = ["epoch", "train_loss", "val_loss", "train_accuracy", "val_accuracy"]
-    return show.table(columns, [[epoch[column] for column in columns] for epoch in epochs])
+    told = {name for epoch in epochs for name in epoch}
+    columns = [one for one in ("epoch", "train_loss", "val_loss", "train_accuracy", "val_accuracy") if one in told]
+    return show.table(columns, [[epoch.get(column) for column in columns] for epoch in epochs]) if columns else None
 
 
 @jobs.command("watch")
@@ -134,9 +133,12 @@ def jobs_watch(job_id: str, as_json: Json = False) -> None:
     job = show.watch_job(api, job_id)
     if as_json:
         return print_json(job)
-    if job["kind"] == "predict":
+    result = job["result"]
+    if "predicted" in result:
         return show.show_predicted(job, f"'graft jobs predictions {job_id}'")
-    return show.show_model(api.get(f"/v1/models/{job['result']['model_id']}"))
+    if "model_id" in result:
+        return show.show_model(api.get(f"/v1/models/{result['model_id']}"))
+    return show.console.print(json.dumps(result))
 
 
 @jobs.command("predictions")

@@ -58,7 +58,7 @@ def result_row(asked: AskedImage, answer: Prediction) -> dict[str, Any]:
 
 
 def result_csv(rows: Iterable[dict[str, Any]], classes: Sequence[str] | None) -> Iterator[bytes]:
-    """The rows as CSV: of the classes that are named the first, as `predicted`.
+    """Yield the rows as CSV: of the classes that are named the first, as `predicted`.
 
     With `classes`, those of the model, there is a column for the probability of each.
     """

@@ -1,12 +1,14 @@
-"""Define the request for a predict job."""
+"""Schemas of jobs that predict: what a caller may ask, the spec, the result."""
 
 from typing import Annotated, Literal, Self
+from uuid import UUID
 
 from pydantic import ConfigDict, Field, model_validator
 
+from app.core.plain_text import PLAIN
 from app.jobs.scheduling import Scheduled
+from app.jobs.schemas import Result, Spec, StoredFile
 from app.predictions.schemas import Naming
-from app.trainings.schemas import PLAIN
 from app.vision.data.folder_names import Split
 
 MOST_IMAGES = 10_000  # that one request may name; a dataset's version has no such limit
@@ -71,3 +73,40 @@ class PredictJobRequest(Scheduled, Naming):
         if self.images is not None and (self.version, self.split, self.label) != (None, None, None):
             raise ValueError("version, split and label select a dataset's images; give them only with dataset")
         return self
+
+
+class PredictSpec(Spec):
+    """The model and the images that the request came to, and what each answer is to hold."""
+
+    model_id: UUID
+    model_name: str
+    backbone: str
+    artefact_sha256: str = Field(description="The model's file.")
+    thresholds: list[float | None] | None = Field(
+        default=None, description="By class, what an accepted answer has to reach; null: the model has no target."
+    )
+    images: int = Field(description="How many are asked for.")
+    images_sha256: str | None = Field(default=None, description="The list of them, where they were named one by one.")
+    version: int | None = Field(default=None, description="Number of the dataset's version.")
+    split: Split | None = None
+    label: str | None = None
+    top_k: int
+    threshold: float
+    classes: list[str]
+    probabilities: Literal["top", "all"]
+    engine: BatchEngine
+
+    def naming(self) -> Naming:
+        """Return which of the classes are named."""
+        return Naming.model_validate(self.model_dump(include=set(Naming.model_fields)))
+
+
+class PredictResult(Result):
+    """`GET /v1/jobs/{id}/predictions` has the rows."""
+
+    model_id: UUID
+    file: StoredFile
+    engine: str | None = Field(default=None, description="What computed.")
+    images: int
+    errors: int = Field(description="Images that could not be read.")
+    predicted: dict[str, int] = Field(description="How often each class was the most probable.")

@@ -10,12 +10,14 @@ from sqlalchemy.orm import Session
 from app.core.errors import Conflict, FieldError, Invalid, NotFound
 from app.datasets import images as content
 from app.datasets.orm import Dataset, DatasetVersion
-from app.jobs import admission
+from app.datasets.ready import ready_dataset
 from app.jobs import service as jobs
+from app.jobs.admission import check_queue
 from app.jobs.doorbell import Doorbell
 from app.jobs.orm import Job
-from app.jobs.states import TERMINAL, JobKind, JobState
-from app.predictions.batch.schemas import PredictJobRequest
+from app.jobs.states import TERMINAL, JobState
+from app.predictions.batch.schemas import PredictJobRequest, PredictSpec
+from app.predictions.batch.type import PREDICT
 from app.predictions.references import reference
 from app.predictions.service import check_classes
 from app.registry import service as registry
@@ -53,7 +55,7 @@ def submit(
     """
     # The model's row before the workspace's, as a training takes them: the other way round they wait for each other.
     model = registry.find_for_job(session, workspace_id, request.model, "model", lock=True)
-    admission.check_queue(session, workspace_id, JobKind.predict, max_queued)
+    check_queue(session, workspace_id, PREDICT, max_queued)
     check_classes(request.classes, model.classes)
     dataset_id: UUID | None = None
     version_id: UUID | None = None
@@ -62,7 +64,7 @@ def submit(
         asked: dict[str, Any] = {"images_sha256": listed.sha256, "images": len(request.images or [])}
     else:
         # Locked, so that it cannot be deleted between this look and the commit.
-        dataset, newest = admission.target(session, workspace_id, request.dataset, lock=True)
+        dataset, newest = ready_dataset(session, workspace_id, request.dataset, lock=True)
         version = newest if request.version is None else _version(session, dataset, request.version)
         dataset_id, version_id = dataset.id, version.id
         asked = {"version": version.number, "split": request.split, "label": request.label}
@@ -76,16 +78,17 @@ def submit(
     if (thresholds := reference(model).thresholds) is not None:
         named["thresholds"] = list(thresholds)  # those of now: the model may be held to another target meanwhile
     options = request.model_dump(include={"top_k", "threshold", "classes", "probabilities", "engine"})
-    job = Job(
-        kind=JobKind.predict,
+    return jobs.submit(
+        session,
+        doorbell,
+        PREDICT,
+        workspace_id,
+        PredictSpec.model_validate(named | asked | options),
+        max_attempts,
+        asked=request,
+        dataset_id=dataset_id,
         dataset_version_id=version_id,
-        spec=named | asked | options,
-        max_attempts=request.max_attempts or max_attempts,
-        priority=request.priority,
-        run_after=request.run_after,
-        max_seconds=request.max_seconds,
     )
-    return jobs.enqueue(session, doorbell, workspace_id, dataset_id, job)
 
 
 def _version(session: Session, dataset: Dataset, number: int) -> DatasetVersion:
@@ -114,7 +117,7 @@ def _count(version: DatasetVersion, request: PredictJobRequest) -> int:
 def result_of(session: Session, workspace_id: UUID, job_id: UUID) -> tuple[Blob, Job]:
     """Return the blob of a job's rows, and the job. Raises `NotFound`, and `Conflict` if the job has no rows."""
     job = jobs.get(session, workspace_id, job_id)
-    if job.kind is not JobKind.predict:
+    if job.kind != PREDICT.name:
         detail = f"Job {job_id} is of kind {job.kind} and has no predictions. POST /v1/jobs:predict makes one that has."
         raise Conflict(detail, code="no_predictions")
     if job.state is not JobState.succeeded:

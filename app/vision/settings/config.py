@@ -35,8 +35,8 @@ __all__ = [
     "Schedule",
     "Train",
     "TrainConfig",
-    "settled",
-    "whole_batch",
+    "batch_size_of",
+    "filled_in",
 ]
 
 T = TypeVar("T")
@@ -49,12 +49,12 @@ class TrainConfig(TrainFields):
     def resolve(self) -> TrainConfig:
         """Return the same run with every None filled in; raise InvalidConfig naming the field that cannot stand."""
         backbone = self._check()
-        filled_in = {
+        defaults = {
             one.name: one.if_left_out.value(self)
             for one in hyper_parameters(type(self)).values()
             if one.if_left_out is not None and getattr(self, one.name) is None
         }
-        resolved = replace(self, **filled_in)
+        resolved = replace(self, **defaults)
         resolved._check_together(backbone)
         return resolved
 
@@ -90,7 +90,7 @@ class TrainConfig(TrainFields):
             )
         if self.find_rate and self.batch_size == "auto":
             raise InvalidConfig("batch_size", "'auto' with find_rate, which tries rates at one size; name a number.")
-        stages, epochs = self.thawed_stages(backbone), settled(self.epochs)
+        stages, epochs = self.thawed_stages(backbone), filled_in(self.epochs)
         if self.unfreeze_every and not stages:
             raise InvalidConfig(
                 "unfreeze_every",
@@ -130,14 +130,14 @@ class TrainConfig(TrainFields):
         return cls(**values, head=HeadConfig(**{**head, "hidden": tuple(head.get("hidden", ()))}))
 
 
-def settled(value: T | None) -> T:
+def filled_in(value: T | None) -> T:
     """Return a field of a configuration that `resolve()` has filled in; raise TypeError for None."""
     if value is None:
         raise TypeError("the configuration is not resolved: call resolve() first")
     return value
 
 
-def whole_batch(config: TrainConfig) -> int:
+def batch_size_of(config: TrainConfig) -> int:
     """Return the batch size of a run that has found what "auto" comes to; raise TypeError for "auto"."""
     if not isinstance(config.batch_size, int):
         raise TypeError(f"batch_size is {config.batch_size!r}: a run settles it when it begins")

@@ -13,7 +13,7 @@ import torch
 
 from app.jobs import service as jobs
 from app.jobs.orm import Checkpoint, Job
-from app.jobs.states import JobKind, JobState
+from app.jobs.states import JobState
 from app.vision.training.run import FitResult
 from tests.support.processes import children, group_is_gone
 from tests.support.services import Service
@@ -53,7 +53,7 @@ class Predicting:
         self.site = site
         self.gate, self.log = home / "gate", home / "log"
         site.train()
-        job = site.stage.claim(JobKind.train)
+        job = site.stage.claim("train")
         assert job is not None
         self.model = site.stage.finish(job, trained, CLASSES)
 

@@ -18,7 +18,7 @@ from app.datasets import service as datasets
 from app.jobs import queue
 from app.jobs import service as jobs
 from app.jobs.orm import EpochMetrics, Job
-from app.jobs.states import JobKind, JobState
+from app.jobs.states import JobState
 from app.registry import service as registry
 from app.registry.orm import Model
 from app.storage import Blob, FilesystemStore
@@ -104,7 +104,7 @@ def test_predictions_are_kept_as_long_as_their_job(database: Database, store: Fi
     assert housekeeping.free_blobs(database, store, GRACE) == 1
     rows = put(store, "rows")
     with database.writing() as session:
-        held = claimed(session, JobKind.predict)
+        held = claimed(session, "predict")
         file = {"file": {"sha256": rows.sha256, "size": rows.size}}
         queue.succeed(session, queue.locked(session, held), file)
     assert housekeeping.free_blobs(database, store, GRACE) == 2

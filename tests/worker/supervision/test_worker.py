@@ -16,7 +16,7 @@ from app.jobs import events, workers
 from app.jobs import service as jobs
 from app.jobs.orm import Checkpoint, EpochMetrics, Job
 from app.jobs.schemas import WorkerOut
-from app.jobs.states import JobKind, JobState
+from app.jobs.states import JobState
 from app.registry import service as registry
 from app.registry.orm import Model
 from tests.support.processes import children, group_is_gone
@@ -177,7 +177,7 @@ def test_a_worker_that_is_being_stopped_still_takes_lost_jobs_back(
     stopping.start()
     wait_for(worker._stopping.is_set)
     job_id = site.train()
-    assert site.stage.claim(JobKind.train, lease_seconds=-1) is not None
+    assert site.stage.claim("train", lease_seconds=-1) is not None
     site.until(job_id, JobState.queued)
     come.set()
     stopping.join()
