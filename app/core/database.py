@@ -18,9 +18,6 @@ from app.core.settings import Settings
 # SQLite releases without the WAL-reset bug (https://sqlite.org/wal.html): a crash there can corrupt the file.
 _WAL_SAFE = ((3, 51, 3), (3, 50, 7), (3, 44, 6))
 
-# A process that is paused in the midst of a transaction holds its locks no longer than this (PostgreSQL).
-_IDLE_SECONDS = 5.0
-
 # How long a process waits for another one's transaction, and for another one's migration (SQLite), in ms.
 _WAITS_MS = 10_000
 _MIGRATES_WITHIN_MS = 600_000
@@ -79,6 +76,8 @@ class Pool:
     size: int = 20
     overflow: int = 10
     by_transaction: bool = False
+    # A process that is paused in the midst of a transaction holds its locks no longer than this (PostgreSQL).
+    idle_seconds: float = 5.0
 
 
 def configured_database(settings: Settings) -> "Database":
@@ -166,7 +165,7 @@ def _session_arguments(pool: Pool) -> dict[str, Any]:
     """Return what psycopg is told of each connection."""
     if pool.by_transaction:
         return {"prepare_threshold": None}
-    return {"options": f"-c timezone=utc -c idle_in_transaction_session_timeout={_IDLE_SECONDS * 1000:.0f}"}
+    return {"options": f"-c timezone=utc -c idle_in_transaction_session_timeout={pool.idle_seconds * 1000:.0f}"}
 
 
 def _pragma(connection: Connection, pragma: str) -> None:

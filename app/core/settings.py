@@ -69,6 +69,9 @@ class Settings(BaseSettings):
     upload_expiry_seconds: float = Field(
         default=86_400.0, gt=0, description="A resumable upload that gets no bytes for so long is removed."
     )
+    upload_silence_seconds: float = Field(
+        default=30.0, gt=0, description="A sender of a resumable upload that says nothing for so long is left."
+    )
     max_json_bytes: int = Field(default=2**20, gt=0)
     max_predict_bytes: int = Field(default=128 * 2**20, gt=0)
     max_predict_files: int = Field(default=64, gt=0)
@@ -108,6 +111,9 @@ class Settings(BaseSettings):
     broker_poll_seconds: float = Field(default=5.0, gt=0)
     sweep_seconds: float = Field(default=2.0, gt=0)
     stop_grace_seconds: float = Field(default=10.0, gt=0)
+    setback_seconds: float = Field(
+        default=15.0, ge=0, description="A job that found no room on the disk is tried again after so long."
+    )
     max_attempts: int = Field(default=3, gt=0)
     job_types: str = Field(
         default="", description="Further kinds of job, package.module:NAME each; the same for the API and all workers."

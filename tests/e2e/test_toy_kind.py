@@ -20,8 +20,8 @@ from app.jobs.doorbell import open_doorbell
 from app.storage import BlobStore
 from app.storage.configured import configured_store
 from tests.support import deployments
-from tests.support.deployments import Deployment
 from tests.support.images import REPOSITORY
+from tests.support.services import Service
 from tests.support.toy_kind.schemas import AddSpec
 from tests.support.toy_kind.type import ADD
 
@@ -34,10 +34,10 @@ QUICK = {
 }
 
 
-class Service:
+class Additions:
     """`graft up` with the kind of job, and the database below it: there is no route that queues an addition."""
 
-    def __init__(self, deployment: Deployment) -> None:
+    def __init__(self, deployment: Service) -> None:
         settings = Settings(home=deployment.home, _env_file=None)  # type: ignore[call-arg]
         self.home = deployment.home
         self.http = deployment.http
@@ -73,10 +73,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def up(home: Path, **settings: str) -> Iterator[Service]:
+def up(home: Path, **settings: str) -> Iterator[Additions]:
     (home / "client.json").unlink(missing_ok=True)  # of the service that was here before, at another port
     with deployments.embedded(home, **QUICK, **settings) as deployment:
-        service = Service(deployment)
+        service = Additions(deployment)
         try:
             yield service
         finally:
@@ -84,12 +84,12 @@ def up(home: Path, **settings: str) -> Iterator[Service]:
 
 
 @pytest.fixture
-def service(home: Path) -> Iterator[Service]:
+def service(home: Path) -> Iterator[Additions]:
     with up(home, **TOLD) as service:
         yield service
 
 
-def test_a_new_kind_is_one_folder_and_one_line(service: Service) -> None:
+def test_a_new_kind_is_one_folder_and_one_line(service: Additions) -> None:
     """Queued, claimed, cancelled, resumed after its worker was killed, its result written and kept."""
     done = service.wait_for_job(service.add(1, 2, 3))
     assert (done["kind"], done["state"], done["spec"]) == ("tally", "succeeded", {"numbers": [1, 2, 3], "pause": 0.0})

@@ -24,8 +24,7 @@ from app.vision.training import preparation
 from app.vision.training.fit import fit
 from app.vision.training.run import FitResult, Sample
 from tests.support.pictures import Recorder, draw
-from tests.vision.conftest import WEIGHTS, Fit
-from tests.vision.training.test_optimisation import TINY
+from tests.support.runs import TINY, WEIGHTS, Fit
 
 LAST = "head.layers.1.weight"  # of a linear head, after its dropout
 

@@ -10,14 +10,15 @@ import pytest
 import torch
 
 from app.vision.artefacts.model_file import load_model
-from app.vision.data import features
+from app.vision.data import features, resident
 from app.vision.data.feeds import ImageFeed
 from app.vision.data.rowcache import RowCache, Rows
 from app.vision.settings.config import HeadConfig, TrainConfig
+from app.vision.training import preparation
 from app.vision.training.fit import fit
 from app.vision.training.run import FitResult, Sample
 from tests.support.pictures import CLASSES, Recorder
-from tests.vision.conftest import WEIGHTS, Fit
+from tests.support.runs import WEIGHTS, Fit
 
 
 class Runs:
@@ -119,7 +120,7 @@ def test_features_train_the_head_that_the_frozen_trunk_would(
         seeds = {split: features.seeds_of(keys) for split, keys in images.keys.items()}
         return ImageFeed(network, images.packs(), seeds, images.preprocessing, config, device)
 
-    monkeypatch.setattr("app.vision.training.preparation.make_feed", through_the_trunk)
+    monkeypatch.setattr(preparation, "make_feed", through_the_trunk)
     direct = run_fit("direct", **fields)
     np.testing.assert_allclose(cached.probabilities["val"], direct.probabilities["val"], atol=0.01)
     for name in ("train_loss", "val_loss"):
@@ -147,9 +148,9 @@ def test_images_that_lie_on_the_device_are_those_of_the_disk(
     """As on a GPU with room for them: each is read once, whatever the epochs."""
     fields: dict[str, Any] = {"train": "last_stages", "epochs": 3, "batch_size": 8, "augmentation": augmentation}
     read = run_fit("read", **fields)
-    monkeypatch.setattr("app.vision.data.resident.DEVICES", frozenset({"cpu"}))
+    monkeypatch.setattr(resident, "DEVICES", frozenset({"cpu"}))
     real, seen = Rows.read, []
     monkeypatch.setattr(Rows, "read", lambda rows, wanted: (seen.append(len(wanted)), real(rows, wanted))[1])
-    resident = run_fit("resident", **fields)
+    kept = run_fit("resident", **fields)
     assert sum(seen) == 24 + 12 + 6
-    assert resident.model_path.read_bytes() == read.model_path.read_bytes()
+    assert kept.model_path.read_bytes() == read.model_path.read_bytes()

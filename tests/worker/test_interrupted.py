@@ -16,7 +16,8 @@ from app.jobs.states import JobState
 from app.registry import service as registry
 from app.registry.orm import Model
 from tests.support.images import REPOSITORY
-from tests.worker.conftest import Site, artefact, wait_for
+from tests.support.services import Service
+from tests.support.waiting import wait_for
 from tests.worker.processes.test_process import inject
 from worker.supervision.housekeeping import free_blobs
 
@@ -43,27 +44,27 @@ if "train" in sys.orig_argv:
     ],
 )
 def test_a_deploy_before_the_first_step_costs_no_attempt(
-    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: str, module: str, owner: str, method: str
+    site: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: str, module: str, owner: str, method: str
 ) -> None:
     slow = tmp_path / "slow"
     slow.touch()
     inject(tmp_path, monkeypatch, SLOW.format(module=module, owner=owner, method=method, slow=str(slow)))
     spec = {"train": "head", "augmentation": "none", "epochs": 3, "seed": 5}
-    worker = site.start()
+    worker = site.start_worker()
     job_id = site.train(**spec)
     wait_for(lambda: site.job(job_id).phase == phase)
-    site.stop(worker)
+    site.stop_worker(worker)
     job = site.job(job_id)
     assert (job.state, job.attempt, job.failure) == (JobState.queued, 0, None)
     assert site.rows(Checkpoint, job_id) == []
     assert site.scratch() == []
 
     slow.unlink()
-    site.start()
+    site.start_worker()
     assert site.until(job_id, JobState.succeeded).attempt == 1
     undisturbed = site.train(**spec)
     site.until(undisturbed, JobState.succeeded)
-    assert artefact(site, job_id) == artefact(site, undisturbed)
+    assert site.artefact(job_id) == site.artefact(undisturbed)
 
 
 # The worker dies when everything is in the store and nothing of it in the database, once.
@@ -80,7 +81,7 @@ if sys.orig_argv[1:3] == ["-m", "worker"]:
 
 
 def test_a_worker_that_dies_between_the_artefact_and_its_row_leaves_no_second_model(
-    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: dict[str, Any]
+    site: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: dict[str, Any]
 ) -> None:
     monkeypatch.setenv("GRAFT_LEASE_SECONDS", "3")
     mark = tmp_path / "died"
@@ -96,10 +97,10 @@ def test_a_worker_that_dies_between_the_artefact_and_its_row_leaves_no_second_mo
     with site.stage.database.reading() as session:
         assert session.query(Model).count() == 0
 
-    site.start()
+    site.start_worker()
     job = site.until(job_id, JobState.succeeded)
     assert job.attempt == 2
-    assert artefact(site, job_id) == undisturbed["artefact"]
+    assert site.artefact(job_id) == undisturbed["artefact"]
     wait_for(lambda: site.scratch() == [])
     free_blobs(site.stage.database, site.stage.store, 0.0)
     with site.stage.database.reading() as session:

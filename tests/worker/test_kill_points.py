@@ -11,7 +11,7 @@ from sqlalchemy import update
 
 from app.jobs.orm import Job
 from app.jobs.states import JobState
-from tests.worker.conftest import Site, artefact
+from tests.support.services import Service
 from tests.worker.processes.test_process import inject
 
 pytestmark = pytest.mark.timeout(3600)
@@ -46,7 +46,7 @@ register_optimizer_step_post_hook(count)
 """
 
 
-def run(site: Site, folder: Path, steps: list[int]) -> tuple[str, list[int], int]:
+def run(site: Service, folder: Path, steps: list[int]) -> tuple[str, list[int], int]:
     """The model's hash, the steps in the order in which they were taken, and the number of attempts."""
     marks = folder / f"marks-{'-'.join(map(str, steps))}"
     marks.mkdir()
@@ -55,13 +55,13 @@ def run(site: Site, folder: Path, steps: list[int]) -> tuple[str, list[int], int
         job_id = site.train(**RUN)
         with site.stage.database.writing() as session:
             session.execute(update(Job).values(max_attempts=STEPS))
-        worker = site.start()
+        worker = site.start_worker()
         job = site.until(job_id, JobState.succeeded)
-        site.stop(worker)
-    return artefact(site, job_id), [int(one) for one in (marks / "taken").read_text().split()], job.attempt
+        site.stop_worker(worker)
+    return site.artefact(job_id), [int(one) for one in (marks / "taken").read_text().split()], job.attempt
 
 
-def test_every_resumed_run_ends_with_the_same_weights(site: Site, tmp_path: Path) -> None:
+def test_every_resumed_run_ends_with_the_same_weights(site: Service, tmp_path: Path) -> None:
     undisturbed, taken, attempts = run(site, tmp_path, [])
     assert (taken, attempts) == (list(range(1, STEPS + 1)), 1)
     for steps in EACH if os.environ.get("GRAFT_TEST_EVERY_STEP") else SPREAD:

@@ -32,8 +32,9 @@ class IntakePool:
     """A pool does `take_in` in several processes, for as many threads. A process that dies costs its image and is
     replaced."""
 
-    def __init__(self, limits: IntakeLimits, processes: int) -> None:
+    def __init__(self, limits: IntakeLimits, processes: int, python: str = sys.executable) -> None:
         self._limits = limits
+        self._python = python
         self._processes = processes
         self._idle: queue.SimpleQueue[subprocess.Popen[bytes] | None] = queue.SimpleQueue()
         self._all: list[subprocess.Popen[bytes]] = []
@@ -42,7 +43,7 @@ class IntakePool:
     def __enter__(self) -> Self:
         try:
             for _ in range(self._processes):  # all at once, and whoever opens the pool can go on meanwhile
-                self._idle.put(self._start())
+                self._idle.put(self.start())
         except BaseException:
             self.__exit__()
             raise
@@ -80,7 +81,7 @@ class IntakePool:
         process = self._idle.get()
         try:
             if process is None:
-                process = self._start()
+                process = self.start()
             requests, answers = process.stdin, process.stdout
             assert requests is not None
             assert answers is not None
@@ -98,8 +99,9 @@ class IntakePool:
         finally:
             self._idle.put(process)
 
-    def _start(self) -> "subprocess.Popen[bytes]":
-        command = [sys.executable, "-I", "-m", __name__, json.dumps(asdict(self._limits))]
+    def start(self) -> "subprocess.Popen[bytes]":
+        """Start one more process; the pool ends it."""
+        command = [self._python, "-I", "-m", __name__, json.dumps(asdict(self._limits))]
         with stops_held():
             # With nothing of this process's environment: it holds secrets, and what is read may be hostile.
             process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=_ENVIRONMENT)

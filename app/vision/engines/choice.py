@@ -59,6 +59,7 @@ def measure(
     labels: NDArray[np.int64],
     turn: Callable[[], AbstractContextManager[object]] = nullcontext,
     novelty: Novelty | None = None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Measured:
     """Compare with the reference's outputs on held-out `images` [N, S, S, 3] with `labels` [N], and take times; the
     engine's `batch` is then the one that was the fastest.
@@ -86,9 +87,9 @@ def measure(
             f"It calls {abs(shift):.2%} {'more' if shift > 0 else 'fewer'} of the images unknown than the reference"
             f" does, and {MOST_UNKNOWN_SHIFT:.0%} is the most."
         )
-    single = _milliseconds(engine, images[:1], turn)
+    single = _milliseconds(engine, images[:1], turn, clock)
     large = np.resize(images, (LARGE, *images.shape[1:]))
-    times = {batch: _milliseconds(engine, large[:batch], turn) * LARGE / batch for batch in BATCHES}
+    times = {batch: _milliseconds(engine, large[:batch], turn, clock) * LARGE / batch for batch in BATCHES}
     engine.batch = min(batch for batch in BATCHES if times[batch] <= CLOSE * min(times.values()))
     return Measured(
         engine.name, detail is None, len(images), agreement, drop, single, times[engine.batch], detail, shift,
@@ -111,12 +112,15 @@ def _unknown(outputs: Outputs, novelty: Novelty) -> float:
 
 
 def _milliseconds(
-    engine: Engine, batch: NDArray[np.uint8], turn: Callable[[], AbstractContextManager[object]]
+    engine: Engine,
+    batch: NDArray[np.uint8],
+    turn: Callable[[], AbstractContextManager[object]],
+    clock: Callable[[], float],
 ) -> float:
     times = []
     for _ in range(ROUNDS + 1):  # the first one warms up
         with turn():
-            began = time.perf_counter()
+            began = clock()
             engine.outputs(batch)
-            times.append(time.perf_counter() - began)
+            times.append(clock() - began)
     return 1000 * median(times[1:])

@@ -82,9 +82,8 @@ def test_one_that_kills_the_process_spoils_none_of_the_others() -> None:
     assert codes == ["kept", "kept", "image_too_costly", "kept", "kept"]
 
 
-def test_a_process_that_cannot_start_is_no_images_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.datasets.intake.pool.sys.executable", "/bin/false")
-    with IntakePool(LIMITS, 1) as pool:
+def test_a_process_that_cannot_start_is_no_images_fault() -> None:
+    with IntakePool(LIMITS, 1, python="/bin/false") as pool:
         for _ in range(2):
             with pytest.raises(RuntimeError, match=r"cannot start \(exit status 1\)"):
                 pool.take_in(*FILES[0])
@@ -123,16 +122,17 @@ def test_a_stop_that_comes_while_a_process_starts_costs_no_image() -> None:
         assert len(pool._all) == 1
 
 
-def test_where_one_cannot_be_started_the_others_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    pool = IntakePool(LIMITS, 2)
-    start = pool._start
+class OneProcess(IntakePool):
+    """A pool on a machine that has no more processes to give than one."""
 
-    def once() -> "subprocess.Popen[bytes]":
-        if pool._all:
+    def start(self) -> "subprocess.Popen[bytes]":
+        if self._all:
             raise BlockingIOError("no more processes")
-        return start()
+        return super().start()
 
-    monkeypatch.setattr(pool, "_start", once)
+
+def test_where_one_cannot_be_started_the_others_end() -> None:
+    pool = OneProcess(LIMITS, 2)
     with pytest.raises(BlockingIOError), pool:
         pass
     assert [process.returncode for process in pool._all] == [-signal.SIGKILL]

@@ -16,7 +16,7 @@ from app.vision.scores.ood import LEAST_IMAGES, Novelty, expected_unknown, fit_n
 from app.vision.training.fit import fit
 from app.vision.training.run import Sample
 from tests.support.pictures import CLASSES, Recorder, make_samples
-from tests.vision.conftest import WEIGHTS, Fit
+from tests.support.runs import WEIGHTS, Fit
 
 
 def features(count: int, size: int, seed: int) -> tuple[Tensor, np.ndarray[tuple[int], np.dtype[np.int64]]]:

@@ -19,7 +19,7 @@ from app.vision.training.fit import fit
 from app.vision.training.run import Sample
 from tests.support.images import REPOSITORY
 from tests.support.pictures import CLASSES, Recorder
-from tests.vision.conftest import WEIGHTS
+from tests.support.runs import WEIGHTS
 
 
 @pytest.mark.parametrize("name", BACKBONES)

@@ -14,7 +14,8 @@ import pytest
 
 from app.ingestions.type import INGEST
 from tests.support.images import REPOSITORY, folder_zip
-from tests.worker.conftest import PATIENCE, children, group_is_gone, wait_for
+from tests.support.processes import children, group_is_gone
+from tests.support.waiting import PATIENCE, wait_for
 from worker.processes.messages import Work
 from worker.processes.process import Child, ChildGone
 

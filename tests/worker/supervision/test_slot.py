@@ -13,21 +13,20 @@ from app.jobs.queue import Claim
 from app.jobs.states import JobState
 from app.storage.configured import configured_store
 from app.trainings.type import TRAIN
-from tests.jobs.test_waiting import worker
-from tests.support.factories import training
-from tests.worker.conftest import Site
+from tests.support.factories import training, worker
+from tests.support.services import Service
 from worker.supervision.free_space import StorageCheck
 from worker.supervision.slot import Slot
 
 
 @pytest.fixture
-def slot(site: Site) -> Slot:
+def slot(site: Service) -> Slot:
     settings, database = site.stage.settings, site.stage.database
     store = configured_store(settings)
     return Slot(settings, database, store, StorageCheck(settings, store), [TRAIN], "host:1", None, ahead=False)
 
 
-def test_looking_for_work_where_there_is_none_writes_nothing(site: Site, slot: Slot) -> None:
+def test_looking_for_work_where_there_is_none_writes_nothing(site: Service, slot: Slot) -> None:
     before = site.stage.database.writes
     slot.ring(told=False)
     assert site.stage.database.writes == before  # and so takes no lock that others wait for
@@ -35,7 +34,7 @@ def test_looking_for_work_where_there_is_none_writes_nothing(site: Site, slot: S
 
 @pytest.mark.parametrize("told", [True, False])
 def test_who_is_told_claims_at_once_and_who_is_not_looks_first(
-    site: Site, slot: Slot, monkeypatch: pytest.MonkeyPatch, told: bool
+    site: Service, slot: Slot, monkeypatch: pytest.MonkeyPatch, told: bool
 ) -> None:
     done = []
 
@@ -76,7 +75,7 @@ def test_who_is_told_takes_a_place_that_waits_for_it_and_holds_no_transaction_me
 
 
 @pytest.mark.parametrize("told", [True, False])
-def test_it_runs_all_that_waits_whether_it_was_told_or_looked_by_itself(site: Site, slot: Slot, told: bool) -> None:
+def test_it_runs_all_that_waits_whether_it_was_told_or_looked_by_itself(site: Service, slot: Slot, told: bool) -> None:
     jobs: list[UUID] = [site.train(epochs=1), site.train(epochs=1)]
     slot.ring(told)
     assert [site.job(job).state for job in jobs] == [JobState.succeeded] * 2

@@ -23,7 +23,7 @@ from app.vision.tasks.classify.pictures import (
 )
 from app.vision.tasks.classify.pictures import write_reports as write
 from app.vision.tasks.classify.selective_prediction import Verdicts, coverage_curve, decisions_of
-from tests.vision.conftest import Fit
+from tests.support.runs import Fit
 
 HISTORY: list[dict[str, Any]] = [
     {"epoch": 1, "train_loss": 0.7, "val_loss": 0.6, "train_accuracy": 0.5, "val_accuracy": 0.6},

@@ -22,7 +22,7 @@ from app.vision.tasks.classify.selective_prediction import (
     never_accepted,
 )
 from app.vision.training.run import Sample
-from tests.vision.conftest import Fit
+from tests.support.runs import Fit
 
 CLASSES = ("ants", "bees", "wasps")
 
