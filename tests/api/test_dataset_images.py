@@ -124,9 +124,9 @@ def test_one_label_may_count_for_all_files(pets: Service) -> None:
 @pytest.mark.parametrize(
     ("labels", "says"),
     [
-        ("{", "no JSON"),
-        ({"label": "ants"}, "no list"),
-        ([{"name": "ants"}], "no list"),
+        ("{", "not JSON"),
+        ({"label": "ants"}, "not a list"),
+        ([{"name": "ants"}], "not a list"),
         ([{"label": "ants"}] * 2, "2 entries for 1 files"),
         ([{"label": ["ants"]}], "are text"),
         ([{"label": "ants", "metadata": 3}], "an object"),
