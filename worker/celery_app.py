@@ -10,6 +10,7 @@ from typing import Any
 
 from celery import Celery, signals
 
+from app.core.home import make_private
 from app.core.logging import configure_logging
 from app.core.settings import Settings
 from app.jobs.doorbell import QUEUE, TASK
@@ -48,6 +49,7 @@ def _log(**_: Any) -> None:
 @signals.celeryd_after_setup.connect  # type: ignore[untyped-decorator]
 def _start(**_: Any) -> None:
     global _worker
+    make_private(_settings)
     _worker = Worker(_settings, _settings.broker_poll_seconds)
     _worker.start()
 

@@ -1,4 +1,4 @@
-"""Queue a job, and answer who asked for it."""
+"""Queue a job and respond to its caller."""
 
 from collections.abc import Callable
 from uuid import UUID
@@ -23,10 +23,7 @@ def submit_once(
     body: BaseModel,
     submit: Callable[[Session], Job],
 ) -> JSONResponse:
-    """Answer 202 and the job that `submit` queues, of whatever kind.
-
-    For a `key` that was used before on this route, answer what was answered then.
-    """
+    """Return a 202 with the job that `submit` queues or, if `key` was used before on this route, the first response."""
     with services.database.writing() as session:
         if key is not None:  # the answer is kept in the job's transaction
 

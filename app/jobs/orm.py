@@ -61,18 +61,6 @@ class Job(Base):
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
-class JobEvent(Base):
-    """What a client of the event stream is told, in order. `seq` counts from 1 within a job."""
-
-    __tablename__ = "job_events"
-
-    job_id: Mapped[UUID] = mapped_column(ForeignKey(Job.id), primary_key=True)
-    seq: Mapped[int] = mapped_column(primary_key=True)
-    type: Mapped[str] = mapped_column(String(16))
-    data: Mapped[dict[str, Any]] = mapped_column(Json)
-    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=DatabaseTime())
-
-
 class EpochMetrics(Base):
     """One finished epoch of training. A resumed run that repeats an epoch replaces its row."""
 

@@ -52,16 +52,18 @@ class StoredFile(BaseModel):
 
 
 class KeptCheckpoint(BaseModel):
-    """The last good place of a run that diverged: `GET /v1/jobs/{id}/checkpoint` gives the file."""
+    """The last good checkpoint of a run that diverged; `GET /v1/jobs/{id}/checkpoint` downloads it."""
 
-    epoch: int = Field(description="From 1.")
-    step: int = Field(description="Steps of that epoch that were done.")
+    epoch: int = Field(description="The epoch, counted from 1.")
+    step: int = Field(description="Number of steps of that epoch that were finished.")
     sha256: str
     size: int = Field(description="Bytes.")
 
 
 class JobFailure(Failure):
-    checkpoint: KeptCheckpoint | None = Field(default=None, description="Of a job that diverged, if one was written.")
+    checkpoint: KeptCheckpoint | None = Field(
+        default=None, description="The last good checkpoint of a run that diverged."
+    )
 
 
 class JobOut(BaseModel):
@@ -70,11 +72,13 @@ class JobOut(BaseModel):
     id: UUID
     kind: str
     state: JobState
-    dataset_id: UUID | None = Field(description="Null of predictions for images that were named one by one.")
+    dataset_id: UUID | None = Field(
+        description="The dataset; null for a predict job whose images are named one by one."
+    )
     dataset_version_id: UUID | None
-    spec: dict[str, Any] = Field(description="What is done, with every default filled in.")
-    phase: str | None = Field(description="What the worker is at: starting, packing, features, training, predicting, …")
-    progress: float = Field(description="0 to 1; within an attempt it never goes back.")
+    spec: dict[str, Any] = Field(description="The job's task, with every default filled in.")
+    phase: str | None = Field(description="The job's phase: starting, packing, features, training, predicting, …")
+    progress: float = Field(description="Progress from 0 to 1, which never decreases within an attempt.")
     eta_seconds: float | None
     attempt: int
     max_attempts: int
@@ -83,15 +87,16 @@ class JobOut(BaseModel):
     max_seconds: float | None
     waiting_for: WaitingFor | None = Field(
         default=None,
-        description="Of a queued job: `slot` (others run), `worker` (none is alive), `storage` (workers have no room, "
-        "see GET /v1/workers), `run_after` (its time is to come), `workspace_limit` (its workspace runs all it may), "
-        "`machines` (fewer workers are there than are to share it; also of a running one whose leader waits for them).",
+        description="The reason why a queued job waits: `slot` (other jobs run), `worker` (no worker is alive), "
+        "`storage` (the workers' disks are full, see GET /v1/workers), `run_after` (its earliest start has not come), "
+        "`workspace_limit` (its workspace runs as many jobs as it may), or `machines` (fewer workers are there than "
+        "the job needs; this can also be set while a job runs).",
     )
-    queue_position: int | None = Field(default=None, description="1: the next one to run.")
+    queue_position: int | None = Field(default=None, description="Position in the queue; 1 is the next job to run.")
     wait_seconds: float | None = Field(
         default=None,
-        description="An estimate until it starts, from what runs, what is ahead and how long comparable jobs took; "
-        "null where one of them is unknown.",
+        description="Estimated seconds until the job starts, from running jobs, jobs ahead and the time of comparable "
+        "jobs; null if one of these is unknown.",
     )
     worker: str | None
     result: dict[str, Any] | None = Field(description="Set exactly when the job succeeded.")
@@ -101,32 +106,31 @@ class JobOut(BaseModel):
     failure: JobFailure | None
     created_at: datetime
     started_at: datetime | None
-    finished_at: datetime | None = Field(description="Set exactly when the state is terminal.")
+    finished_at: datetime | None = Field(description="The time of the job's end; set exactly if the state is final.")
 
 
 class DeviceOut(BaseModel):
-    """A GPU that trainings compute on, or the processor with the machine's memory."""
+    """A device that trainings compute on: a GPU, or the processor with the machine's memory."""
 
     name: str
-    memory_total: int | None = Field(description="Bytes.")
-    memory_free: int | None = Field(description="Bytes, at the last heartbeat.")
+    memory_total: int | None = Field(description="All memory in bytes.")
+    memory_free: int | None = Field(description="Free memory in bytes at the last heartbeat.")
 
 
 class WorkerOut(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
     id: UUID
-    name: str = Field(description="Host and process id; a job's `worker` names it.")
+    name: str = Field(description="Host and process id, as in a job's `worker`.")
     host: str
     version: str
-    state: Literal["alive", "lost"] = Field(description="`lost`: no heartbeat for as long as a lease.")
+    state: Literal["alive", "lost"] = Field(description="`lost` means no heartbeat for the length of a lease.")
     devices: list[DeviceOut]
     train_slots: int = Field(
-        description="Trainings it runs at once. Every worker reads one upload and runs one job that predicts beside "
-        "them."
+        description="Number of trainings that the worker runs at once, besides one ingest job and one predict job."
     )
-    running: int = Field(description="Jobs it runs now, of all workspaces.")
-    jobs: list[UUID] = Field(description="Those of them that are this workspace's.")
-    problem: Failure | None = Field(description="Why it takes no job at present.")
+    running: int = Field(description="Number of jobs of all workspaces that the worker runs now.")
+    jobs: list[UUID] = Field(description="This workspace's jobs that the worker runs now.")
+    problem: Failure | None = Field(description="The reason why the worker takes no job at present.")
     started_at: datetime
     heartbeat_at: datetime

@@ -8,6 +8,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, delete, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
+from app.core import outbox
 from app.core.clock import DatabaseTime
 from app.core.errors import Conflict, NotFound
 from app.core.paging import Page, paginate
@@ -15,7 +16,7 @@ from app.datasets import service as datasets
 from app.datasets.orm import Dataset
 from app.jobs import checkpoints, events, queue
 from app.jobs.doorbell import Doorbell, ring_after_commit
-from app.jobs.orm import Checkpoint, EpochMetrics, Job, JobEvent, JobMember
+from app.jobs.orm import Checkpoint, EpochMetrics, Job, JobMember
 from app.jobs.scheduling import Scheduled
 from app.jobs.schemas import Spec
 from app.jobs.states import TERMINAL, JobState, check_transition
@@ -185,7 +186,8 @@ def forget(session: Session, ended_before: DatabaseTime, limit: int = 200) -> in
     old = session.scalars(
         select(Job.id).where(Job.state.in_(TERMINAL), Job.finished_at < ended_before).limit(limit)
     ).all()
-    for table in (JobEvent, EpochMetrics, Checkpoint, JobMember):
+    outbox.forget_subjects(session, old)
+    for table in (EpochMetrics, Checkpoint, JobMember):
         session.execute(delete(table).where(table.job_id.in_(old)))
     session.execute(delete(Job).where(Job.id.in_(old)))
     return len(old)

@@ -27,7 +27,7 @@ from app.trainings.plan_schemas import Estimate, PlannedImages, PlannedLimits, P
 from app.trainings.schemas import TrainRequest
 from app.trainings.service import StartingModel, spec_of
 from app.trainings.type import TRAIN
-from app.vision.settings.config import TrainConfig, settled
+from app.vision.settings.config import TrainConfig, filled_in
 from app.vision.training import estimate
 
 _RECENT = 100  # ended trainings among which like ones are looked for
@@ -118,7 +118,7 @@ def _network(config: TrainConfig, version: DatasetVersion) -> PlannedNetwork:
     size = estimate.network_size(config, len(version.classes))
     return PlannedNetwork(
         backbone=config.backbone,
-        input_size=settled(config.input_size),
+        input_size=filled_in(config.input_size),
         classes=version.classes,
         parameters=size.parameters,
         trainable_parameters=size.trainable,

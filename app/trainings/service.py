@@ -50,7 +50,7 @@ def starting_model(session: Session, workspace_id: UUID, request: TrainRequest) 
     """
     if request.base_model is None:
         return None
-    model = registry.named(session, workspace_id, request.base_model, "base_model")
+    model = registry.find_for_job(session, workspace_id, request.base_model, "base_model")
     spec = model.training.get("spec")
     if spec is None:  # a model from before its training was written down with it
         job = session.get(Job, model.job_id)
@@ -105,7 +105,7 @@ def submit(
     workspace.
     """
     if start is not None:  # from here on it cannot be deleted before the job says that it needs it
-        registry.named(session, workspace_id, str(start.model.id), "base_model", lock=True)
+        registry.find_for_job(session, workspace_id, str(start.model.id), "base_model", lock=True)
     check_machines(session, request.resources.machines)
     check_queue(session, workspace_id, TRAIN, max_queued)
     # Locked, so that the dataset cannot be deleted between this look and the commit.

@@ -5,7 +5,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -281,8 +281,9 @@ def test_a_stream_goes_on_where_it_broke_off(with_pets: Api, trained: FitResult)
     assert streamed(with_pets, job_id, "5") == []
 
 
-def test_a_silent_stream_says_that_it_lives(with_pets: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.api.routers.jobs._SILENCE", 0.0)
+def test_a_silent_stream_says_that_it_lives(make_api: Callable[..., Api]) -> None:
+    with_pets = make_api(stream_silence_seconds=0)
+    with_pets.dataset()
     job_id = with_pets.job()
     with with_pets.read.stream(f"/v1/jobs/{job_id}/events") as response:
         assert response.headers["cache-control"] == "no-cache"

@@ -14,7 +14,7 @@ from sqlalchemy import select
 
 from app.auth.schemas import Scope
 from app.core.settings import Settings
-from app.datasets import images as content
+from app.datasets import images as dataset_images
 from app.datasets import service as datasets
 from app.datasets.orm import DatasetImage
 from app.jobs import queue
@@ -39,7 +39,7 @@ def image_ids(api: Api) -> list[str]:
     """Of the images of the workspace's dataset `pets`, oldest first."""
     with api.stage.database.reading() as session:
         dataset = datasets.get(session, api.workspace.id, "pets")
-        return [str(image.id) for image in content.all_images(session, dataset)]
+        return [str(image.id) for image in dataset_images.all_images(session, dataset)]
 
 
 def test_predictions_are_accepted_with_every_default_filled_in(api: Api, model_id: str) -> None:

@@ -53,7 +53,7 @@ def test_a_base_model_that_cannot_be_one_is_refused(api: Api, trained: FitResult
     stranger = api.caller(api.stage.workspace(), Scope.write)
     for caller, name in ((api.write, "nothing"), (stranger, model_id), (stranger, "pets"), (api.write, str(uuid4()))):
         answer = caller.post("/v1/jobs", json={"dataset": "pets", "base_model": name})
-        problem(answer, 422, "unknown_model", "base_model", "GET /v1/models lists them")
+        problem(answer, 422, "unknown_model", "base_model", "GET /v1/models lists models")
     answer = api.write.post("/v1/jobs", json={"dataset": "pets", "base_model": model_id, "backbone": "resnet34"})
     problem(answer, 422, "invalid", "backbone", "the base model is a resnet18-tiny64")
 

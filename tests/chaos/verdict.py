@@ -11,9 +11,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.core.errors import GraftError
+from app.core.outbox import Event
 from app.datasets.orm import DatasetVersion
-from app.jobs import checkpoints
-from app.jobs.orm import Job, JobEvent
+from app.jobs import checkpoints, events
+from app.jobs.orm import Job
 from app.jobs.states import HELD, TERMINAL, TRANSITIONS, JobState
 from app.registry.orm import Model
 from app.storage import BlobStore
@@ -107,7 +108,7 @@ def _judge_failure(job: Job, order: Order, who: str, verdict: Verdict) -> None:
 
 
 def _judge_history(session: Session, job: Job, who: str, verdict: Verdict) -> None:
-    told = session.scalars(select(JobEvent).where(JobEvent.job_id == job.id).order_by(JobEvent.seq)).all()
+    told = events.after(session, job.id, 0, limit=100_000)
     if [one.seq for one in told] != list(range(1, job.event_seq + 1)):
         verdict.fault(f"{who} has the events {[one.seq for one in told]} of {job.event_seq}")
     states = [JobState(one.data["state"]) for one in told if one.type == "state"]
@@ -165,11 +166,8 @@ def times(site: Site, breaker: Breaker, orders: Sequence[Order]) -> dict[str, li
     with site.database.reading() as session:
         spans = _spans(session)
         for loss in breaker.losses:
-            later = select(JobEvent).where(
-                JobEvent.job_id == loss.job_id, JobEvent.seq > loss.event_seq, JobEvent.type == "state"
-            )
-            told = [(one.data["state"], one.created_at.timestamp() - loss.at)
-                    for one in session.scalars(later.order_by(JobEvent.seq))]  # fmt: skip
+            later = events.after(session, loss.job_id, loss.event_seq, limit=100_000)
+            told = [(one.data["state"], one.created_at.timestamp() - loss.at) for one in later if one.type == "state"]
             if not told or told[0][0] not in ("queued", "failed"):
                 abandoned.add(loss.job_id)
                 continue  # it had just ended, or was being cancelled
@@ -197,8 +195,8 @@ Span = tuple[float, float]
 
 def _spans(session: Session) -> dict[str, list[Span]]:
     """From when until when a slot had a job, by the jobs' kind. A lost worker's slot has one until that is noticed."""
-    told = select(Job.kind, Job.id, JobEvent.data, JobEvent.created_at).join(JobEvent, JobEvent.job_id == Job.id)
-    told = told.where(JobEvent.type == "state").order_by(Job.id, JobEvent.seq)
+    told = select(Job.kind, Job.id, Event.body, Event.created_at).join(Event, Event.subject_id == Job.id)
+    told = told.where(Event.topic == "job.state").order_by(Job.id, Event.number)
     spans: dict[str, list[Span]] = {kind.name: [] for kind in JOB_TYPES}
     rows = session.execute(told).all()
     for (kind, job, data, since), (_, same, _, until) in pairwise([*rows, rows[-1]]):
@@ -230,8 +228,8 @@ def crashes(site: Site, verdict: Verdict) -> list[str]:
     """Requests, and jobs that failed of it, that ended in an error which nobody expected, as the logs have them."""
     lines = [line for one in site.supervised for line in _log(site, one.name)]
     # A child whose worker was taken away breaks off too, and its job goes on elsewhere.
-    events = ['"request_crashed"', *(['"job_crashed"'] if verdict.failed["internal"] else [])]
-    return [line[-1500:] for line in lines if any(event in line for event in events)]
+    crashes = ['"request_crashed"', *(['"job_crashed"'] if verdict.failed["internal"] else [])]
+    return [line[-1500:] for line in lines if any(crash in line for crash in crashes)]
 
 
 def _log(site: Site, name: str) -> list[str]:

@@ -16,6 +16,18 @@ def devices(proc: Path = Path("/proc")) -> list[dict[str, Any]]:
     return _gpus() or [_processor(proc)]
 
 
+def visible_device(number: int, visible: str | None) -> str:
+    """Return the GPU for slot `number` as CUDA_VISIBLE_DEVICES names it: one of those that the worker itself may see.
+
+    `visible` is the worker's own CUDA_VISIBLE_DEVICES: numbers, UUIDs or MIG names, separated by commas. A slot for
+    which it has no GPU gets none, and not one that was kept from the worker.
+    """
+    if visible is None:
+        return str(number)
+    names = [name.strip() for name in visible.split(",")]
+    return names[number] if number < len(names) else ""
+
+
 def _gpus() -> list[dict[str, Any]]:
     command = shutil.which("nvidia-smi")
     if command is None:

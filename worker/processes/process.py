@@ -13,6 +13,7 @@ import uuid
 from app.core.logging import log
 from app.jobs.types import JobType
 from worker.processes import process_tree
+from worker.processes.devices import visible_device
 from worker.processes.messages import LIFE_SIGN, LIFE_SIGN_EVERY, Message, Work, decode, encode
 
 # The child needs none of these: it has no business with the database, the broker, or the API.
@@ -36,7 +37,7 @@ class Child:
         # cuBLAS gives the same sums every time only with a workspace of fixed size.
         environment.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         if device is not None:
-            environment["CUDA_VISIBLE_DEVICES"] = str(device)
+            environment["CUDA_VISIBLE_DEVICES"] = visible_device(device, environment.get("CUDA_VISIBLE_DEVICES"))
         self._process = subprocess.Popen(
             [sys.executable, "-m", "worker.child", kind.name, kind.run],
             stdin=subprocess.PIPE,

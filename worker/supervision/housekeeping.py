@@ -8,6 +8,7 @@ from uuid import UUID
 from sqlalchemy import delete
 
 from app.api.orm import KEPT_SECONDS, IdempotentAnswer
+from app.core import outbox
 from app.core.clock import DatabaseTime
 from app.core.database import Database
 from app.core.ids import parse_id
@@ -112,12 +113,28 @@ def forget_jobs(database: Database, days: float) -> int:
     return forgotten
 
 
+def forget_events(database: Database, days: float) -> int:
+    """Forget events that are so many days old, a batch a transaction; 0 days: never. Returns how many.
+
+    Those of jobs stay: they go with their job.
+    """
+    forgotten = 0
+    while days > 0:
+        with database.writing() as session:
+            batch = outbox.forget(session, before=DatabaseTime(-days * 86_400))
+        forgotten += batch
+        if batch == 0:
+            break
+    return forgotten
+
+
 def collect_garbage(database: Database, store: BlobStore, settings: Settings) -> None:
     blobs = free_blobs(database, store, settings.blob_grace_seconds)
-    files = free_scratch(database, settings) + uploads.sweep(database, settings.uploads)
+    files = free_scratch(database, settings) + uploads.remove_expired(database, settings.uploads)
     forget_answers(database)
     with database.writing() as session:
         workers.forget_lost(session)
     forgotten = forget_jobs(database, settings.job_retention_days)
-    if blobs or files or forgotten:
-        log.info("garbage_collected", blobs=blobs, files=files, jobs=forgotten)
+    events = forget_events(database, settings.event_retention_days)
+    if blobs or files or forgotten or events:
+        log.info("garbage_collected", blobs=blobs, files=files, jobs=forgotten, events=events)

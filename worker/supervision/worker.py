@@ -6,7 +6,7 @@ import threading
 import time
 from pathlib import Path
 
-from app.core.database import Database
+from app.core.database import configured_database
 from app.core.errors import GraftError
 from app.core.logging import log
 from app.core.settings import Settings
@@ -36,7 +36,7 @@ class Worker:
         register_further(settings)
         self._settings = settings
         self._poll_seconds = poll_seconds
-        self._database = Database(settings.sqlalchemy_url)
+        self._database = configured_database(settings)
         self._store = configured_store(settings)
         self._stopping = threading.Event()
         self._stopped = threading.Event()  # by every slot

@@ -21,7 +21,7 @@ ImageName = Annotated[str, Field(min_length=1, max_length=64, pattern=PLAIN)]
 
 
 class PredictJobRequest(Scheduled, Naming):
-    """A model, and stored images for it to classify: a dataset's frozen version, or images by their names."""
+    """A model, and the stored images that it is to classify: a dataset's version, or images named one by one."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -42,13 +42,13 @@ class PredictJobRequest(Scheduled, Naming):
         min_length=1,
         max_length=200,
         pattern=PLAIN,
-        description="Id, name, or name@alias; it is the model that this means when the job is queued.",
+        description="Id, name or name@alias. The job uses the model that this means when the job is queued.",
     )
     images: list[ImageName] | None = Field(
         default=None,
         min_length=1,
         max_length=MOST_IMAGES,
-        description="Images of any of the workspace's datasets: the SHA-256 of their bytes, or ids.",
+        description="Images of any of the workspace's datasets, each by the SHA-256 of its bytes or by its id.",
     )
     dataset: str | None = Field(
         default=None, min_length=1, max_length=100, pattern=PLAIN, description="Id or name of a dataset that is ready."
@@ -56,14 +56,14 @@ class PredictJobRequest(Scheduled, Naming):
     version: int | None = Field(
         default=None, ge=1, le=2**31 - 1, description="Number of the dataset's version; the newest if left out."
     )
-    split: Split | None = Field(default=None, description="The version's images of this split alone.")
+    split: Split | None = Field(default=None, description="Classify only the version's images of this split.")
     label: str | None = Field(
-        default=None, min_length=1, max_length=255, pattern=PLAIN, description="Those with this label alone."
+        default=None, min_length=1, max_length=255, pattern=PLAIN, description="Classify only images with this label."
     )
     engine: BatchEngine = Field(
         default="torch",
-        description="What computes; `torch` is the reference. All but `cuda-…` use the worker's processor, and leave "
-        "its GPU to trainings.",
+        description="The engine that computes the answers; `torch` is the reference. `cuda-…` uses the worker's GPU; "
+        "all others use its processor.",
     )
 
     @model_validator(mode="after")
@@ -71,7 +71,7 @@ class PredictJobRequest(Scheduled, Naming):
         if (self.images is None) == (self.dataset is None):
             raise ValueError("give either images or dataset")
         if self.images is not None and (self.version, self.split, self.label) != (None, None, None):
-            raise ValueError("version, split and label choose among a dataset's images; give them with dataset")
+            raise ValueError("version, split and label select a dataset's images; give them only with dataset")
         return self
 
 

@@ -1,4 +1,4 @@
-"""Jobs that predict: what they are asked, queued with all that they need, and where their rows are."""
+"""Queue predict jobs with everything they need, and find their rows."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -25,9 +25,9 @@ from app.storage import Blob
 
 
 def image_list(wanted: Sequence[str], found: Mapping[str, str]) -> bytes:
-    """Return a JSON line for each image that is asked for, in that order, with the SHA-256 of its bytes or null.
+    """Return a JSON line for each requested image, in order, with the SHA-256 of its bytes or null.
 
-    Raises `Invalid` where not one of them is there.
+    Raises `Invalid` if none of the images exists.
     """
     if not found:
         detail = (
@@ -47,14 +47,14 @@ def submit(
     max_attempts: int,
     max_queued: int | None = None,
 ) -> Job:
-    """Queue the predictions. `listed` is the `image_list` in the store, for a request that names images.
+    """Queue a predict job and return it. `listed` is the `image_list` in the store, for a request that names images.
 
     The model's bytes, the list and the version are kept until the job has ended, whatever is deleted meanwhile. Raises
-    `Invalid` for what is not there, `Conflict` for a dataset that is not ready, and `TooMany` where `max_queued` such
-    jobs wait in the workspace.
+    `Invalid` for a model, dataset or image that does not exist, `Conflict` for a dataset that is not ready, and
+    `TooMany` if `max_queued` such jobs wait in the workspace.
     """
     # The model's row before the workspace's, as a training takes them: the other way round they wait for each other.
-    model = registry.named(session, workspace_id, request.model, "model", lock=True)
+    model = registry.find_for_job(session, workspace_id, request.model, "model", lock=True)
     check_queue(session, workspace_id, PREDICT, max_queued)
     check_classes(request.classes, model.classes)
     dataset_id: UUID | None = None
@@ -100,7 +100,7 @@ def _version(session: Session, dataset: Dataset, number: int) -> DatasetVersion:
 
 
 def _count(version: DatasetVersion, request: PredictJobRequest) -> int:
-    """Return how many images of the version are asked for. Raises `Invalid` if none is."""
+    """Return how many images of the version are selected. Raises `Invalid` if none is."""
     chosen = {split: found for split, found in version.counts.items() if request.split in (None, split)}
     if request.label is None:
         total = sum(sum(found.values()) for found in chosen.values())
@@ -115,7 +115,7 @@ def _count(version: DatasetVersion, request: PredictJobRequest) -> int:
 
 
 def result_of(session: Session, workspace_id: UUID, job_id: UUID) -> tuple[Blob, Job]:
-    """Return the blob of a job's rows, and the job. Raises `NotFound`, and `Conflict` if it has none."""
+    """Return the blob of a job's rows, and the job. Raises `NotFound`, and `Conflict` if the job has no rows."""
     job = jobs.get(session, workspace_id, job_id)
     if job.kind != PREDICT.name:
         detail = f"Job {job_id} is of kind {job.kind} and has no predictions. POST /v1/jobs:predict makes one that has."

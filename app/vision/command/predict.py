@@ -11,7 +11,7 @@ from app.vision.errors import InvalidData
 
 
 def model_file(path: Path) -> Path:
-    """The file, where the folder it lies in is given."""
+    """Return the model's file, where its folder may be given in its place."""
     return path / "model.safetensors" if path.is_dir() else path
 
 

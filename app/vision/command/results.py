@@ -1,4 +1,4 @@
-"""What the command leaves of a finished run beside the model: scores, pictures, a row for every image."""
+"""Files and lines that the command writes of a finished run: metrics, pictures, a row for every image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person at a terminal is told of a run, and the checkpoints that are kept for them meanwhile."""
+"""Lines for a person at a terminal while a run goes on, and the checkpoints that are kept meanwhile."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command: `train FOLDER` fine-tunes on a folder of images, `predict MODEL IMAGE...` classifies."""
+"""The command `python -m app.vision`: `train FOLDER`, `find-rate FOLDER` and `predict MODEL IMAGE...`."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from typing import Any
 
 from app.vision.backbones.catalogue import default_backbone
 from app.vision.backbones.weights import WeightStore
-from app.vision.command.options import add_config_options, config_values, option_name
+from app.vision.command.arguments import make_parser
+from app.vision.command.options import config_values, option_name
 from app.vision.command.predict import model_file, predict
 from app.vision.command.results import write_results
 from app.vision.command.terminal import FAILED, INTERRUPTED, MISUSED, Terminal, fail, say
 from app.vision.data.imagefolder import read_image_folder
-from app.vision.data.rowcache import DEFAULT_LIMIT, RowCache
+from app.vision.data.rowcache import RowCache
 from app.vision.errors import (
     DamagedArtefact,
     Diverged,
@@ -40,8 +41,8 @@ CHECKPOINTS = "checkpoints"  # the folder below --out in which an unfinished run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; gives the exit code: 0, 1 for a failure, 2 for wrong options, 130 for an interrupted run."""
-    options = _parser().parse_args(arguments)
+    """Run the command and return the exit code: 0, 1 for a failure, 2 for wrong options, 130 for an interrupted run."""
+    options = make_parser(train=_train, find_rate=_find_rate, predict=predict).parse_args(arguments)
     try:
         with launched():
             code: int = options.run(options)
@@ -56,81 +57,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (VisionError, OSError) as error:
         return fail(str(error), FAILED)
     return code
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("python -m app.vision", description="Fine-tune image classifiers and use them.")
-    commands = parser.add_subparsers(required=True, metavar="train|find-rate|predict")
-
-    train = commands.add_parser(
-        "train",
-        help="fine-tune a pretrained network on a folder of images",
-        description="Fine-tune on FOLDER/class/image, or FOLDER/train/class/image beside val/ and test/.",
-        usage="%(prog)s FOLDER [options]",
-    )
-    train.set_defaults(run=_train)
-    _add_training_options(train)
-    train.add_argument("--out", type=Path, help="where the model, metrics.json and pictures go (default: FOLDER-model)")
-    train.add_argument("--overwrite", action="store_true", help="replace a model that lies in --out")
-    train.add_argument("--cache", type=Path, metavar="FOLDER", help="keep decoded images and features for later runs")
-    train.add_argument(
-        "--cache-gib", type=_size, default=DEFAULT_LIMIT / 2**30, metavar="X",
-        help="at most so much; what was not used for longest goes first (default: %(default)g)",
-    )  # fmt: skip
-    train.add_argument(
-        "--resume", type=Path, metavar="PATH",
-        help="go on with an interrupted run: its --out, or a checkpoint; the learning rate may be another",
-    )  # fmt: skip
-
-    search = commands.add_parser(
-        "find-rate",
-        help="try learning rates for such a training and suggest one",
-        description="A range test: a hundred steps on FOLDER at rates that climb; nothing is kept but the curve.",
-        usage="%(prog)s FOLDER [options]",
-    )
-    search.set_defaults(run=_find_rate)
-    _add_training_options(search)
-    search.add_argument("--picture", type=Path, metavar="PNG", help="the curve (default: FOLDER-rates.png)")
-
-    answer = commands.add_parser("predict", help="classify images with a trained model")
-    answer.set_defaults(run=predict)
-    answer.add_argument("model", type=Path, metavar="MODEL", help="model.safetensors, or the folder it lies in")
-    answer.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
-    answer.add_argument("--top-k", type=int, default=3, metavar="N", help="classes to name for each (default: 3)")
-    answer.add_argument("--json", action="store_true", help="one JSON document a line")
-    return parser
-
-
-def _size(text: str) -> float:
-    size = float(text)
-    if not 0 < size < 2**20:
-        raise argparse.ArgumentTypeError(f"{text} GiB; use more than 0")
-    return size
-
-
-def _add_training_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", type=Path, metavar="FOLDER")
-    parser.add_argument("--val-fraction", type=float, default=0.2, metavar="X", help="share to validate on, if drawn")
-    parser.add_argument("--test-fraction", type=float, default=0.0, metavar="X", help="share to test on, if drawn")
-    parser.add_argument("--weights", type=Path, metavar="PATH", help="pretrained weights, or a folder with the file")
-    parser.add_argument("--no-download", action="store_true", help="never fetch weights from the network")
-    config = parser.add_argument_group("what and how to train")
-    config.add_argument(
-        "--train", metavar="head|all|N", type=_stages, default=argparse.SUPPRESS,
-        help="What learns: the new head, everything, or the head and the last N stages. (default: head)",
-    )  # fmt: skip
-    config.add_argument(
-        "--base-model", type=Path, dest="base_path", metavar="MODEL",
-        help="Start from this model (or its folder): its trunk, input size and, for the same classes, its head.",
-    )  # fmt: skip
-    add_config_options(config, without={"train", "last_stages", "base_model"})
-
-
-def _stages(text: str) -> str | int:
-    try:
-        return int(text)
-    except ValueError:
-        return text
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -166,7 +92,7 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _checkpoint_to_resume(given: Path | None) -> Path | None:
-    """The newest whole checkpoint of a folder; a file is taken as it is."""
+    """Return the newest whole checkpoint of a folder; a file is taken as it is."""
     if given is None or not given.is_dir():
         return given
     folder = given / CHECKPOINTS if (given / CHECKPOINTS).is_dir() else given
@@ -201,7 +127,7 @@ def _config(options: argparse.Namespace) -> TrainConfig:
 
 
 def _from_base(path: Path, given: dict[str, Any]) -> dict[str, Any]:
-    """What was given, with the base model's backbone, head and input size where nothing was."""
+    """Return what was given, with the base model's backbone, head and input size where nothing was."""
     from app.vision.artefacts.base_model import file_sha256
     from app.vision.artefacts.model_file import read_model_document
 
@@ -222,7 +148,7 @@ def _learning(config: TrainConfig) -> str:
 
 
 def _weights(options: argparse.Namespace) -> Path | WeightStore:
-    """What the run starts from."""
+    """Return what the run starts from: a weights file, a model's file, or a store that finds the weights."""
     if options.base_path is not None:
         return model_file(options.base_path)
     if options.weights is not None and not options.weights.exists():
@@ -262,7 +188,10 @@ def _fit(
     resume: Path | None,
     cache: RowCache | None,
 ) -> FitResult | None:
-    """None if the run was interrupted. Scratch files lie in `out` meanwhile: renaming needs the same file system."""
+    """Return the result, or None if the run was interrupted.
+
+    Scratch files lie in `out` meanwhile: renaming needs the same file system.
+    """
     from app.vision.training.fit import fit
 
     kept = CheckpointFolder(out / CHECKPOINTS)
@@ -272,9 +201,15 @@ def _fit(
         observer = Terminal(signals, kept)
         try:
             result = fit(
-                config, samples, classes,
-                weights=weights, workdir=scratch, observer=observer, resume=resume, cache=cache,
-            )  # fmt: skip
+                config,
+                samples,
+                classes,
+                weights=weights,
+                workdir=scratch,
+                observer=observer,
+                resume=resume,
+                cache=cache,
+            )
         except Stopped as stopped:
             saved = f"; go on with --resume {out}" if stopped.checkpoint_written else " before the first step"
             fail(f"interrupted{saved}.", INTERRUPTED)

@@ -16,7 +16,7 @@ from app.vision.data.rowcache import Add, Kind, Rows
 from app.vision.errors import Stopped
 from app.vision.networks.network import Network
 from app.vision.runtime.precision import trunk_dtype
-from app.vision.settings.config import TrainConfig, settled
+from app.vision.settings.config import TrainConfig, filled_in
 from app.vision.settings.presets import preset_of
 from app.vision.tasks.classify.classifier import CHUNK
 
@@ -74,7 +74,7 @@ def _wanted(
     network: Network, images: ImageSet, config: TrainConfig, device: torch.device
 ) -> list[tuple[str, int | None, Kind]]:
     """Split, view (None: as prediction sees it), and the kind of row."""
-    preset = preset_of(settled(config.augmentation))
+    preset = preset_of(filled_in(config.augmentation))
     recipe: dict[str, Any] = {
         "trunk": _fingerprint(network),
         "pooling": config.head.pooling,

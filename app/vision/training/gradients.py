@@ -18,7 +18,7 @@ from app.vision.images.mixing import Mix, draw_mix, part_of
 from app.vision.networks.network import learned_state, thaw
 from app.vision.runtime import ranks
 from app.vision.runtime.memory import is_exhaustion, largest_batch
-from app.vision.settings.config import TrainConfig, settled, whole_batch
+from app.vision.settings.config import TrainConfig, batch_size_of, filled_in
 from app.vision.training.checkpoint import State
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def choose_batch(run: Run) -> int:
     samples = len(run.labels["train"])
     most = min(LARGEST, max(32, samples // STEPS_AN_EPOCH), max(samples, 2))
     statistics = [(buffer, buffer.clone()) for buffer in run.network.buffers()]
-    thaw(run.network, run.config, settled(run.config.epochs))
+    thaw(run.network, run.config, filled_in(run.config.epochs))
     run.network.train()
     batch = largest_fitting(run, most // ranks.count())
     for buffer, before in statistics:
@@ -128,7 +128,7 @@ def _loss(run: Run, epoch: int, rows: NDArray[np.int64], how: Mix | None) -> tup
 
 def check_shares(config: TrainConfig, samples: int) -> None:
     """Every rank has a part of every batch; raises InvalidConfig where it cannot."""
-    size = ranks.count() if config.batch_size == "auto" else whole_batch(config)
+    size = ranks.count() if config.batch_size == "auto" else batch_size_of(config)
     smallest = samples // batch_count(samples, size)
     if smallest < ranks.count():
         raise InvalidConfig(

@@ -20,7 +20,7 @@ from app.vision.networks.network import Network, learned_state, thaw
 from app.vision.runtime import ranks
 from app.vision.runtime.precision import make_scaler
 from app.vision.scores.evaluation import evaluate
-from app.vision.settings.config import TrainConfig, settled, whole_batch
+from app.vision.settings.config import TrainConfig, batch_size_of, filled_in
 from app.vision.tasks.classify.classifier import to_probabilities
 from app.vision.tasks.classify.losses import Loss
 from app.vision.training.averaging import MovingAverage, write_state
@@ -54,7 +54,7 @@ class Run:
 def train(run: Run, resume: Path | None) -> Position:
     """Train to the end and leave the best epoch's weights in the network; raises Diverged or Stopped."""
     config = run.config
-    optimizer = make_optimizer(run.network, config.optimizer, settled(config.weight_decay), config.layer_decay)
+    optimizer = make_optimizer(run.network, config.optimizer, filled_in(config.weight_decay), config.layer_decay)
     average = MovingAverage(run.network, config.ema) if config.ema else None
     scaler = make_scaler(config.precision, next(run.network.parameters()).device)
     state = State(run.network, optimizer, average, scaler)
@@ -94,16 +94,16 @@ def _for_all(checkpoint: Path | None, workdir: Path) -> Path | None:
 def _finished(config: TrainConfig, position: Position) -> bool:
     """Whether all epochs are done, or `patience` of them since the best one."""
     waited = position.epoch - 1 - position.best_epoch
-    return position.epoch >= settled(config.epochs) or 0 < config.patience <= waited
+    return position.epoch >= filled_in(config.epochs) or 0 < config.patience <= waited
 
 
 def _epoch(run: Run, state: State, written_at: float) -> float:
     """The steps of one epoch that are not done yet; gives the time of the last checkpoint."""
     config, position = run.config, state.position
     balanced = config.imbalance == "sampling"
-    order = batches(config.seed, position.epoch, run.labels["train"], whole_batch(config), balanced=balanced)
+    order = batches(config.seed, position.epoch, run.labels["train"], batch_size_of(config), balanced=balanced)
     per_epoch = -(-len(order) // config.accumulate)
-    steps = settled(config.epochs) * per_epoch
+    steps = filled_in(config.epochs) * per_epoch
     thaw(run.network, config, position.epoch)
     run.network.train()
     whole = ranks.count() == 1 and position.parts == 1
@@ -161,7 +161,7 @@ def _validate(run: Run, state: State) -> None:
             position.best_epoch, position.best_accuracy, position.best_loss = position.epoch, accuracy, loss
             weights = learned_state(run.network)
             state.best = {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
-    epochs = settled(config.epochs)
+    epochs = filled_in(config.epochs)
     last = (position.epoch + 1) * position.step - 1
     metrics = {
         "epoch": position.epoch + 1,

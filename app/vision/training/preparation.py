@@ -23,7 +23,7 @@ from app.vision.networks.batch_norm import share_batch_norms
 from app.vision.networks.network import Network, build_network, load_trunk, set_trainable
 from app.vision.runtime import ranks
 from app.vision.runtime.precision import trunk_dtype
-from app.vision.settings.config import TrainConfig, settled
+from app.vision.settings.config import TrainConfig, filled_in
 from app.vision.tasks.classify.losses import make_loss
 from app.vision.training.gradients import check_shares
 from app.vision.training.loop import Run
@@ -89,7 +89,7 @@ def _base_model(config: TrainConfig, weights: Path | WeightStore) -> BaseModel |
 
 def _preprocessing(config: TrainConfig, base: BaseModel | None) -> Preprocessing:
     """The base model's own where the input size is its; else the backbone's published one at that size."""
-    size = settled(config.input_size)
+    size = filled_in(config.input_size)
     if base is not None and base.preprocessing.crop == size:
         return base.preprocessing
     return Preprocessing.for_backbone(get_backbone(config.backbone), size)

@@ -10,7 +10,7 @@ from app.vision.errors import Diverged, Stopped
 from app.vision.networks.network import learned_state, thaw
 from app.vision.runtime import ranks
 from app.vision.runtime.precision import make_scaler
-from app.vision.settings.config import settled, whole_batch
+from app.vision.settings.config import batch_size_of, filled_in
 from app.vision.training.averaging import write_state
 from app.vision.training.checkpoint import State
 from app.vision.training.loop import Run, take_step
@@ -58,7 +58,7 @@ def search_rate(run: Run) -> RateSearch:
 def _climb(run: Run) -> tuple[list[float], list[float]]:
     """The rates and the smoothed losses, until the end or until they are hopeless."""
     config = run.config
-    optimizer = make_optimizer(run.network, config.optimizer, settled(config.weight_decay), config.layer_decay)
+    optimizer = make_optimizer(run.network, config.optimizer, filled_in(config.weight_decay), config.layer_decay)
     state = State(run.network, optimizer, None, make_scaler(config.precision, next(run.network.parameters()).device))
     position = state.position
     rates = [LOWEST * (HIGHEST / LOWEST) ** (step / (STEPS - 1)) for step in range(STEPS)]
@@ -70,7 +70,7 @@ def _climb(run: Run) -> tuple[list[float], list[float]]:
     for rate in rates:
         if not order:  # a new pass over the images
             order = batches(
-                config.seed, position.epoch, run.labels["train"], whole_batch(config),
+                config.seed, position.epoch, run.labels["train"], batch_size_of(config),
                 balanced=config.imbalance == "sampling",
             )  # fmt: skip
         parts, order = order[: config.accumulate], order[config.accumulate :]
