@@ -1,4 +1,4 @@
-"""Events of a workspace, in one table: those of jobs move there
+"""Store the events of a workspace in one table, and move those of jobs there.
 
 Revision: 0014, after 0013
 """

@@ -1,6 +1,6 @@
 """Kinds of jobs are text: a new kind needs no change of the schema
 
-Revision: 0015, after 0013
+Revision: 0015, after 0014
 """
 
 import sqlalchemy as sa
@@ -25,7 +25,9 @@ def upgrade() -> None:
 def downgrade() -> None:
     # There is no place for jobs of other kinds.
     others = sa.select(_JOBS.c.id).where(_JOBS.c.kind.not_in(_OF_BEFORE))
-    for name in ("job_events", "epoch_metrics", "checkpoints", "job_members"):
+    events = sa.table("events", sa.column("subject_id"))
+    op.execute(sa.delete(events).where(events.c.subject_id.in_(others)))
+    for name in ("epoch_metrics", "checkpoints", "job_members"):
         table = sa.table(name, sa.column("job_id"))
         op.execute(sa.delete(table).where(table.c.job_id.in_(others)))
     op.execute(sa.delete(_JOBS).where(_JOBS.c.kind.not_in(_OF_BEFORE)))

@@ -44,7 +44,8 @@ def shared(migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory) -> I
     """One service for all tests that leave no datasets or jobs behind."""
     home = tmp_path_factory.mktemp("shared")
     shutil.copy(migrated_sqlite, home / "graftwork.db")
-    with open_service(Settings(home=home, weights_download=False, engines="torch", _env_file=None)) as found:  # type: ignore[call-arg]
+    short = {"weights_download": False, "engines": "torch", "stream_seconds": 0.1}
+    with open_service(Settings(home=home, **short, _env_file=None)) as found:  # type: ignore[arg-type]
         yield found
 
 

@@ -12,7 +12,7 @@ from app.core.settings import Settings
 from app.vision.training.run import FitResult
 from tests.support.calls import CLASSES, problem
 from tests.support.images import jpeg, photo
-from tests.support.services import Service, open_service
+from tests.support.services import OpenService, Service, open_service
 
 
 def listed(api: Service, after: int = 0, caller: Any = None) -> list[dict[str, Any]]:
@@ -176,3 +176,11 @@ def test_a_stream_begins_with_what_is_new_and_ends_with_its_key(api: Service, so
         assert next(stream)["data"]["subject_id"] == job
         assert api.admin.delete(f"/v1/keys/{made['id']}").status_code == 200
         assert list(stream) == []  # of the key's end it is not told: that is for admins
+
+
+def test_a_stream_ends_in_time(make_api: OpenService) -> None:
+    api = make_api(stream_seconds=0.5)
+    dataset = api.dataset("pets")
+    with api.read.stream("/v1/events/stream?after=0") as response:
+        subjects = [one["data"]["subject_id"] for one in heard(response.iter_lines())]
+    assert dataset in subjects

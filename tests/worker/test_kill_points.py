@@ -11,8 +11,9 @@ from sqlalchemy import update
 
 from app.jobs.orm import Job
 from app.jobs.states import JobState
+from app.trainings.type import TRAIN
+from tests.support.child_work import doing, kinds_with, train_and_be_killed
 from tests.support.services import Service
-from tests.worker.processes.test_process import inject
 
 pytestmark = pytest.mark.timeout(3600)
 
@@ -21,41 +22,18 @@ RUN = {"head": {"hidden": [8], "dropout": 0.3}, "augmentation": "light", "epochs
 EACH = [[step] for step in range(1, STEPS + 1)]
 SPREAD = [[1, 6, STEPS]]
 
-# Every step writes a checkpoint. The steps that are listed end their process, once each, before theirs is written.
-KILL = """
-import os, signal
-from pathlib import Path
-import app.vision.training.loop
-from torch.optim.optimizer import register_optimizer_step_post_hook
-assert app.vision.training.loop.LONGEST_S
-app.vision.training.loop.LONGEST_S = 0.0
-marks = Path({marks!r})
-done = [int(path.name) for path in marks.glob("[0-9]*")]
-taken = max(done, default=1) - 1
-def count(optimizer, *_):
-    global taken
-    if type(optimizer).__name__ == "LBFGS":  # fits the temperature, when training is over
-        return
-    taken += 1
-    with (marks / "taken").open("a") as file:
-        file.write(f"{{taken}} ")
-    if taken in {steps} and taken not in done:
-        (marks / str(taken)).touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-register_optimizer_step_post_hook(count)
-"""
-
 
 def run(site: Service, folder: Path, steps: list[int]) -> tuple[str, list[int], int]:
     """The model's hash, the steps in the order in which they were taken, and the number of attempts."""
     marks = folder / f"marks-{'-'.join(map(str, steps))}"
     marks.mkdir()
     with pytest.MonkeyPatch.context() as patch:
-        inject(folder, patch, KILL.format(marks=str(marks), steps=steps))
+        patch.setenv("GRAFT_TEST_MARKS", str(marks))
+        patch.setenv("GRAFT_TEST_STEPS", " ".join(map(str, steps)))
         job_id = site.train(**RUN)
         with site.stage.database.writing() as session:
             session.execute(update(Job).values(max_attempts=STEPS))
-        worker = site.start_worker()
+        worker = site.start_worker(kinds_with(doing(TRAIN, train_and_be_killed)))
         job = site.until(job_id, JobState.succeeded)
         site.stop_worker(worker)
     return site.artefact(job_id), [int(one) for one in (marks / "taken").read_text().split()], job.attempt

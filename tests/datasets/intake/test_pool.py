@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from PIL import Image
 
-from app.datasets.intake.intake import IntakeLimits, RejectedImage, StoredImage, take_in, take_in_all
+from app.datasets.intake.intake import IntakeLimits, RejectedFile, StoredImage, take_in, take_in_all
 from app.datasets.intake.pool import IntakePool
 from tests.support.images import gif, jpeg, photo, png
 
@@ -35,7 +35,7 @@ def pool() -> Iterator[IntakePool]:
 def outcome(read: object, data: bytes, name: str) -> object:
     try:
         return read(data, name)  # type: ignore[operator]
-    except RejectedImage as rejected:
+    except RejectedFile as rejected:
         return (rejected.code, rejected.reason, rejected.remedy)
 
 
@@ -55,7 +55,7 @@ def test_an_image_that_kills_its_process_is_rejected_alone(number: signal.Signal
         (process,) = pool._all
         os.kill(process.pid, number)
         process.wait()
-        with pytest.raises(RejectedImage) as caught:
+        with pytest.raises(RejectedFile) as caught:
             pool.take_in(*FILES[0])
         assert caught.value.code == "image_too_costly"
         assert says in caught.value.reason
@@ -78,7 +78,7 @@ def test_one_that_kills_the_process_spoils_none_of_the_others() -> None:
     others = [(jpeg(photo(0, number)), f"{number}.jpg") for number in range(4)]
     with IntakePool(limits, 1) as pool:
         taken = pool.take_in_all([*others[:2], (slow, "slow.png"), *others[2:]])
-    codes = [one.code if isinstance(one, RejectedImage) else "kept" for one in taken]
+    codes = [one.code if isinstance(one, RejectedFile) else "kept" for one in taken]
     assert codes == ["kept", "kept", "image_too_costly", "kept", "kept"]
 
 
