@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from app.core.clock import DatabaseTime
 from app.core.settings import Settings
+from app.datasets import images as dataset_images
 from app.datasets import service as datasets
 from app.datasets.manifest import Manifest, read_manifest
 from app.datasets.orm import Dataset, DatasetImage, DatasetVersion
