@@ -1,7 +1,7 @@
 """A child that is killed at a step of a run of 12: the next one loses that step alone, and ends with the same weights.
 
-The suite kills at one step, `make test-long` at three of one run; with GRAFT_TEST_EVERY_STEP=1 (`make kill-points`) each
-step has a run.
+The suite kills at one step, `make test-long` at three of one run; with GRAFT_TEST_EVERY_STEP=1 (`make kill-points`)
+each step has a run.
 """
 
 import os
