@@ -21,8 +21,8 @@ from app.jobs.orm import Checkpoint, EpochMetrics, Job, JobEvent, JobMember
 from app.jobs.states import TERMINAL, JobKind, JobState, check_transition
 from app.trainings.base_model import Base, pinned_artefacts
 from app.trainings.schemas import TrainRequest
-from app.vision.backbones.catalogue import default_backbone, get_backbone
-from app.vision.backbones.weights import WeightStore
+from app.vision.backbones.catalogue import get_backbone
+from app.vision.backbones.weights import WeightStore, default_backbone
 from app.vision.errors import InvalidConfig, UnknownBackbone, WeightsUnavailable
 from app.vision.settings.config import HeadConfig, TrainConfig
 

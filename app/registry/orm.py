@@ -34,7 +34,7 @@ class Model(Base):
     training: Mapped[dict[str, Any]] = mapped_column(Json)
     # Pictures and tables: by their file's name, {"sha256", "size"} of the blob.
     files: Mapped[dict[str, dict[str, Any]]] = mapped_column(Json)
-    # A precision that accepted answers are to have, and what it takes: `selective_prediction.decisions_of`.
+    # A precision that accepted answers are to have, and what it takes: the task's `selective_prediction`.
     decisions: Mapped[dict[str, Any] | None] = mapped_column(Json)
     artefact_sha256: Mapped[str] = mapped_column(String(64))
     artefact_size: Mapped[int] = mapped_column(BigInteger)

@@ -16,6 +16,7 @@ from app.jobs.orm import Job
 from app.registry.orm import Model, ModelAlias
 from app.storage import Blob
 from app.trainings.base_model import Base
+from app.vision.images.preprocessing import Preprocessing
 
 Columns = Sequence[InstrumentedAttribute[Any]]
 
@@ -69,7 +70,7 @@ def base_of(session: Session, workspace_id: UUID, reference: str, *, lock: bool 
         "dataset_version_id": str(model.dataset_version_id),
         "artefact_sha256": model.artefact_sha256,
     }
-    size = model.preprocessing["crop"]
+    size = Preprocessing.from_dict(model.preprocessing).input_size
     return Base(model.id, model.artefact_sha256, model.backbone, head, size, [here, *model.lineage])
 
 

@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 
 from app.api.app import create_app
 from app.core.settings import Settings
-from app.vision.training.run import FitResult
+from app.vision.training.result import FitResult
 from tests.support.calls import CLASSES, Api
 from tests.support.images import REPOSITORY
 from tests.support.stages import Stage, train_tiny

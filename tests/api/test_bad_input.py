@@ -12,7 +12,7 @@ import pytest
 
 from app.auth.schemas import Scope
 from app.storage import FilesystemStore
-from app.vision.training.run import FitResult
+from app.vision.training.result import FitResult
 from tests.api.conftest import MakeApi
 from tests.support.calls import Api, problem
 from tests.support.images import folder, folder_tar, folder_zip, gif, jpeg, photo, png

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.vision.training.run import FitResult
+from app.vision.training.result import FitResult
 from tests.api.conftest import MakeApi
 from tests.support.calls import Api, problem
 from tests.support.images import folder_zip, gif, jpeg, photo, png

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from app.jobs.states import JobKind
-from app.vision.training.run import FitResult
+from app.vision.training.result import FitResult
 from tests.support.calls import Api, is_uuid, problem
 from tests.support.images import folder_tar, folder_tar_zst, folder_zip, jpeg, photo
 

@@ -9,7 +9,7 @@ import pytest
 from app.auth.schemas import Scope
 from app.predictions.orm import ModelEngine
 from app.predictions.serving.tuning import machine
-from app.vision.training.run import FitResult
+from app.vision.training.result import FitResult
 from tests.api.conftest import MakeApi, open_api
 from tests.support.calls import Api, problem
 from tests.support.images import folder_zip, jpeg, photo

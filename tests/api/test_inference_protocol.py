@@ -13,7 +13,7 @@ from tritonclient.utils import InferenceServerException
 
 from app.auth.schemas import Scope
 from app.vision.artefacts.model_file import load_model
-from app.vision.training.run import FitResult
+from app.vision.training.result import FitResult
 from tests.api import conftest
 from tests.support.calls import CLASSES, Api, problem
 from tests.support.images import jpeg, photo, png
@@ -117,7 +117,7 @@ def test_an_alias_and_a_version_are_what_they_mean(served: Served, trained: FitR
 def test_images_are_answered_as_predict_calls_answer_them(served: Served, trained: FitResult, binary: bool) -> None:
     expected = by_predict(served, FILES)
     preprocessing = load_model(trained.model_path).preprocessing
-    prepared = np.stack([preprocessing.crop_array(preprocessing.load(picture)) for picture in PICTURES])
+    prepared = np.stack([preprocessing.input_of(preprocessing.load(picture)) for picture in PICTURES])
     mean, std = np.array(preprocessing.mean), np.array(preprocessing.std)
     normalized = ((prepared / 255 - mean) / std).transpose(0, 3, 1, 2).astype(np.float32)
     ways = [

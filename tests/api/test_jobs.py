@@ -17,7 +17,7 @@ from app.core.errors import Unavailable
 from app.jobs import queue
 from app.jobs.queue import Claim
 from app.jobs.states import JobKind
-from app.vision.training.run import FitResult
+from app.vision.training.result import FitResult
 from tests.support.calls import CLASSES, Api, is_uuid, problem
 from tests.support.stages import TINY
 

@@ -10,7 +10,7 @@ from app.core.database import Base
 from app.jobs import workers
 from app.jobs.orm import Job
 from app.jobs.states import JobKind
-from app.vision.training.run import FitResult
+from app.vision.training.result import FitResult
 from tests.support.calls import CLASSES, Api
 from tests.support.images import folder_zip
 from tests.support.stages import TINY

@@ -21,7 +21,7 @@ from app.jobs import queue
 from app.jobs import service as jobs
 from app.jobs.queue import Claim
 from app.jobs.states import JobKind
-from app.vision.training.run import FitResult
+from app.vision.training.result import FitResult
 from tests.api.conftest import open_api, worker_process
 from tests.support.calls import Api, is_uuid, problem
 from tests.support.factories import sha

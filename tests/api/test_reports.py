@@ -11,7 +11,7 @@ from app.auth.schemas import Scope
 from app.jobs import service as jobs
 from app.jobs.states import JobKind
 from app.registry import service as registry
-from app.vision.training.run import FitResult
+from app.vision.training.result import FitResult
 from tests.support.calls import CLASSES, Api, problem
 from tests.support.stages import FILES, ROW
 

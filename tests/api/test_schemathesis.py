@@ -29,7 +29,7 @@ from app.core.settings import Settings
 from app.datasets.orm import DatasetImage, DatasetVersion
 from app.jobs.states import JobKind
 from app.storage.configured import configured_store
-from app.vision.training.run import FitResult
+from app.vision.training.result import FitResult
 from tests.api.conftest import served
 from tests.support.calls import CLASSES
 from tests.support.stages import Stage

@@ -14,9 +14,10 @@ from app.predictions.serving.batcher import Batcher
 from app.predictions.serving.model_cache import CacheLimits, ModelCache
 from app.storage import BlobStore, FilesystemStore
 from app.vision.backbones.weights import BUNDLED
+from app.vision.data.samples import Sample
 from app.vision.settings.config import TrainConfig
 from app.vision.training.fit import fit
-from app.vision.training.run import FitResult, Sample
+from app.vision.training.result import FitResult
 from tests.support.images import gif, jpeg, photo, png
 from tests.support.stages import TINY, Silent
 

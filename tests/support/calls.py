@@ -7,7 +7,7 @@ from starlette.testclient import TestClient
 
 from app.auth.schemas import Scope
 from app.jobs.states import JobKind
-from app.vision.training.run import FitResult
+from app.vision.training.result import FitResult
 from tests.support.stages import Stage, Workspace
 
 CLASSES = ("ants", "bees")

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from app.vision.backbones.weights import BUNDLED
+from app.vision.data.samples import Sample
 from app.vision.settings.config import TrainConfig
 from app.vision.training.fit import fit
-from app.vision.training.run import FitResult, Sample
+from app.vision.training.result import FitResult
 from tests.support.pictures import CLASSES, Recorder, make_samples
 
 WEIGHTS = BUNDLED / "resnet18-tiny64.safetensors"

@@ -11,13 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from app.vision.backbones.catalogue import Backbone
+from app.vision.backbones.catalogue import BACKBONES, Backbone
 from app.vision.errors import WeightsUnavailable
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 BUNDLED = Path(__file__).parent / "bundled"
+# The first of these whose weights lie on this machine serves when a caller names no backbone.
+DEFAULT_ORDER: tuple[str, ...] = ("resnet18", "resnet18-tiny64")
+
 PROBE_TIMEOUT_S = 3.0
 PROBE_REMEMBERED_S = 60.0
 
@@ -150,3 +153,8 @@ def load_state_dict(path: Path, backbone: Backbone) -> dict[str, Tensor]:
         raise WeightsUnavailable(
             backbone.name, backbone.weights_file, backbone.weights_url, [path.parent], reason
         ) from error
+
+
+def default_backbone(weights: WeightStore) -> str:
+    """Return the name to use when none is given; looks at local files only, so the answer never waits for a network."""
+    return next(name for name in DEFAULT_ORDER if weights.find(BACKBONES[name]) is not None)

@@ -46,15 +46,18 @@ class Terminal:
 
     def epoch(self, metrics: dict[str, Any]) -> None:
         width = len(str(metrics["epochs"]))
-        say(
-            f"epoch {metrics['epoch']:{width}}/{metrics['epochs']}"
-            f"  train loss {metrics['train_loss']:.4f} accuracy {metrics['train_accuracy']:.3f}"
-            f"  val loss {metrics['val_loss']:.4f} accuracy {metrics['val_accuracy']:.3f}"
-            f"  {metrics['images_per_s']:.0f} img/s"
-        )
+        # What is measured in training and in validation alike, whatever the task.
+        both = [name.removeprefix("train_") for name in metrics if name.startswith("train_")]
+        said = "  ".join(f"{part} {_figures(metrics, part, both)}" for part in ("train", "val"))
+        say(f"epoch {metrics['epoch']:{width}}/{metrics['epochs']}  {said}  {metrics['images_per_s']:.0f} img/s")
 
     def checkpoint(self, path: Path, epoch: int, step: int, best: bool) -> None:
         self._kept.keep(path, epoch, step, best)
 
     def should_stop(self) -> bool:
         return self._signals.asked
+
+
+def _figures(metrics: dict[str, Any], part: str, names: list[str]) -> str:
+    found = {name: metrics[f"{part}_{name}"] for name in names if f"{part}_{name}" in metrics}
+    return " ".join(f"{name} {value:.{4 if name == 'loss' else 3}f}" for name, value in found.items())

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from app.vision.data.folder_names import IMAGE_SUFFIXES, SPLIT_FOLDERS, Split
+from app.vision.data.samples import Sample
 from app.vision.errors import InvalidData
-from app.vision.training.run import Sample
 
 EXAMPLE = "FOLDER/ants/1.jpg, FOLDER/bees/2.jpg (or the same below FOLDER/train, FOLDER/val and FOLDER/test)"
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from app.vision.errors import InvalidConfig
@@ -40,3 +43,16 @@ def make_scaler(precision: Precision, device: torch.device) -> torch.amp.GradSca
     A step whose gradient overflows is left out and the scale halved; None for formats with a range of float32's.
     """
     return torch.amp.GradScaler(device.type) if precision == "float16" else None
+
+
+@contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """Compute convolutions in plain float32 meanwhile.
+
+    TF32, a GPU's default, would let answers vary by more than is promised.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        yield

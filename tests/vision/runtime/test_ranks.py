@@ -16,12 +16,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from app.vision.data.samples import Sample
 from app.vision.errors import InvalidConfig, OutOfMemory, WeightsUnavailable
 from app.vision.images.mixing import Mix, mix, part_of
 from app.vision.networks.batch_norm import SharedBatchNorm
 from app.vision.runtime.ranks import _error, _portrait
 from app.vision.settings.config import TrainConfig
-from app.vision.training.run import Sample
 from tests.support.servers import free_port
 from tests.support.two_ranks import PLAIN, RUNS, STAGES, STOP_AFTER
 from tests.vision.command.test_train import ENVIRONMENT, QUICK, ROOT, command, run

@@ -11,12 +11,12 @@ import torch
 from app.vision.backbones.architecture import stages
 from app.vision.backbones.catalogue import BACKBONES, get_backbone
 from app.vision.data.rowcache import RowCache
+from app.vision.data.samples import Sample
 from app.vision.networks.network import build_network, set_trainable
 from app.vision.settings.config import HeadConfig, TrainConfig
 from app.vision.training import loop
 from app.vision.training.estimate import disk, memory, network_size
 from app.vision.training.fit import fit
-from app.vision.training.run import Sample
 from tests.support.images import REPOSITORY
 from tests.support.pictures import CLASSES, Recorder
 from tests.vision.conftest import WEIGHTS

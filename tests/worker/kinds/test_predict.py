@@ -14,7 +14,7 @@ import torch
 from app.jobs import service as jobs
 from app.jobs.orm import Checkpoint, Job
 from app.jobs.states import JobKind, JobState
-from app.vision.training.run import FitResult
+from app.vision.training.result import FitResult
 from tests.support.stages import train_tiny
 from tests.worker.conftest import Site, children, group_is_gone, wait_for
 from tests.worker.processes.test_process import inject
