@@ -15,7 +15,7 @@ class EngineFiles:
         self._budget_bytes = budget_bytes
 
     def get(self, artefact_sha256: str, name: str, make: Callable[[Path], None]) -> Path:
-        """The file of that name, made by `make` if it is not there or no longer what was written."""
+        """Return the file of that name, made by `make` if it is not there or no longer what was written."""
         folder = self._root / artefact_sha256
         path, digest = folder / name, folder / f"{name}.sha256"
         if not (path.is_file() and digest.is_file() and digest.read_text() == _sha256(path)):

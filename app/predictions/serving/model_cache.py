@@ -120,7 +120,7 @@ class ModelCache:
             return Lease(self, entry)
 
     def release(self, entry: _Entry) -> None:
-        """The end of a lease."""
+        """End a lease."""
         with self._changed:
             entry.users -= 1
             entry.used_at = time.monotonic()
@@ -130,13 +130,13 @@ class ModelCache:
             self._changed.notify_all()
 
     def tell(self, model: ModelReference) -> None:
-        """That a model was pinned or unpinned, if it is loaded."""
+        """Note that a model was pinned or unpinned, if it is loaded."""
         with self._changed:
             if (entry := self._entries.get(model.key)) is not None:
                 entry.model = model
 
     def serving(self, model: ModelReference) -> Serving:
-        """How it stands with a model in this process."""
+        """Return the state of a model in this process."""
         with self._changed:
             entry, failure = self._entries.get(model.key), self._failures.get(model.key)
             if entry is not None and entry.ready:
@@ -202,7 +202,7 @@ class ModelCache:
             batcher.close()
 
     def _take_engine(self, entry: _Entry, loaded: "TrainedModel") -> None:
-        """The engine that the caller insists on, or the one that was found the best on a machine like this."""
+        """Take the engine that the caller insists on, or the one that was found the best on a machine like this."""
         model = entry.model
         if self._tuner is None or not (model.engine or self._tuner.has_candidates):
             entry.settled = True

@@ -25,13 +25,13 @@ class Times:
 
     @property
     def queue(self) -> float:
-        """Waited for a decoding thread and for the model."""
+        """Return how long it waited for a decoding thread and for the model."""
         waited = self.decoding - self.arrived if self.decoding else 0.0
         return waited + (self.started - self.decoded if self.started else 0.0)
 
 
 def server_timing(times: Iterable[Times]) -> str:
-    """The header's value (W3C Server Timing), milliseconds: the way of the image that was finished last."""
+    """Return the header's value (W3C Server Timing), milliseconds: the way of the image that was finished last."""
     last = max(times, key=lambda one: max(one.ended, one.decoded), default=Times())
     parts = {"queue": last.queue, "decode": last.decode, "model": last.model}
     return ", ".join(f"{name};dur={1000 * seconds:.2f}" for name, seconds in parts.items())

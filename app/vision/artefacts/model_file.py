@@ -1,4 +1,4 @@
-"""A trained model as one safetensors file: tensors, and a document that says all else that its answers depend on."""
+"""A trained model is one safetensors file: tensors, and a document that says all else its answers depend on."""
 
 from __future__ import annotations
 

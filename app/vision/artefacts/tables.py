@@ -1,4 +1,4 @@
-"""Tables as files: JSON lines, and CSV (RFC 4180)."""
+"""Writes tables as JSON lines and as CSV (RFC 4180)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The catalogue of pretrained backbones: size, cost, accuracy and where the weights are published."""
+"""Lists the pretrained backbones: size, cost, accuracy and where the weights are published."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PUBLISHED_AT = "https://download.pytorch.org/models/"
 
 @dataclass(frozen=True, slots=True)
 class Backbone:
-    """One pretrained network. Figures are those published with the weights (torchvision's `Weights.meta`)."""
+    """Is one pretrained network. Figures are those published with the weights (torchvision's `Weights.meta`)."""
 
     name: str
     family: str  # "resnet", "resnext", "wide_resnet" or "vgg"
@@ -106,7 +106,7 @@ BACKBONES: dict[str, Backbone] = {backbone.name: backbone for backbone in _TABLE
 
 
 def get_backbone(name: str) -> Backbone:
-    """The backbone called `name`; raises UnknownBackbone, which names the nearest match."""
+    """Return the backbone called `name`; raises UnknownBackbone, which names the nearest match."""
     try:
         return BACKBONES[name]
     except KeyError:

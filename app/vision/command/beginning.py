@@ -1,4 +1,4 @@
-"""What a run begins with, as the options say: configuration and weights."""
+"""Reads from the options what a run begins with: configuration and weights."""
 
 from __future__ import annotations
 

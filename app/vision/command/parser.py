@@ -1,4 +1,4 @@
-"""The options of the command, by subcommand."""
+"""Defines the options of the command, by subcommand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command `predict MODEL IMAGE...`: what a trained model says of images."""
+"""The command `predict MODEL IMAGE...` prints what a trained model says of images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from app.vision.errors import InvalidData
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What the command asks of every answer."""
+    """Says what the command asks of every answer."""
 
     top_k: int
     threshold: float = 0.0

@@ -1,4 +1,4 @@
-"""What the command leaves of a finished run beside the model: metrics, pictures, tables."""
+"""Writes what a finished run leaves beside the model: metrics, pictures, tables."""
 
 from __future__ import annotations
 

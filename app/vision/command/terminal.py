@@ -1,4 +1,4 @@
-"""What a person at a terminal is told of a run, and the checkpoints that are kept for them meanwhile."""
+"""Tells a person at a terminal of a run, and keeps its checkpoints meanwhile."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def say(line: str) -> None:
 
 
 class Terminal:
-    """The observer that prints a line an epoch and keeps checkpoints, for a run that is interrupted or killed."""
+    """Prints a line an epoch and keeps checkpoints, for a run that is interrupted or killed."""
 
     def __init__(self, signals: StopSignals, kept: CheckpointFolder) -> None:
         self._signals = signals

@@ -1,4 +1,4 @@
-"""The command: `train FOLDER` fine-tunes on a folder of images, `find-rate FOLDER` suggests a learning rate."""
+"""The command `train FOLDER` fine-tunes on a folder of images, `find-rate FOLDER` suggests a learning rate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a frozen trunk makes of the images: computed once, and kept for later runs."""
+"""Computes what a frozen trunk makes of the images once, and keeps it for later runs."""
 
 from __future__ import annotations
 

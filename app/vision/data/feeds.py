@@ -1,4 +1,4 @@
-"""Where batches come from: features computed once behind a frozen trunk, or images augmented anew each epoch."""
+"""Feeds batches to the loop: features computed once behind a frozen trunk, or images augmented anew each epoch."""
 
 from __future__ import annotations
 

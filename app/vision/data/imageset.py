@@ -1,4 +1,4 @@
-"""The images of a run, split by split: their hashes, and their pixels from the cache."""
+"""Gives the images of a run, split by split: their hashes, and their pixels from the cache."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The samples that a run learns from and is measured on."""
+"""Samples are what a run learns from and is measured on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from app.vision.data.folder_names import Split
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One image with its label, which a task reads in its own way: a classifier takes it for the index of a class.
+    """Holds an image with its label, which a task reads in its own way: to a classifier it is the index of a class.
 
     `sha256` is that of the image's file; where it is empty the file is read for it.
     """

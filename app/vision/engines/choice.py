@@ -26,7 +26,7 @@ ROUNDS = 5
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What was found out about an engine on this machine. Times are medians in ms, of one image and of 32.
+    """Holds what was found out about an engine on this machine. Times are medians in ms, of one image and of 32.
 
     The 32 are given to it `batch` at a time, as is the fastest. `agreement`, `accuracy_drop` and `unknown_shift` are
     those of `Agreement`, on `images` held-out images. `usable` says whether it may be chosen, `detail` why not.

@@ -1,4 +1,4 @@
-"""A trained model that answers: images in, one answer each out, whatever its task."""
+"""A trained model gives an answer for each image, whatever its task."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from app.vision.tasks.task import Answers
 
 
 class TrainedModel:
-    """A network in evaluation mode with its preprocessing and what makes answers of its outputs.
+    """Holds a network in evaluation mode, its preprocessing, and what makes answers of its outputs.
 
     It is safe in several threads.
     """

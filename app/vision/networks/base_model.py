@@ -1,4 +1,4 @@
-"""An earlier model that a new run starts from: its trunk, preprocessing and, where it fits, its head."""
+"""A base model gives a new run its trunk, its preprocessing and, where it fits, its head."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from app.vision.settings.config import TrainConfig
 
 @dataclass(frozen=True)
 class BaseModel:
-    """What a model file holds that a new run may start from; `document` is all that it says of itself."""
+    """Holds what a new run may start from; `document` is all that the model file says of itself."""
 
     config: TrainConfig
     preprocessing: Preprocessing

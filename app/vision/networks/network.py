@@ -1,4 +1,4 @@
-"""The network: a pretrained trunk in stages, pooled features, and the head that is grafted on."""
+"""The network is a pretrained trunk in stages, with pooled features, and the head that is grafted on."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Head(nn.Module):
 
 
 class Network(nn.Module):
-    """A `trunk` that gives features [N, F] of normalised images [N, 3, S, S], and the `head` on top of them."""
+    """Has a `trunk` that gives features [N, F] of normalised images [N, 3, H, W], and the `head` on top of them."""
 
     def __init__(self, trunk: nn.Sequential, head: Head) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class Network(nn.Module):
 
 
 class Pool(nn.Module):
-    """One feature a map: [N, F, H, W] → [N, F].
+    """Makes one feature of each map: [N, F, H, W] → [N, F].
 
     "gem" is the generalised mean (Radenović et al. 2018, arXiv:1711.02512) with their initial exponent, which stays:
     behind a frozen trunk it could not be learnt.
@@ -126,7 +126,7 @@ def build_network(
 
 
 def _trunk(backbone: Backbone, pooling: Pooling = "avg") -> nn.Sequential:
-    """torchvision's layers, regrouped into stages from the image to the features."""
+    """Return torchvision's layers, regrouped into stages from the image to the features."""
     model = get_model(backbone.name.partition("-")[0], weights=None)
     stages: OrderedDict[str, nn.Module] = OrderedDict()
     if backbone.family == "vgg":
@@ -182,7 +182,7 @@ def _block_starts(backbone: Backbone) -> list[int]:
 
 
 def stage_names(network: Network) -> list[str]:
-    """The trunk's stages in the order in which they thaw: nearest the head first."""
+    """Return the trunk's stages in the order in which they thaw: nearest the head first."""
     return [name for name, stage in network.trunk.named_children() if not isinstance(stage, Pool)][::-1]
 
 
@@ -194,8 +194,9 @@ def set_trainable(network: Network, config: TrainConfig) -> None:
 
 
 def thaw(network: Network, config: TrainConfig, epoch: int) -> None:
-    """Gradual unfreezing (Howard & Ruder 2018, arXiv:1801.06146): what learns in `epoch` (from 0), of what may learn.
+    """Let learn what is to learn in `epoch` (from 0), of what may learn.
 
+    It is gradual unfreezing (Howard & Ruder 2018, arXiv:1801.06146).
     Without `unfreeze_every` everything learns from the start. Takes effect on batch norms with the next `train()`.
     """
     _thaw(network, epoch // config.unfreeze_every if config.unfreeze_every else len(network.learning))
@@ -209,7 +210,7 @@ def _thaw(network: Network, stages: int) -> None:
 
 
 def learned_state(network: Network) -> dict[str, Tensor]:
-    """The part of the state dict that training changes: the head and the learning stages with their statistics."""
+    """Return what training changes of the state dict: the head and the learning stages with their statistics."""
     state: dict[str, Tensor] = {}
     for name, stage in network.trunk.named_children():
         if name in network.learning:

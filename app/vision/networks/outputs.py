@@ -1,4 +1,4 @@
-"""What a network computes of a batch of images: arrays by name."""
+"""A network's outputs for a batch of images are arrays by name."""
 
 from __future__ import annotations
 

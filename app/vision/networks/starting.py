@@ -1,4 +1,4 @@
-"""The weights that a run starts from: published ones, or an earlier model's."""
+"""A run starts from published weights, or from those of an earlier model."""
 
 from __future__ import annotations
 

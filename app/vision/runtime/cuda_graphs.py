@@ -1,4 +1,4 @@
-"""The trunk's two passes as CUDA graphs: a GPU hears once what it is to do, and not kernel by kernel in every step."""
+"""Records the trunk's two passes as CUDA graphs, so that a GPU is told once what to do and not in every step."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class GraphedTrunk:
     """
 
     def __init__(self, trunk: nn.Module, device: torch.device, dtype: torch.dtype | None) -> None:
-        """`dtype` is what autocast computes in; None for none."""
+        """Take what autocast computes in as `dtype`, None for nothing."""
         self._trunk = trunk
         self._device = device
         self._dtype = dtype

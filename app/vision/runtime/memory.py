@@ -1,4 +1,4 @@
-"""How much memory there is for a batch, how much one takes, and how it shows that there was too little."""
+"""Finds how much memory there is for a batch, how much one takes, and whether an error means too little of it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def is_exhaustion(error: BaseException) -> bool:
-    """Whether an error says that memory has run out, in one of the ways in which torch and its libraries do."""
+    """Return whether an error says that memory has run out, in one of the ways in which torch and its libraries do."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     said = (
@@ -34,7 +34,7 @@ def is_exhaustion(error: BaseException) -> bool:
 def largest_batch(
     attempt: Callable[[int], None], device: torch.device, most: int, later: int = 0, *, tries: bool = True
 ) -> int:
-    """The largest power of two, up to `most`, that can be expected to fit; at least 1. Powers of two hardly waver.
+    """Return the largest power of two, up to `most`, that can be expected to fit; at least 1.
 
     `attempt` runs forward and backward with so many samples, and may fail for want of memory. Two small batches tell
     what a sample takes (activations grow with the batch, weights and their gradients do not), beside `later` bytes that
@@ -68,7 +68,7 @@ def largest_batch(
 
 
 def available(device: torch.device) -> int:
-    """Bytes that this process may still allocate on the device, as far as anything limits it."""
+    """Return the bytes that this process may still allocate on the device, as far as anything limits it."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info()
         return free + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
@@ -81,12 +81,12 @@ def available(device: torch.device) -> int:
 
 
 def _used(device: torch.device) -> int:
-    """Bytes that this process holds now."""
+    """Return the bytes that this process holds now."""
     return torch.cuda.memory_allocated() if device.type == "cuda" else _kilobytes(_PROC / "status", "VmRSS")
 
 
 def _peak(attempt: Callable[[int], None], size: int, device: torch.device) -> int:
-    """Bytes that this process holds when an attempt takes most."""
+    """Return the bytes that this process holds when an attempt takes most."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         attempt(size)
@@ -98,7 +98,7 @@ def _peak(attempt: Callable[[int], None], size: int, device: torch.device) -> in
 
 
 def _kilobytes(path: Path, field: str) -> int:
-    """Bytes, from a line like `VmRSS:  1234 kB`; 0 where there is no such file."""
+    """Return the bytes that are read from a line like `VmRSS:  1234 kB`; 0 where there is no such file."""
     with suppress(OSError):
         for line in path.read_text().splitlines():
             if line.startswith(f"{field}:"):
@@ -111,7 +111,7 @@ def _free_in_machine() -> int:
 
 
 def _free_in_groups() -> list[int]:
-    """What the control groups of this process leave free, of version 2 and of version 1."""
+    """Return what the control groups of this process leave free, of version 2 and of version 1."""
     found = []
     with suppress(OSError):
         for line in (_PROC / "cgroup").read_text().splitlines():
@@ -127,7 +127,7 @@ def _free_in_groups() -> list[int]:
 
 
 def _and_parents(folder: Path) -> list[Path]:
-    """Up to the root of the control groups: each of them may set a limit, and a container shows only the root."""
+    """Return the folders up to the root of the control groups: each may set a limit."""
     return [one for one in (folder, *folder.parents) if one.is_relative_to(_CGROUP)]
 
 

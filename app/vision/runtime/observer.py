@@ -1,4 +1,4 @@
-"""The observer that follows a run: it hears of progress, epochs and checkpoints, and is asked whether to stop."""
+"""An observer follows a run: it hears of progress, epochs and checkpoints, and is asked whether to stop."""
 
 from __future__ import annotations
 

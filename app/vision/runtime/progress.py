@@ -1,4 +1,4 @@
-"""How far a run is and how long it will take, from shares that its phases are expected to have."""
+"""Tells how far a run is and how long it will take, from shares that its phases are expected to have."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the pictures have in common: colours, a figure without a display, plain axes."""
+"""Gives what the pictures have in common: colours, a figure without a display, plain axes."""
 
 from __future__ import annotations
 

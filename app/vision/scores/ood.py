@@ -1,4 +1,4 @@
-"""How far an image lies from all that a model was trained on, by the features of its trunk.
+"""Measures how far an image lies from all that a model was trained on, by the features of its trunk.
 
 The distance is Mahalanobis's to the nearest class mean (Lee et al. 2018, arXiv:1807.03888), under one covariance that
 all classes share, shrunk as Ledoit & Wolf 2004 (doi:10.1016/S0047-259X(03)00096-4) would: a few hundred images do not

@@ -1,4 +1,4 @@
-"""What can be learnt: one folder a task, and its name here. Nothing outside a task's folder names it.
+"""A task is what can be learnt: one folder, and its name here. Nothing outside a task's folder names it.
 
 The folders have the same files: `task` (with `TASK`), `head`, `losses`, `evaluation`, `answers`, `pictures`. A process
 that computes nothing imports `answers` and `tables` alone, which do not load torch.

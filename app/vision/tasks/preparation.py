@@ -1,4 +1,4 @@
-"""What the runs of all tasks need before their first step: images, a feed, and what ties a checkpoint to them."""
+"""Prepares what the runs of all tasks need before their first step: images, a feed, and a checkpoint's identity."""
 
 from __future__ import annotations
 

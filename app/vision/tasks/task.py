@@ -1,4 +1,4 @@
-"""What training, model files, engines and serving know of a task: how it learns, and how it answers."""
+"""Says what training, model files, engines and serving know of a task: how it learns, and how it answers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a run is given. `classes` are the names of the labels, none for a task whose labels have no names."""
+    """Holds what a run is given. `classes` are the names of the labels, none for a task whose labels have no names."""
 
     config: TrainConfig  # resolved
     samples: Sequence[Sample]
@@ -54,7 +54,7 @@ def never_hopeless(watched: dict[str, float], loss: float, counts: Sequence[floa
 
 @dataclass(kw_only=True)
 class Run:
-    """What the training loop works with; `identity` ties a checkpoint to its configuration and data.
+    """Holds what the training loop works with; `identity` ties a checkpoint to its configuration and data.
 
     `groups` [N] holds a number for each training image: sampling shows all groups equally often where that is asked
     for. A step counts what `counts` names: each key, under which a checkpoint keeps the sum, has the name of the mean
@@ -78,7 +78,7 @@ class Run:
 
 
 class Batch(NamedTuple):
-    """Training rows as an epoch shows them, mixed as `how` says; None mixes nothing."""
+    """Names training rows as an epoch shows them, mixed as `how` says; None mixes nothing."""
 
     epoch: int
     rows: NDArray[np.int64]
@@ -86,7 +86,7 @@ class Batch(NamedTuple):
 
 
 class StepLoss(NamedTuple):
-    """The mean loss of a batch, a scalar with its graph, and what was counted in it, scalars in the order of `counts`.
+    """Holds the mean loss of a batch, with its graph, and what was counted in it in the order of `counts`, all scalars.
 
     All lie on the device: to ask a GPU for a number is to wait until it has done all it was told.
     """
@@ -96,7 +96,7 @@ class StepLoss(NamedTuple):
 
 
 class Validation(Protocol):
-    """What validation found after an epoch; it can be pickled. `record` stands in the epoch's record."""
+    """Says what validation found after an epoch; it can be pickled. `record` stands in the epoch's record."""
 
     @property
     def record(self) -> dict[str, float]: ...
@@ -111,7 +111,7 @@ class Validation(Protocol):
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of one kind. `columns` are those that a CSV file has."""
+    """Gives rows of one kind. `columns` are those that a CSV file has."""
 
     columns: Sequence[str]
     rows: Callable[[], Iterator[dict[str, Any]]]
@@ -119,7 +119,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Finished:
-    """What a finished run leaves.
+    """Holds what a finished run leaves.
 
     `metrics` holds what was measured on each split; `document` and `tensors` (beside the network's) go into the model
     file; `recorded` stands with the metrics in the registry; `arrays` holds, by name and split, what the model says of
@@ -140,7 +140,7 @@ class Finished:
 
 
 class Agreement(NamedTuple):
-    """How an engine's outputs on held-out images compare with the reference's; `detail` says why they are not usable.
+    """Says how an engine's outputs on held-out images compare with the reference's, and as `detail` why not to use it.
 
     `agreement` is the share of the images of which both say the same. The other two are None where a task or a model
     has no such thing: the reference's accuracy minus the engine's, and the share of unknown images likewise turned.
@@ -153,7 +153,7 @@ class Agreement(NamedTuple):
 
 
 class AnswerOptions(Protocol):
-    """What a caller may ask of an answer; a task reads what it has a use for."""
+    """Says what a caller asks of an answer; a task reads what it has a use for."""
 
     @property
     def top_k(self) -> int: ...
@@ -207,7 +207,7 @@ R = TypeVar("R", bound=Run)
 
 
 class Task(Protocol[R]):
-    """What is learnt. `app.vision.tasks.TASKS` lists the tasks that there are."""
+    """Is what is learnt. `app.vision.tasks.TASKS` lists the tasks that there are."""
 
     name: str
 

@@ -1,4 +1,4 @@
-"""The state of an unfinished run in one file, complete enough to go on bit for bit."""
+"""A checkpoint holds the state of an unfinished run in one file, complete enough to go on bit for bit."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RETUNABLE = frozenset({"learning_rate", "clip_norm"})
 
 @dataclass
 class Position:
-    """How far a run is. `epoch` counts from 0; `step` steps of it are done, over which the sums run.
+    """Says how far a run is. `epoch` counts from 0; `step` steps of it are done, over which the sums run.
 
     `counts` are the sums of what the task counts in a step, and `watched` is what it remembers to tell a hopeless loss.
     A checkpoint holds both beside the other fields, each under its own key.

@@ -1,4 +1,4 @@
-"""The gradients of one step, in parts where ranks share a batch or memory is short; and the batch that fits."""
+"""Computes the gradients of a step, in parts where ranks share it or memory is short, and finds a batch that fits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The training loop: epochs over a feed, validation, checkpoints, and the best epoch kept."""
+"""The training loop runs epochs over a feed, validates, writes checkpoints, and keeps the best epoch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The picture of a learning-rate range test, and how a run's pictures become files."""
+"""Draws a learning-rate range test, and writes a run's pictures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The learning-rate range test: a short trial with a rate that climbs, and the rate that its losses suggest."""
+"""The range test trains a little at a rate that climbs, and suggests a learning rate by its losses."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BEFORE_MINIMUM = 10.0
 
 @dataclass(frozen=True)
 class RateSearch:
-    """What a range test found: `rates[i]` was tried in step i, after which the smoothed loss was `losses[i]`."""
+    """Holds what a range test found: `rates[i]` was tried in step i, after which the smoothed loss was `losses[i]`."""
 
     suggestion: float
     rates: list[float]

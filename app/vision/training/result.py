@@ -1,4 +1,4 @@
-"""What a finished training run gives, whatever its task."""
+"""Holds what a finished training run gives, whatever its task."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FitResult:
-    """A finished run: the model file, the records of its epochs, and what the task leaves of it.
+    """Holds a finished run: the model file, the records of its epochs, and what the task leaves of it.
 
     `notes` are for the run's user: what was not done as asked for, and why.
     """

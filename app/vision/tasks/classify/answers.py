@@ -1,4 +1,4 @@
-"""What a trained classifier says of an image: probabilities, whether it is unknown, and whether to accept the answer.
+"""Makes a trained classifier's answers: probabilities, whether an image is unknown, and whether to accept the answer.
 
 Importing this does not import torch, so that processes that compute nothing can name the tensors.
 """
@@ -44,7 +44,7 @@ RANKED_TENSOR = "probabilities"  # the one whose highest values can be asked for
 
 
 class ClassAnswer(NamedTuple):
-    """The probability of each class, float32 [C], and the OOD score of a model that has one."""
+    """Holds the probability of each class, float32 [C], and the OOD score of a model that has one."""
 
     probabilities: NDArray[np.float32]
     ood_score: float | None

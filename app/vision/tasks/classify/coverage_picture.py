@@ -1,4 +1,4 @@
-"""The picture of coverage against precision: what accepting fewer answers buys."""
+"""Draws coverage against precision: what accepting fewer answers buys."""
 
 from __future__ import annotations
 

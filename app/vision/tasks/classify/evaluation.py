@@ -1,4 +1,4 @@
-"""How a classifier does on a split: after an epoch, and in all detail when it is finished."""
+"""Measures how a classifier does on a split: after an epoch, and in all detail when it is finished."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MISTAKES = 50
 
 @dataclass(frozen=True)
 class ClassValidation:
-    """What validation found after an epoch; the mean loss is in nats."""
+    """Holds what validation found after an epoch; the mean loss is in nats."""
 
     loss: float
     accuracy: float

@@ -1,4 +1,4 @@
-"""The network that classifies: a pretrained trunk, and a head that gives the logits of each class."""
+"""Builds the network that classifies: a pretrained trunk, and a head that gives the logits of each class."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a finished network computes of the images it never learnt from: logits, and how unlike the others they are."""
+"""Computes logits and OOD scores of the images that a finished network never learnt from."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from app.vision.scores.ood import LEAST_IMAGES, OodScorer, fit_ood, sample_rows
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What was computed for "val", and "test" where there is one: logits float32 [N, C] and OOD scores float32 [N].
+    """Holds, for "val" and for "test" where there is one, logits float32 [N, C] and OOD scores float32 [N].
 
     Without `ood`, for which there were too few validation images, there are no scores.
     """

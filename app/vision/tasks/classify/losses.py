@@ -1,4 +1,4 @@
-"""The loss that training minimises: cross-entropy, smoothed, weighted by class, or focused on what is still wrong."""
+"""Makes the loss that training minimises: cross-entropy, smoothed, weighted by class, or focused on what is wrong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures of a classifier: loss curves, confusion matrix, reliability diagram, coverage."""
+"""Draws a classifier: loss curves, confusion matrix, reliability diagram, coverage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Selective prediction: which answers are accepted, by a threshold for each class that validation sets."""
+"""Selective prediction accepts answers by a threshold for each class, which validation sets."""
 
 from __future__ import annotations
 

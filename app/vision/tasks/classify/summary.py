@@ -1,4 +1,4 @@
-"""What a person at a terminal reads of a finished classifier."""
+"""Says in lines for a terminal how good a finished classifier is."""
 
 from __future__ import annotations
 

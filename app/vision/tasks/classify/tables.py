@@ -1,4 +1,4 @@
-"""A row for every image that a classifier was measured on."""
+"""Makes a row for every image that a classifier was measured on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Classification as a task: how a classifier is prepared, learns, is validated and is finished."""
+"""Classification is a task: this says how a classifier is prepared, learns, is validated and is finished."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ RECORDED = ("samples", "accuracy", "log_loss", "macro_f1")  # of the metrics, in
 
 @dataclass(kw_only=True)
 class ClassifyRun(Run):
-    """A run that learns classes; `labels` holds int [N] for each split, in the order of the samples."""
+    """Is a run that learns classes; `labels` holds int [N] for each split, in the order of the samples."""
 
     labels: Mapping[str, NDArray[np.int64]]
     loss: Loss
