@@ -1,4 +1,4 @@
-"""How long a job waits for nothing: from sending `POST /v1/jobs` to the first line of the child that runs it.
+"""Measure how long a job waits on an idle machine: from `POST /v1/jobs` to the first line of the child that runs it.
 
 The service runs as its users start it, on an idle machine, with a child kept warm; each sample is one training of a
 moment. `--mode team` (uvicorn, `celery worker`, PostgreSQL, Redis) is held against an LPUSH/BRPOP round trip between
@@ -43,7 +43,7 @@ if "worker.child" in sys.orig_argv and "train" in sys.orig_argv:
     import os, time
     import worker.child.parent
 
-    say, said = worker.parent.Parent.say, []
+    say, said = worker.child.parent.Parent.say, []
 
     def noted(self, kind, body):
         now = time.monotonic_ns()
@@ -53,7 +53,7 @@ if "worker.child" in sys.orig_argv and "train" in sys.orig_argv:
             with open(os.environ["DISPATCH_NOTES"], "a") as notes:
                 notes.write(("ready" if kind == "ready" else "first") + f" {now}\\n")
 
-    worker.parent.Parent.say = noted
+    worker.child.parent.Parent.say = noted
 """
 
 
@@ -77,7 +77,7 @@ def service(mode: str, folder: Path, notes: Path) -> Iterator[tuple[Deployment, 
 
 
 def noted(notes: Path, what: str) -> list[int]:
-    """Nanoseconds of the monotonic clock, which all processes share."""
+    """Return the times noted, in nanoseconds of the monotonic clock, which all processes share."""
     lines = notes.read_text().splitlines() if notes.exists() else []
     return [int(line.split()[1]) for line in lines if line.startswith(what)]
 
@@ -130,7 +130,7 @@ def _echo(url: str) -> None:
 
 
 def round_trip(url: str, number: int = 500) -> float:
-    """Milliseconds from an LPUSH here to its echo here, by way of another process that BRPOPs; the median."""
+    """Return the median milliseconds from an LPUSH here to its echo, by way of another process that BRPOPs."""
     echo = multiprocessing.get_context("spawn").Process(target=_echo, args=(url,))
     echo.start()
     took = []

@@ -1,4 +1,4 @@
-"""Engines against torch eager in float32 on the same held-out photographs, each at the batch where it is the fastest.
+"""Compare engines with torch eager in float32 on the same held-out photographs, each at its fastest batch.
 
 The engine that a service would choose here (the fastest that agrees with the reference) is timed in turn with the
 reference. All engines answer the same prepared images; agreement and accuracy are printed for each. `profile` tells
@@ -39,7 +39,7 @@ TARGET = 6.0
 
 
 def engines(classifier: TrainedModel, calibration: NDArray[np.uint8], folder: Path) -> dict[str, Engine]:
-    """Every engine that this machine can have, the reference first."""
+    """Return every engine that this machine can have, the reference first."""
     files, found = EngineFiles(folder, 2**40), {}
     for name in ENGINES:
         if (reason := obstacle(name)) is not None:
@@ -55,7 +55,7 @@ def prepared(classifier: TrainedModel, samples: list[Sample]) -> tuple[NDArray[n
 
 
 def images_per_second(engine: Engine, images: NDArray[np.uint8], batch: int) -> float:
-    """Over all images, the last batch filled up from the start."""
+    """Return the rate over all images, the last batch filled up from the start."""
     count = -(-len(images) // batch)
     filled = np.resize(images, (count * batch, *images.shape[1:]))
     seconds = clock(lambda: [engine.outputs(filled[n * batch : (n + 1) * batch]) for n in range(count)])
@@ -63,7 +63,7 @@ def images_per_second(engine: Engine, images: NDArray[np.uint8], batch: int) -> 
 
 
 def layer_shares(path: Path, images: NDArray[np.uint8]) -> dict[str, float]:
-    """The share of the time that each kind of layer and of its implementation takes."""
+    """Return the share of the time that each kind of layer and of its implementation takes."""
     import openvino
 
     options = {"PERF_COUNT": True, "INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": 1}

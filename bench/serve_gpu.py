@@ -1,4 +1,4 @@
-"""Images a second over HTTP in requests of 32, on a GPU, against the same network compiled in bfloat16 in this process.
+"""Compare images a second over HTTP, 32 a request, on a GPU, with the same network compiled in bfloat16 here.
 
 The loop in this process decodes and prepares the same JPEGs with a thread a core and classifies them 32 at a time, or
 128 where that is faster. `of_model` is the ratio to the compiled network alone, whose images lie ready in memory.
@@ -6,6 +6,7 @@ The loop in this process decodes and prepares the same JPEGs with a thread a cor
 
 from __future__ import annotations
 
+import argparse
 import copy
 from dataclasses import replace
 
@@ -28,7 +29,7 @@ ENGINE = "cuda-bf16"
 
 
 class Compiled:
-    """The trunk in bfloat16 with folded batch norms, as torch.compile makes it for the GPU."""
+    """Run the trunk in bfloat16 with folded batch norms, as torch.compile makes it for the GPU."""
 
     name = "compiled-bf16"
     nbytes = 0
@@ -47,18 +48,22 @@ class Compiled:
             return as_arrays(self._scored(torch.from_numpy(batch).to("cuda")))
 
 
-def main() -> None:
-    parser = serving_arguments(arguments(__doc__))
+def options_parser() -> argparse.ArgumentParser:
+    """Return the parser of this benchmark's options."""
+    parser: argparse.ArgumentParser = serving_arguments(arguments(__doc__))
     parser.set_defaults(engines=ENGINE, connections=8)
-    given = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    given = options_parser().parse_args()
     if (reason := obstacle(ENGINE)) is not None:
         raise SystemExit(reason)
     with served(given) as service:
         classifier, images = service.classifier, service.images
         groups = [[images[(first * 7 + offset) % len(images)] for offset in range(REQUEST)] for first in range(GROUPS)]
-        target = replace(
-            service.target(engine=ENGINE), form="file", label=("items", None, "predictions", 0, "label")
-        )  # fmt: skip
+        label = ("items", None, "predictions", 0, "label")
+        target = replace(service.target(engine=ENGINE), form="file", label=label)
         classifier.engine = Compiled(classifier)
         ready = np.stack([classifier.prepare(images[number % len(images)]) for number in range(REQUEST)])
         for size in (REQUEST, 1):  # compiled for both, outside the clock

@@ -1,4 +1,4 @@
-"""Two hundred models in turn over a memory budget of five: each call loads its model again, and none may fail.
+"""Ask two hundred models in turn with memory for five: each call loads its model again, and none may fail.
 
 The models are one network under two hundred heads, so that a wrong model shows as a wrong answer. `ratio` is the time
 of a call whose model has to be loaded over that of a call whose model is there.
@@ -35,7 +35,7 @@ BUDGET = 5  # models
 
 
 def write_models(store: FilesystemStore, scratch: Path, count: int, backbone_name: str, weights: Path) -> list[Blob]:
-    """Model number n favours the first class by n / 100 in its logit, and knows nothing else."""
+    """Write models of which number n favours the first class by n / 100 in its logit, and knows nothing else."""
     backbone = get_backbone(backbone_name)
     config = TrainConfig(backbone=backbone_name)
     preprocessing = Preprocessing.for_backbone(backbone, backbone.input_size)

@@ -1,4 +1,4 @@
-"""A service of a benchmark's own, with a model whose engine has been chosen, and the same model in this process."""
+"""Run a service of a benchmark's own, with a model whose engine has been chosen, and the same model here."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from bench.rounds import note
 
 @dataclass(frozen=True)
 class Served:
-    """A running service, its model as `GET /v1/models/{id}` says it, and the held-out JPEGs that are sent."""
+    """Hold a running service, its model as `GET /v1/models/{id}` says it, and the held-out JPEGs that are sent."""
 
     client: Client
     home: Path
@@ -65,7 +65,7 @@ class Served:
 
 @contextmanager
 def served(given: Any) -> Iterator[Served]:
-    """For the arguments `--data --backbone --size --epochs --warm` (seconds of load before the engine is chosen)."""
+    """Serve as `--data --backbone --size --epochs --warm` (seconds of load before the engine is chosen) say."""
     if given.engines == REFERENCE:  # a service that has no choice measures nothing
         raise SystemExit(f"--engines {REFERENCE} leaves nothing to choose; bench.serve_http has --engine for that")
     with tempfile.TemporaryDirectory() as scratch:
@@ -108,7 +108,7 @@ Prepare = Callable[[bytes], "NDArray[np.uint8]"]
 def in_process(
     classifier: TrainedModel, images: list[bytes], seconds: float, batch: int, prepare: Prepare | None = None
 ) -> tuple[float, dict[int, str]]:
-    """Images a second of decoding with a thread a core, then classifying, batch after batch; and their labels."""
+    """Return the rate of decoding with a thread a core, then classifying, batch after batch; and the labels."""
     prepare = prepare or classifier.prepare
     labels: dict[int, str] = {}
     done, began = 0, time.perf_counter()
@@ -123,13 +123,13 @@ def in_process(
 
 
 def same_labels(ours: dict[int, str], theirs: dict[int, str]) -> float | None:
-    """The share of the images that both have answered and labelled alike; None where there are none."""
+    """Return the share of the images that both have answered and labelled alike; None where there are none."""
     both = ours.keys() & theirs.keys()
     return round(sum(ours[number] == theirs[number] for number in both) / len(both), 4) if both else None
 
 
 def serving_arguments(parser: Any) -> Any:
-    """The options that every benchmark with a service has."""
+    """Add the options that every benchmark with a service has, and return the parser."""
     parser.add_argument("--seconds", type=float, default=10.0, help="of each round")
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--epochs", type=int, default=10, help="of the training that makes the model")

@@ -99,6 +99,21 @@ def postgresql_url(migrated_postgres: str, postgres_url: Callable[[str], str]) -
     _execute(postgres_url("postgres"), f"DROP DATABASE {name} WITH (FORCE)")
 
 
+@pytest.fixture
+def another_postgresql_url(postgres_url: Callable[[str], str]) -> Iterator[Callable[[], str]]:
+    """Makes further PostgreSQL databases, without any table."""
+    names: list[str] = []
+
+    def make() -> str:
+        names.append(f"graft_empty_{os.getpid()}_{next(_numbers)}")
+        _execute(postgres_url("postgres"), f"CREATE DATABASE {names[-1]}")
+        return postgres_url(names[-1])
+
+    yield make
+    for name in names:
+        _execute(postgres_url("postgres"), f"DROP DATABASE {name} WITH (FORCE)")
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database(request: pytest.FixtureRequest) -> Iterator[Database]:
     """Each test that takes this runs on both kinds of database."""

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from app.api.docs import BEARER
+from app.api.draining import Draining
 from app.api.uploads.chunks import Hashes
 from app.auth import service as auth
 from app.auth.schemas import Scope
@@ -36,6 +37,7 @@ class Services:
     weights: WeightStore
     doorbell: Doorbell
     predictions: PredictionService
+    draining: Draining
     admission: Admission
     hashes: Hashes
     principals: Recent[Principal]  # by their Authorization header
@@ -67,7 +69,7 @@ ReadSession = Annotated[Session, Depends(_reading, scope="function")]
 WriteSession = Annotated[Session, Depends(_writing, scope="function")]
 
 # Routes that answer without a key. Every other route is closed; a test walks them all.
-OPEN_ROUTES = frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
+OPEN_ROUTES = frozenset({"/healthz", "/readyz", "/readyz/uploads", "/v2/health/live", "/v2/health/ready"})
 
 
 async def authenticate(

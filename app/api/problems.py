@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problem documents. No stack trace and no exception text of ours leaves the server."""
+"""Render errors as RFC 9457 problem documents. No stack trace and no internal exception text leaves the server."""
 
 from http import HTTPStatus
 from typing import Any
@@ -16,7 +16,9 @@ MEDIA_TYPE = "application/problem+json"
 
 
 class FieldProblem(BaseModel):
-    field: str = Field(description="A dotted path in the body, a parameter, a header, or a file of the upload.")
+    field: str = Field(
+        description="A dotted path in the body, or the name of a parameter, a header or an uploaded file."
+    )
     code: str
     message: str
 
@@ -27,15 +29,17 @@ class Problem(BaseModel):
     type: str
     title: str
     status: int
-    code: str = Field(description="Stable and for programs.")
+    code: str = Field(description="A stable word for programs.")
     detail: str
     instance: str
     errors: list[FieldProblem] = []
-    error: str | None = Field(default=None, description="`detail` again, under `/v2`: its protocol has it there.")
+    error: str | None = Field(
+        default=None, description="The same text as `detail`, where the protocol of `/v2` has it."
+    )
 
 
 def problem(request: Request, error: GraftError) -> JSONResponse:
-    """The answer that says what was wrong and what to do."""
+    """Return the problem document for `error`, with the headers that its status needs."""
     headers = {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
@@ -81,7 +85,7 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> JSONResponse:
         log.error("request_crashed", path=request.url.path, exc_info=error)
-        detail = "Something went wrong in the service; its log says what. Nothing of this request was kept."
+        detail = "The service failed, and its log says why. Nothing of this request was stored."
         return problem(request, GraftError(detail))
 
 
@@ -97,7 +101,7 @@ def _invalid(error: RequestValidationError) -> GraftError:
 
 
 def _field(error: Any) -> str:
-    """`head.dropout` for ("body", "head", "dropout"); a union's branches are pydantic's business, not the caller's."""
+    """Return a field's dotted path: `head.dropout` for ("body", "head", "dropout")."""
     location = error["loc"][1:] if error["loc"][0] in ("body", "query", "path", "header") else error["loc"]
     path = ".".join(str(part) for part in location) or "body"
     return path.encode("utf-8", "backslashreplace").decode()  # JSON may hold names that UTF-8 cannot
@@ -121,9 +125,9 @@ def _not_json(why: str) -> Malformed:
 
 
 def _from_http(request: Request, error: HTTPException) -> GraftError:
-    """What the framework refuses, in our own words."""
+    """Return our error for a request that the framework refused."""
     if error.status_code == 404:
-        return NotFound(f"There is no {request.url.path}. GET /docs lists what there is.", code="no_such_route")
+        return NotFound(f"There is no route {request.url.path}. GET /docs lists all routes.", code="no_such_route")
     if error.status_code == 400:  # raised for a JSON body alone; routes that read forms put it in their own words
         return _not_json("it cannot be parsed")
     if error.status_code == 413:
@@ -131,7 +135,7 @@ def _from_http(request: Request, error: HTTPException) -> GraftError:
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "")
         known = GraftError(
-            f"{request.url.path} does not take {request.method}, but {allowed}. GET /docs lists what there is.",
+            f"{request.url.path} does not accept {request.method}, but {allowed}. GET /docs lists all routes.",
             code="method_not_allowed",
         )
     else:
@@ -145,8 +149,8 @@ def _phrase(status: int) -> str:
 
 
 def document(schema: dict[str, Any]) -> None:
-    """Say in the OpenAPI `schema` that every error is a problem document, those that FastAPI adds by itself too, and
-    that a body may be malformed."""
+    """Describe every error in the OpenAPI `schema` as a problem document, also those that FastAPI adds by itself, and
+    add the response for a malformed body."""
     reference = {"$ref": f"#/components/schemas/{Problem.__name__}"}
     for operations in schema["paths"].values():
         for operation in operations.values():

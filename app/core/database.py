@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from enum import Enum as PythonEnum
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import DeclarativeBase, ORMExecuteState, Session
 
 from app.core.errors import Invalid, StorageFull, Unavailable
+from app.core.logging import log
+from app.core.settings import Settings
 
 # SQLite releases without the WAL-reset bug (https://sqlite.org/wal.html): a crash there can corrupt the file.
 _WAL_SAFE = ((3, 51, 3), (3, 50, 7), (3, 44, 6))
@@ -68,12 +71,31 @@ def _refuse_changes(state: ORMExecuteState) -> None:
         raise RuntimeError("a session for reading was given a statement that writes")
 
 
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Connections of one process to PostgreSQL: so many are kept open, and so many more while they are asked for.
+
+    With `by_transaction` a pooler such as PgBouncer gives each transaction another server connection: nothing may be
+    kept on one between transactions, so no statement is prepared and no option is sent on connecting.
+    """
+
+    size: int = 20
+    overflow: int = 10
+    by_transaction: bool = False
+
+
+def configured_database(settings: Settings) -> "Database":
+    """Return the database that the settings describe; nothing is connected yet."""
+    pool = Pool(settings.database_pool_size, settings.database_pool_overflow, settings.database_pooler)
+    return Database(settings.sqlalchemy_url, pool)
+
+
 class Database:
     """Sessions for readers and writers. One request or one worker write is one transaction."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, pool: Pool | None = None) -> None:
         self.url = make_url(url)
-        self.engine = _make_engine(url)
+        self.engine = _make_engine(url, pool or Pool())
         self._writer = self.engine.execution_options(graft_begin="BEGIN IMMEDIATE")
         # PostgreSQL has a view for each statement, in a transaction (READ COMMITTED) as without one: none is begun.
         autocommits = self.url.get_backend_name() == "postgresql"
@@ -124,20 +146,23 @@ def _translated() -> Iterator[None]:
         yield
     except (OperationalError, InterfaceError) as error:
         if _is_full(error):
+            _log(error)
             raise StorageFull(
-                f"The database's disk has no room ({_first_line(error)}). Nothing was changed; free some space.",
+                "The database's disk has no room. Nothing was changed; free some space.",
                 retry_after=30,
             ) from error
+        _log(error)
         raise Unavailable(
-            f"The database does not answer ({_first_line(error)}). Nothing was changed; try again shortly.",
+            "The database does not answer. Nothing was changed; try again shortly.",
             code="database_unavailable",
             retry_after=2,
         ) from error
     except InternalError as error:
         if not error.connection_invalidated:
             raise
+        _log(error)
         raise Unavailable(
-            f"The database ended the connection ({_first_line(error)}). Nothing was changed; try again shortly.",
+            "The database ended the connection. Nothing was changed; try again shortly.",
             code="database_unavailable",
             retry_after=2,
         ) from error
@@ -161,11 +186,16 @@ def _is_full(error: DBAPIError) -> bool:
     return names[0] == "SQLITE_FULL" or names[1] == "53100"
 
 
+def _log(error: DBAPIError) -> None:
+    """Log what the driver says. It names the server's address, which is for the operator and for no caller."""
+    log.warning("database_error", error=_first_line(error))
+
+
 def _first_line(error: DBAPIError) -> str:
     return str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else type(error.orig).__name__
 
 
-def _make_engine(url: str) -> Engine:
+def _make_engine(url: str, pool: Pool) -> Engine:
     parsed = make_url(url)
     if parsed.get_backend_name() == "postgresql":
         # A dead connection is noticed before it is used; waiting for a server is bounded.
@@ -173,12 +203,9 @@ def _make_engine(url: str) -> Engine:
             parsed,
             pool_pre_ping=True,
             pool_use_lifo=True,  # the connection used last has its statements prepared
-            pool_size=20,
-            max_overflow=10,
-            connect_args={
-                "connect_timeout": 5,
-                "options": f"-c timezone=utc -c idle_in_transaction_session_timeout={_IDLE_SECONDS * 1000:.0f}",
-            },
+            pool_size=pool.size,
+            max_overflow=pool.overflow,
+            connect_args={"connect_timeout": 5, **_session_arguments(pool)},
         )
     elif parsed.get_backend_name() == "sqlite":
         if parsed.database:
@@ -191,6 +218,13 @@ def _make_engine(url: str) -> Engine:
         shown = parsed.render_as_string(hide_password=True)
         raise ValueError(f"GRAFT_DATABASE_URL {shown!r}: use sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME")
     return engine
+
+
+def _session_arguments(pool: Pool) -> dict[str, Any]:
+    """What psycopg is told of each connection."""
+    if pool.by_transaction:
+        return {"prepare_threshold": None}
+    return {"options": f"-c timezone=utc -c idle_in_transaction_session_timeout={_IDLE_SECONDS * 1000:.0f}"}
 
 
 def _pragma(connection: Connection, pragma: str) -> None:

@@ -21,6 +21,15 @@ class Settings(BaseSettings):
     # Where things lie. Without further settings everything is below `home`.
     home: Path = Path.home() / ".graftwork"
     database_url: str | None = None
+    database_pool_size: int = Field(
+        default=20, gt=0, description="Connections to PostgreSQL that a process keeps open."
+    )
+    database_pool_overflow: int = Field(
+        default=10, ge=0, description="Connections that it opens beyond those while many threads ask at once."
+    )
+    database_pooler: bool = Field(
+        default=False, description="Whether PgBouncer or its like stands between, pooling by transaction."
+    )
     redis_url: str | None = None
     storage_url: str | None = None
     s3_endpoint: str | None = None
@@ -38,6 +47,17 @@ class Settings(BaseSettings):
     port: int = Field(default=8400, ge=0, le=65535)
     url: str | None = None
     api_key: SecretStr | None = None
+    stream_silence_seconds: float = Field(
+        default=15.0, ge=0, description="A stream of events that has none for so long says that it lives."
+    )
+
+    drain_seconds: float = Field(
+        default=0.0, ge=0, description="From SIGTERM to the end of the listener; /readyz says 503 meanwhile."
+    )
+    readiness_seconds: float = Field(default=3.0, ge=0, description="What /readyz found is told for so long.")
+    stop_seconds: float = Field(
+        default=20.0, gt=0, description="What is being answered then may take so long; after that it is broken off."
+    )
 
     # Limits on what a caller may send.
     max_upload_bytes: int = Field(default=8 * 2**30, gt=0)
@@ -85,6 +105,9 @@ class Settings(BaseSettings):
     sweep_seconds: float = Field(default=2.0, gt=0)
     stop_grace_seconds: float = Field(default=10.0, gt=0)
     max_attempts: int = Field(default=3, gt=0)
+    job_types: str = Field(
+        default="", description="Further kinds of job, package.module:NAME each; the same for the API and all workers."
+    )
     worker_address: str | None = Field(
         default=None, description="Where other machines reach this worker; if left out, as the database sees it."
     )
@@ -97,6 +120,9 @@ class Settings(BaseSettings):
     max_queued_jobs: int = Field(default=1000, gt=0, description="Waiting jobs of a kind in one workspace.")
     max_running_jobs: int = Field(default=64, gt=0, description="Running jobs of a kind in one workspace.")
     job_retention_days: float = Field(default=90.0, ge=0, description="Ended jobs are forgotten then; 0: never.")
+    event_retention_days: float = Field(
+        default=30.0, ge=0, description="Events older than this are forgotten, those of jobs with their job; 0: never."
+    )
     blob_grace_seconds: float = Field(default=3600.0, ge=0)
 
     cache_bytes: int = Field(

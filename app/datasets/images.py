@@ -153,7 +153,7 @@ def freeze(session: Session, dataset: Dataset, manifest: bytes) -> tuple[Dataset
         classes=sorted(counts),
         counts=by_split(counts),
     )
-    datasets.record_version(session, version, [image.sha256 for image in images])
+    datasets.record_version(session, dataset, version, [image.sha256 for image in images])
     return version, True
 
 

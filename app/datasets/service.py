@@ -10,6 +10,7 @@ from sqlalchemy import delete as sql_delete
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from app.core import outbox
 from app.core.clock import DatabaseTime
 from app.core.errors import Conflict, FieldError, NotFound, TooLarge
 from app.core.ids import new_id, parse_id
@@ -50,7 +51,13 @@ def create(session: Session, workspace_id: UUID, name: str, upload: Upload) -> D
             session.flush()
     except IntegrityError:
         raise name_taken(name) from None
+    tell(session, dataset, "created")
     return dataset
+
+
+def tell(session: Session, dataset: Dataset, what: str, **body: Any) -> None:
+    """Tell the workspace's listeners what happened to a dataset, such as `deleted`."""
+    outbox.tell(session, dataset.workspace_id, f"dataset.{what}", dataset.id, {"name": dataset.name, **body})
 
 
 def name_taken(name: str) -> Conflict:
@@ -157,21 +164,23 @@ def fill(session: Session, dataset_id: UUID, ingested: Ingested) -> DatasetVersi
         classes=ingested.classes,
         counts=ingested.counts,
     )
-    record_version(session, version, [image["sha256"] for image in ingested.images])
+    record_version(session, dataset, version, [image["sha256"] for image in ingested.images])
     dataset.state = DatasetState.ready
     dataset.report = ingested.report
     dataset.archive_sha256 = None
     session.flush()
+    tell(session, dataset, "ready", images=len(ingested.images))
     return version
 
 
-def record_version(session: Session, version: DatasetVersion, images: Sequence[str]) -> None:
+def record_version(session: Session, dataset: Dataset, version: DatasetVersion, images: Sequence[str]) -> None:
     """Keep a new version, and which images (by SHA-256) it holds."""
     session.add(version)
     session.flush()
     rows = [{"version_id": version.id, "sha256": sha256} for sha256 in images]
     for start in range(0, len(rows), _ROWS_AT_ONCE):
         session.execute(insert(VersionImage), rows[start : start + _ROWS_AT_ONCE])
+    tell(session, dataset, "version", version_id=str(version.id), number=version.number, images=len(images))
 
 
 def fail(session: Session, dataset_id: UUID, failure: dict[str, Any], report: dict[str, Any] | None = None) -> None:
@@ -182,6 +191,7 @@ def fail(session: Session, dataset_id: UUID, failure: dict[str, Any], report: di
     dataset.report = report
     dataset.archive_sha256 = None
     session.flush()
+    tell(session, dataset, "failed", failure=failure)
 
 
 def delete(session: Session, dataset: Dataset) -> None:
@@ -193,6 +203,7 @@ def delete(session: Session, dataset: Dataset) -> None:
     dataset.archive_sha256 = None
     dataset.deleted_at = DatabaseTime()
     session.flush()
+    tell(session, dataset, "deleted")
 
 
 def find_images(session: Session, workspace_id: UUID, references: Sequence[str]) -> dict[str, str]:

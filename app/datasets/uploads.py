@@ -85,8 +85,8 @@ def end(session: Session, upload_id: UUID) -> None:
     session.execute(delete(ResumableUpload).where(ResumableUpload.id == upload_id))
 
 
-def sweep(database: Database, folder: Path) -> int:
-    """Forget uploads that have expired, and remove files in `folder` that belong to none. Returns how many files.
+def remove_expired(database: Database, folder: Path) -> int:
+    """Remove expired uploads, and files in `folder` that belong to no upload. Return the number of removed files.
 
     A file is made after its row was committed, so one whose row is not there has lost it.
     """

@@ -1,4 +1,4 @@
-"""Another target of precision for a model that is trained already, from what it said of its held-out images."""
+"""Choose thresholds for another target precision of a trained model, from its answers for held-out images."""
 
 import json
 from typing import Any
@@ -10,9 +10,9 @@ from app.vision.tasks import part_of_task
 
 
 def decisions_for(store: BlobStore, model: Model, target: float) -> dict[str, Any]:
-    """Return thresholds and how they do, as a training with that target would have it.
+    """Return the `decisions` that a training with this target precision would have given the model.
 
-    Raises `Conflict` where it cannot be. Reads the model's tables, which may be large, and writes nothing.
+    Reads the model's tables, which may be large, and writes nothing. Raises `Conflict` for a model without tables.
     """
     selective = part_of_task("selective_prediction")
     splits = {}
@@ -22,8 +22,8 @@ def decisions_for(store: BlobStore, model: Model, target: float) -> dict[str, An
                 splits[split] = selective.LabelledAnswers.from_rows(map(json.loads, file), model.classes)
     if "val" not in splits:
         raise Conflict(
-            f"Model {model.id} is older than the tables that thresholds are chosen from; train it again with "
-            "target_precision.",
+            f"Model {model.id} has no evaluation tables to choose thresholds from, because it is older than them. "
+            "Train it again with target_precision.",
             code="no_evaluations",
         )
     decisions: dict[str, Any] = selective.selective_prediction(splits, model.classes, target)

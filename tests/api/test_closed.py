@@ -18,6 +18,7 @@ from tests.support.calls import Api, Caller, problem
 OPEN = {
     ("GET", "/healthz"),
     ("GET", "/readyz"),
+    ("GET", "/readyz/uploads"),
     ("GET", "/v2/health/live"),
     ("GET", "/v2/health/ready"),
     ("GET", "/docs"),
@@ -59,6 +60,8 @@ SCOPES = {
     ("GET", "/v1/jobs/{job_id}/metrics"): Scope.read,
     ("GET", "/v1/jobs/{job_id}/checkpoint"): Scope.read,
     ("GET", "/v1/jobs/{job_id}/events"): Scope.read,
+    ("GET", "/v1/events"): Scope.read,
+    ("GET", "/v1/events/stream"): Scope.read,
     ("GET", "/v1/jobs/{job_id}/predictions"): Scope.read,
     ("GET", "/v1/workers"): Scope.read,
     ("GET", "/v1/models"): Scope.read,

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from app.jobs.states import JobKind
 from app.vision.training.result import FitResult
 from tests.support.calls import Api, is_uuid, problem
 from tests.support.images import folder_tar, folder_tar_zst, folder_zip, jpeg, photo
@@ -141,7 +140,7 @@ def test_a_dataset_in_use_stays(api: Api) -> None:
     waiting = api.job("pets")
     body = problem(api.write.delete("/v1/datasets/pets"), 409, "dataset_in_use", remedy="Cancel them or wait")
     assert waiting in body["detail"]
-    running = api.stage.claim(JobKind.train)
+    running = api.stage.claim("train")
     assert running is not None
     problem(api.write.delete(f"/v1/datasets/{dataset}"), 409, "dataset_in_use")
     assert api.read.get("/v1/datasets/pets").status_code == 200
@@ -159,7 +158,7 @@ def test_deleting_a_dataset_that_is_being_read_cancels_that(api: Api) -> None:
     made = api.write.post("/v1/datasets?name=pets", content=ARCHIVE).json()
     assert api.write.delete("/v1/datasets/pets").status_code == 204
     assert api.read.get(f"/v1/jobs/{made['job_id']}").json()["state"] == "cancelled"
-    assert api.stage.claim(JobKind.ingest) is None
+    assert api.stage.claim("ingest") is None
 
 
 def test_labels_in_a_file_are_read_and_what_is_wrong_with_them_is_told(working: Api) -> None:

@@ -27,7 +27,8 @@ def full(tmp_path: Path, sqlite_url: str) -> Iterator[tuple[Api, Path]]:
     mount("-o", "size=8m", "none", str(home))
     try:
         (home / "graftwork.db").write_bytes((tmp_path / "graftwork.db").read_bytes())
-        with open_api(Settings(home=home, weights_download=False, min_free_bytes=0, _env_file=None)) as api:  # type: ignore[call-arg]
+        given = Settings(home=home, weights_download=False, min_free_bytes=0, readiness_seconds=0.0, _env_file=None)  # type: ignore[call-arg]
+        with open_api(given) as api:
             yield api, home / "ballast"
     finally:
         subprocess.run(["umount", "-l", str(home)], check=True)
@@ -47,10 +48,11 @@ def test_an_upload_is_refused_with_507_and_taken_when_there_is_room(full: tuple[
     assert "0 MiB free" in refused["detail"]
     assert api.staged() == []
     assert api.read.get("/v1/datasets").json()["items"] == []  # reading goes on
-    assert api.nobody.get("/readyz").status_code == 503
+    assert api.nobody.get("/readyz/uploads").status_code == 503
+    assert api.nobody.get("/readyz").status_code == 200  # it can answer
     ballast.unlink()
     assert api.write.post("/v1/datasets?name=pets", content=archive).status_code == 202
-    assert api.nobody.get("/readyz").status_code == 200
+    assert api.nobody.get("/readyz/uploads").status_code == 200
 
 
 def test_a_row_that_does_not_fit_is_refused_whole(full: tuple[Api, Path]) -> None:

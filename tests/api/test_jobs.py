@@ -5,7 +5,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -16,7 +16,6 @@ from app.auth.schemas import Scope
 from app.core.errors import Unavailable
 from app.jobs import queue
 from app.jobs.queue import Claim
-from app.jobs.states import JobKind
 from app.vision.training.result import FitResult
 from tests.support.calls import CLASSES, Api, is_uuid, problem
 from tests.support.stages import TINY
@@ -126,7 +125,7 @@ def test_when_and_how_long_it_may_run_is_the_callers_to_say(with_pets: Api) -> N
     job = with_pets.write.post("/v1/jobs", json={"dataset": "pets", **asked}).json()
     assert {name: job[name] for name in asked} == asked | {"run_after": "2999-01-31T20:00:00Z"}
     assert (job["waiting_for"], job["queue_position"], job["wait_seconds"]) == ("run_after", None, None)
-    assert with_pets.stage.claim(JobKind.train) is None
+    assert with_pets.stage.claim("train") is None
 
 
 @pytest.mark.parametrize(
@@ -159,7 +158,7 @@ def test_a_queued_job_knows_its_place_and_what_it_waits_for(with_pets: Api) -> N
     assert [item["queue_position"] for item in with_pets.read.get("/v1/jobs").json()["items"]] == [1, 2]
     job = with_pets.read.get(f"/v1/jobs/{made[0]}").json()
     assert (job["waiting_for"], job["queue_position"], job["wait_seconds"]) == ("worker", 2, None)
-    with_pets.stage.claim(JobKind.train)
+    with_pets.stage.claim("train")
     job = with_pets.read.get(f"/v1/jobs/{made[1]}").json()
     assert (job["state"], job["waiting_for"], job["queue_position"]) == ("running", None, None)
 
@@ -203,12 +202,12 @@ def test_a_waiting_job_is_cancelled_at_once_and_again_without_effect(with_pets: 
     assert (cancelled.status_code, cancelled.json()["state"]) == (200, "cancelled")
     assert cancelled.json()["finished_at"] is not None
     assert with_pets.write.post(f"/v1/jobs/{job}:cancel").json() == cancelled.json()
-    assert with_pets.stage.claim(JobKind.train) is None
+    assert with_pets.stage.claim("train") is None
 
 
 def test_a_running_job_is_cancelling_until_its_worker_lets_go(with_pets: Api) -> None:
     job = with_pets.job()
-    claimed = with_pets.stage.claim(JobKind.train)
+    claimed = with_pets.stage.claim("train")
     assert claimed is not None
     assert with_pets.write.post(f"/v1/jobs/{job}:cancel").json()["state"] == "cancelling"
     assert with_pets.write.post(f"/v1/jobs/{job}:cancel").json()["state"] == "cancelling"
@@ -240,7 +239,7 @@ def test_what_diverged_says_where_its_checkpoint_is_and_hands_it_out(with_pets: 
     refused = with_pets.read.get(f"/v1/jobs/{job}/checkpoint")
     assert (refused.status_code, refused.json()["code"]) == (404, "no_checkpoint")
     data = os.urandom(3 << 20)
-    claimed = stage.claim(JobKind.train)
+    claimed = stage.claim("train")
     assert claimed is not None
     held = Claim(claimed.id, claimed.epoch)
     with stage.database.writing() as session:
@@ -260,7 +259,7 @@ def test_a_stream_goes_on_where_it_broke_off(with_pets: Api, trained: FitResult)
     heard = []
     with with_pets.read.stream(f"/v1/jobs/{job_id}/events") as response:
         heard.append(next(events(response)))  # and then the connection breaks
-    job = with_pets.stage.claim(JobKind.train)
+    job = with_pets.stage.claim("train")
     assert job is not None
     held = Claim(job.id, job.epoch)
     with with_pets.stage.database.writing() as session:
@@ -282,8 +281,9 @@ def test_a_stream_goes_on_where_it_broke_off(with_pets: Api, trained: FitResult)
     assert streamed(with_pets, job_id, "5") == []
 
 
-def test_a_silent_stream_says_that_it_lives(with_pets: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.api.routers.jobs._SILENCE", 0.0)
+def test_a_silent_stream_says_that_it_lives(make_api: Callable[..., Api]) -> None:
+    with_pets = make_api(stream_silence_seconds=0)
+    with_pets.dataset()
     job_id = with_pets.job()
     with with_pets.read.stream(f"/v1/jobs/{job_id}/events") as response:
         assert response.headers["cache-control"] == "no-cache"
@@ -295,7 +295,7 @@ def test_a_silent_stream_says_that_it_lives(with_pets: Api, monkeypatch: pytest.
 
 def test_a_stream_of_many_events_is_complete(with_pets: Api, trained: FitResult) -> None:
     job_id = with_pets.job()
-    job = with_pets.stage.claim(JobKind.train)
+    job = with_pets.stage.claim("train")
     assert job is not None
     with with_pets.stage.database.writing() as session:
         for number in range(1200):

@@ -9,7 +9,6 @@ from app.core.clock import DatabaseTime
 from app.core.database import Base
 from app.jobs import workers
 from app.jobs.orm import Job
-from app.jobs.states import JobKind
 from app.vision.training.result import FitResult
 from tests.support.calls import CLASSES, Api
 from tests.support.images import folder_zip
@@ -128,7 +127,7 @@ def test_the_queue_limits_and_the_turn(make_api: Any) -> None:
 def test_time_is_told_from_like_trainings_on_living_workers_alone(with_pets: Api, trained: FitResult) -> None:
     assert plan(with_pets, **TINY)["seconds"]["value"] is None
     with_pets.job()
-    job = with_pets.stage.claim(JobKind.train)
+    job = with_pets.stage.claim("train")
     assert job is not None
     with_pets.stage.finish(job, trained, CLASSES)
     with with_pets.stage.database.writing() as session:

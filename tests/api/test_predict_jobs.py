@@ -14,13 +14,12 @@ from sqlalchemy import select
 
 from app.auth.schemas import Scope
 from app.core.settings import Settings
-from app.datasets import images as content
+from app.datasets import images as dataset_images
 from app.datasets import service as datasets
 from app.datasets.orm import DatasetImage
 from app.jobs import queue
 from app.jobs import service as jobs
 from app.jobs.queue import Claim
-from app.jobs.states import JobKind
 from app.vision.training.result import FitResult
 from tests.api.conftest import open_api, worker_process
 from tests.support.calls import Api, is_uuid, problem
@@ -40,7 +39,7 @@ def image_ids(api: Api) -> list[str]:
     """Of the images of the workspace's dataset `pets`, oldest first."""
     with api.stage.database.reading() as session:
         dataset = datasets.get(session, api.workspace.id, "pets")
-        return [str(image.id) for image in content.all_images(session, dataset)]
+        return [str(image.id) for image in dataset_images.all_images(session, dataset)]
 
 
 def test_predictions_are_accepted_with_every_default_filled_in(api: Api, model_id: str) -> None:
@@ -82,7 +81,7 @@ def test_when_it_runs_and_what_of_the_version_is_the_callers_to_say(api: Api, mo
     assert (job["spec"]["split"], job["spec"]["label"]) == ("val", "ants")
     counts = api.read.get("/v1/datasets/pets").json()["version"]["counts"]
     assert job["spec"]["images"] == counts["val"]["ants"]
-    assert api.stage.claim(JobKind.predict) is None
+    assert api.stage.claim("predict") is None
 
 
 REFUSED: dict[str, tuple[dict[str, Any], int, str, str]] = {
@@ -203,7 +202,7 @@ def test_what_a_waiting_job_needs_outlives_its_model_and_holds_its_dataset(api: 
 
 def test_rows_that_are_kept_to_go_on_from_are_no_checkpoint_to_download(api: Api, model_id: str) -> None:
     job = ask(api, model="pets", dataset="pets")["id"]
-    claimed = api.stage.claim(JobKind.predict)
+    claimed = api.stage.claim("predict")
     assert claimed is not None
     with api.stage.database.writing() as session:
         queue.record_checkpoint(session, Claim(claimed.id, claimed.epoch), api.stage.store.put_bytes(b"{}\n"), 0, 1)

@@ -9,7 +9,6 @@ from uuid import uuid4
 
 from app.auth.schemas import Scope
 from app.jobs import service as jobs
-from app.jobs.states import JobKind
 from app.registry import service as registry
 from app.vision.training.result import FitResult
 from tests.support.calls import CLASSES, Api, problem
@@ -30,11 +29,11 @@ def test_a_model_is_fine_tuned_again_and_its_lineage_outlives_its_parent(api: Ap
     spec = again(first, model_name="second")["spec"]
     assert spec["base_model"] == seen["artefact_sha256"]
     assert (spec["backbone"], spec["input_size"]) == (seen["backbone"], seen["preprocessing"]["crop"])
-    job = api.stage.claim(JobKind.train)
+    job = api.stage.claim("train")
     assert job is not None
     second = str(api.stage.finish(job, trained, CLASSES))
     assert again("second", input_size=64, head={"hidden": [4]})["spec"]["input_size"] == 64
-    job = api.stage.claim(JobKind.train)
+    job = api.stage.claim("train")
     assert job is not None
     for model_id in (first, second):
         assert api.write.delete(f"/v1/models/{model_id}").status_code == 204
@@ -54,7 +53,7 @@ def test_a_base_model_that_cannot_be_one_is_refused(api: Api, trained: FitResult
     stranger = api.caller(api.stage.workspace(), Scope.write)
     for caller, name in ((api.write, "nothing"), (stranger, model_id), (stranger, "pets"), (api.write, str(uuid4()))):
         answer = caller.post("/v1/jobs", json={"dataset": "pets", "base_model": name})
-        problem(answer, 422, "unknown_model", "base_model", "GET /v1/models lists them")
+        problem(answer, 422, "unknown_model", "base_model", "GET /v1/models lists models")
     answer = api.write.post("/v1/jobs", json={"dataset": "pets", "base_model": model_id, "backbone": "resnet34"})
     problem(answer, 422, "invalid", "backbone", "the base model is a resnet18-tiny64")
 

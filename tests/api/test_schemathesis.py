@@ -27,7 +27,6 @@ from app.auth.schemas import Scope
 from app.core.database import Database
 from app.core.settings import Settings
 from app.datasets.orm import DatasetImage, DatasetVersion
-from app.jobs.states import JobKind
 from app.storage.configured import configured_store
 from app.vision.training.result import FitResult
 from tests.api.conftest import served
@@ -47,7 +46,7 @@ def no_fault(_: Any, response: Any, case: schemathesis.Case) -> None:
 
 CHECKS = [no_fault, status_code_conformance, content_type_conformance, response_schema_conformance]
 # OpenAPI 3.1 has no word for the events of a stream; tests/api/test_jobs.py reads them.
-STREAMS = {"GET /v1/jobs/{job_id}/events"}
+STREAMS = {"GET /v1/jobs/{job_id}/events", "GET /v1/events/stream"}
 
 
 @schemathesis.serializer("application/offset+octet-stream")
@@ -73,7 +72,7 @@ def service(migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory, tra
     workspace = stage.workspace()
     dataset = str(stage.dataset(workspace, "pets"))
     job_id = stage.job(workspace, "pets")
-    job = stage.claim(JobKind.train)
+    job = stage.claim("train")
     assert job is not None
     model = str(stage.finish(job, trained, CLASSES))
     with stage.database.reading() as session:

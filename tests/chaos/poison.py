@@ -16,7 +16,7 @@ if "worker.child" in sys.orig_argv and "train" in sys.orig_argv:
     import os, signal
     import worker.processes.messages
 
-    decode = worker.messages.decode
+    decode = worker.processes.messages.decode
 
     def poisoned(line):
         work = decode(line)
@@ -26,7 +26,7 @@ if "worker.child" in sys.orig_argv and "train" in sys.orig_argv:
             os.kill(os.getppid(), signal.SIGKILL)
         return work
 
-    worker.messages.decode = poisoned
+    worker.processes.messages.decode = poisoned
 """
 
 

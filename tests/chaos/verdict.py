@@ -11,13 +11,15 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.core.errors import GraftError
+from app.core.outbox import Event
 from app.datasets.orm import DatasetVersion
-from app.jobs import checkpoints
-from app.jobs.orm import Job, JobEvent
-from app.jobs.states import HELD, TERMINAL, TRANSITIONS, JobKind, JobState
+from app.jobs import checkpoints, events
+from app.jobs.orm import Job
+from app.jobs.states import HELD, TERMINAL, TRANSITIONS, JobState
 from app.registry.orm import Model
 from app.storage import BlobStore
 from app.storage.configured import configured_store
+from app.work import JOB_TYPES
 from tests.chaos.callers import Reader
 from tests.chaos.faults import Breaker
 from tests.chaos.orders import Order
@@ -106,7 +108,7 @@ def _judge_failure(job: Job, order: Order, who: str, verdict: Verdict) -> None:
 
 
 def _judge_history(session: Session, job: Job, who: str, verdict: Verdict) -> None:
-    told = session.scalars(select(JobEvent).where(JobEvent.job_id == job.id).order_by(JobEvent.seq)).all()
+    told = events.after(session, job.id, 0, limit=100_000)
     if [one.seq for one in told] != list(range(1, job.event_seq + 1)):
         verdict.fault(f"{who} has the events {[one.seq for one in told]} of {job.event_seq}")
     states = [JobState(one.data["state"]) for one in told if one.type == "state"]
@@ -123,12 +125,12 @@ def _judge_results(
     """One result for a success, none for anything else; it can be read, and is the undisturbed run's."""
     found: Sequence[str]
     match job.kind:
-        case JobKind.train:
+        case "train":
             found = session.scalars(select(Model.artefact_sha256).where(Model.job_id == job.id)).all()
-        case JobKind.ingest:
+        case "ingest":
             version = select(DatasetVersion.manifest_sha256).where(DatasetVersion.dataset_id == job.dataset_id)
             found = session.scalars(version).all()
-        case JobKind.predict:
+        case "predict":
             found = [job.result["file"]["sha256"]] if job.result else []
     wanted = int(job.state is JobState.succeeded)
     if len(found) > wanted:
@@ -164,11 +166,8 @@ def times(site: Site, breaker: Breaker, orders: Sequence[Order]) -> dict[str, li
     with site.database.reading() as session:
         spans = _spans(session)
         for loss in breaker.losses:
-            later = select(JobEvent).where(
-                JobEvent.job_id == loss.job_id, JobEvent.seq > loss.event_seq, JobEvent.type == "state"
-            )
-            told = [(one.data["state"], one.created_at.timestamp() - loss.at)
-                    for one in session.scalars(later.order_by(JobEvent.seq))]  # fmt: skip
+            later = events.after(session, loss.job_id, loss.event_seq, limit=100_000)
+            told = [(one.data["state"], one.created_at.timestamp() - loss.at) for one in later if one.type == "state"]
             if not told or told[0][0] not in ("queued", "failed"):
                 abandoned.add(loss.job_id)
                 continue  # it had just ended, or was being cancelled
@@ -194,11 +193,11 @@ def times(site: Site, breaker: Breaker, orders: Sequence[Order]) -> dict[str, li
 Span = tuple[float, float]
 
 
-def _spans(session: Session) -> dict[JobKind, list[Span]]:
+def _spans(session: Session) -> dict[str, list[Span]]:
     """From when until when a slot had a job, by the jobs' kind. A lost worker's slot has one until that is noticed."""
-    told = select(Job.kind, Job.id, JobEvent.data, JobEvent.created_at).join(JobEvent, JobEvent.job_id == Job.id)
-    told = told.where(JobEvent.type == "state").order_by(Job.id, JobEvent.seq)
-    spans: dict[JobKind, list[Span]] = {kind: [] for kind in JobKind}
+    told = select(Job.kind, Job.id, Event.body, Event.created_at).join(Event, Event.subject_id == Job.id)
+    told = told.where(Event.topic == "job.state").order_by(Job.id, Event.number)
+    spans: dict[str, list[Span]] = {kind.name: [] for kind in JOB_TYPES}
     rows = session.execute(told).all()
     for (kind, job, data, since), (_, same, _, until) in pairwise([*rows, rows[-1]]):
         if JobState(data["state"]) in HELD and job == same:
@@ -229,8 +228,8 @@ def crashes(site: Site, verdict: Verdict) -> list[str]:
     """Requests, and jobs that failed of it, that ended in an error which nobody expected, as the logs have them."""
     lines = [line for one in site.supervised for line in _log(site, one.name)]
     # A child whose worker was taken away breaks off too, and its job goes on elsewhere.
-    events = ['"request_crashed"', *(['"job_crashed"'] if verdict.failed["internal"] else [])]
-    return [line[-1500:] for line in lines if any(event in line for event in events)]
+    crashes = ['"request_crashed"', *(['"job_crashed"'] if verdict.failed["internal"] else [])]
+    return [line[-1500:] for line in lines if any(crash in line for crash in crashes)]
 
 
 def _log(site: Site, name: str) -> list[str]:

@@ -10,8 +10,8 @@ from app.core.clock import DatabaseTime, utc_now
 from app.core.database import Database
 from app.jobs import queue, workers
 from app.jobs.orm import Job
-from app.jobs.states import JobKind
-from app.jobs.waiting import Outlook, outlooks
+from app.jobs.types import Resource
+from app.jobs.waiting import QueuePlace, queue_places
 from tests.support.factories import claimed, ingestion, new_dataset, ready_dataset, training, workspace
 
 PROBLEM = {"reason": "storage_full", "detail": "No room.", "hint": "Make some."}
@@ -22,8 +22,8 @@ def worker(session: Session, name: str = "host:1", train_slots: int = 1, lost_af
     return workers.register(session, name=name, lost_after=lost_after, **facts)  # type: ignore[arg-type]
 
 
-def trainings(session: Session, max_running: int = 64) -> dict[UUID, Outlook]:
-    return outlooks(session, JobKind.train, max_running)
+def trainings(session: Session, max_running: int = 64) -> dict[UUID, QueuePlace]:
+    return queue_places(session, Resource.gpu, max_running)
 
 
 def took(session: Session, seconds: float) -> None:
@@ -37,7 +37,7 @@ def took(session: Session, seconds: float) -> None:
 def test_without_a_living_worker_it_says_so(database: Database) -> None:
     with database.writing() as session:
         first, second = training(session).id, training(session).id
-        assert trainings(session) == {first: Outlook("worker", 1), second: Outlook("worker", 2)}
+        assert trainings(session) == {first: QueuePlace("worker", 1), second: QueuePlace("worker", 2)}
         worker(session, lost_after=-1)
         assert trainings(session)[first].waiting_for == "worker"
 
@@ -47,17 +47,17 @@ def test_workers_without_room_are_another_reason_than_none(database: Database) -
         job = training(session).id
         registered = worker(session)
         workers.beat(session, registered, devices=[], problem=PROBLEM, lost_after=60)
-        assert trainings(session) == {job: Outlook("storage", 1)}
+        assert trainings(session) == {job: QueuePlace("storage", 1)}
         workers.beat(session, registered, devices=[], problem=None, lost_after=60)
-        assert trainings(session) == {job: Outlook("slot", 1, 0.0)}
+        assert trainings(session) == {job: QueuePlace("slot", 1, 0.0)}
 
 
 def test_a_worker_without_slots_for_trainings_is_none_for_them(database: Database) -> None:
     with database.writing() as session:
         job, upload = training(session).id, ingestion(session, new_dataset(session, "new")).id
         worker(session, train_slots=0)
-        assert trainings(session) == {job: Outlook("worker", 1)}
-        assert outlooks(session, JobKind.ingest, 64) == {upload: Outlook("slot", 1, 0.0)}
+        assert trainings(session) == {job: QueuePlace("worker", 1)}
+        assert queue_places(session, Resource.io, 64) == {upload: QueuePlace("slot", 1, 0.0)}
 
 
 def test_the_estimate_comes_from_what_runs_what_is_ahead_and_what_like_jobs_took(database: Database) -> None:
@@ -84,7 +84,7 @@ def test_what_nobody_can_know_is_null(database: Database) -> None:
         training(session)
         claimed(session)  # it has told no ETA yet
         first = training(session).id
-        assert trainings(session)[first] == Outlook("slot", 1, None)
+        assert trainings(session)[first] == QueuePlace("slot", 1, None)
         session.execute(update(Job).where(Job.state == "running").values(eta_seconds=10.0))
         second = training(session).id
         found = trainings(session)
@@ -102,8 +102,8 @@ def test_one_that_may_not_run_yet_has_no_place_and_takes_none(database: Database
         fits, over = training(session).id, training(session).id
         other = training(session, ready_dataset(session, "pets", workspace(session, "other").id)).id
         found = trainings(session, max_running=2)
-        assert found[later] == Outlook("run_after")
-        assert found[over] == Outlook("workspace_limit")
+        assert found[later] == QueuePlace("run_after")
+        assert found[over] == QueuePlace("workspace_limit")
         assert (found[fits].place, found[other].place) == (1, 2)
         session.execute(update(Job).where(Job.id == later).values(run_after=DatabaseTime(-1)))
         assert trainings(session, max_running=64)[later].place == 1
@@ -114,4 +114,4 @@ def test_uploads_have_a_queue_of_their_own(database: Database) -> None:
         worker(session, train_slots=4)
         job, upload = training(session).id, ingestion(session, new_dataset(session, "new")).id
         assert trainings(session).keys() == {job}
-        assert outlooks(session, JobKind.ingest, 64) == {upload: Outlook("slot", 1, 0.0)}
+        assert queue_places(session, Resource.io, 64) == {upload: QueuePlace("slot", 1, 0.0)}

@@ -21,7 +21,7 @@ from tests.support.factories import sha
 
 def row(image: str, true: str, probability_of_ants: float) -> dict[str, Any]:
     probabilities = {"ants": probability_of_ants, "bees": 1 - probability_of_ants}
-    top = sorted(({"class": name, "probability": p} for name, p in probabilities.items()), key=lambda one: -one["probability"])  # fmt: skip # noqa: E501
+    top = [{"class": name, "probability": p} for name, p in sorted(probabilities.items(), key=lambda one: -one[1])]
     return {"image": sha(image), "true": true, "true_probability": probabilities[true], "top": top}
 
 

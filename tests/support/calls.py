@@ -6,7 +6,6 @@ from uuid import UUID
 from starlette.testclient import TestClient
 
 from app.auth.schemas import Scope
-from app.jobs.states import JobKind
 from app.vision.training.result import FitResult
 from tests.support.stages import Stage, Workspace
 
@@ -71,7 +70,7 @@ class Api:
         if self.read.get(f"/v1/datasets/{name}").status_code == 404:
             self.dataset(name)
         self.job(name)
-        job = self.stage.claim(JobKind.train)
+        job = self.stage.claim("train")
         assert job is not None
         return str(self.stage.finish(job, trained, CLASSES))
 

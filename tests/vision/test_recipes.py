@@ -21,7 +21,7 @@ from app.vision.data.samples import Sample
 from app.vision.errors import Stopped
 from app.vision.networks.network import Head
 from app.vision.settings.config import TrainConfig
-from app.vision.training import preparation
+from app.vision.tasks import preparation
 from app.vision.training.fit import fit
 from app.vision.training.result import FitResult
 from tests.support.pictures import Recorder, draw

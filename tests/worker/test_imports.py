@@ -17,6 +17,7 @@ from app.datasets.orm import Dataset, DatasetImage
 from app.datasets.schemas import SplitOptions
 from app.datasets.sources.references import ImportRequest, check_import
 from app.datasets.states import DatasetState
+from app.ingestions import service as ingestions
 from app.jobs import service as jobs
 from app.jobs.orm import Job
 from app.jobs.states import JobState
@@ -35,7 +36,7 @@ def import_(site: Site, name: str, max_bytes: int = 10**9, **named: Any) -> UUID
     upload = datasets.Upload(site.stage.store.put_bytes(document), kind, place)
     with site.stage.database.writing() as session:
         dataset = datasets.create(session, site.workspace.id, name, upload)
-        return jobs.submit_ingestion(session, SilentDoorbell(), dataset, SplitOptions(), 2, max_bytes=max_bytes).id
+        return ingestions.submit(session, SilentDoorbell(), dataset, SplitOptions(), 2, max_bytes=max_bytes).id
 
 
 def dataset(site: Site, name: str) -> Dataset:

@@ -71,11 +71,11 @@ DIES = """
 import sys
 if sys.orig_argv[1:3] == ["-m", "worker"]:
     import os, signal
-    import worker.supervision.attempt
+    import app.jobs.queue
     def dies(*_):
         open({mark!r}, "w").close()
         os.kill(os.getpid(), signal.SIGKILL)
-    worker.run.record_result = dies
+    app.jobs.queue.finish = dies
 """
 
 

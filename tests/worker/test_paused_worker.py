@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from app.jobs.orm import Checkpoint, EpochMetrics, Job, JobEvent
+from app.core.outbox import Event
+from app.jobs.orm import Checkpoint, EpochMetrics, Job
 from app.jobs.states import JobState
 from app.registry.orm import Model
 from tests.support.images import REPOSITORY
@@ -42,7 +43,7 @@ def paused(site: Site, log: Path) -> Iterator["subprocess.Popen[bytes]"]:
 
 def everything(site: Site) -> dict[str, list[dict[str, Any]]]:
     """All that is written about jobs and models."""
-    tables = (Job, JobEvent, EpochMetrics, Checkpoint, Model)
+    tables = (Job, Event, EpochMetrics, Checkpoint, Model)
     with site.stage.database.reading() as session:
         return {
             table.__tablename__: [

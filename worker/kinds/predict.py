@@ -23,6 +23,7 @@ from app.datasets.manifest import read_manifest
 from app.datasets.service import unknown_image
 from app.jobs.states import FailureReason
 from app.predictions.batch.rows import AskedImage, listed_images, result_row, version_images
+from app.predictions.batch.schemas import PredictSpec
 from app.predictions.schemas import Naming, Prediction, PredictionError
 from app.predictions.service import described, image_error
 from app.predictions.serving.engine_making import make_engine
@@ -34,7 +35,7 @@ from app.vision.engines.model import TrainedModel
 from app.vision.engines.names import obstacle
 from app.vision.errors import VisionError
 from app.vision.runtime.memory import CHUNK
-from worker.child.parent import JobFailure, Parent, StopRequested
+from worker.child.parent import JobFailure, Parent, StopRequested, read_spec
 from worker.processes.messages import Work
 
 BATCH = CHUNK  # images a forward pass
@@ -45,17 +46,17 @@ Outcome: TypeAlias = NDArray[np.uint8] | Exception  # a prepared image, or why t
 
 
 def predict(work: Work, parent: Parent, settings: Settings) -> dict[str, Any]:
-    """Where the rows are, and how many images came to what.
+    """Return where the rows are, and how many images came to what.
 
     Rows are written in the order of the images, so that their number says where to go on: a job that was stopped, or
     whose worker died, goes on behind the last rows that were kept, and no image has two.
     """
     store = configured_store(settings)
-    scratch, spec = Path(work["scratch"]), work["spec"]
+    scratch, spec = Path(work["scratch"]), read_spec(PredictSpec, work["spec"])
     parent.progress("loading", 0.0, None)
-    images = _images(work, store)
+    images = _images(spec, work["manifest_sha256"], store)
     model = _load(spec, store, scratch)
-    options = Naming(**{name: spec[name] for name in Naming.model_fields})
+    options = spec.naming()
     path = scratch / "predictions.jsonl"
     done = _kept_rows(work["checkpoints"], store, path)
     pace = _Pace(len(images), done)
@@ -64,7 +65,7 @@ def predict(work: Work, parent: Parent, settings: Settings) -> dict[str, Any]:
     try:
         with path.open("ab") as file:
             for batch in _prepared(pool, images[done:], prepare):
-                file.writelines(json_lines(_rows(batch, model, options, spec.get("thresholds"))))
+                file.writelines(json_lines(_rows(batch, model, options, spec.thresholds)))
                 done += len(batch)
                 parent.progress("predicting", done / len(images), pace.seconds_left(done))
                 stop = parent.should_stop()
@@ -82,7 +83,7 @@ def predict(work: Work, parent: Parent, settings: Settings) -> dict[str, Any]:
 
 
 class _Pace:
-    """How fast images are done, and when it is time to keep what is done."""
+    """Measures how fast images are done, and says when it is time to keep what is done."""
 
     def __init__(self, total: int, done: int) -> None:
         self._total = total
@@ -101,16 +102,16 @@ class _Pace:
         return True
 
 
-def _images(work: Work, store: BlobStore) -> list[AskedImage]:
-    spec = work["spec"]
-    if work["manifest_sha256"] is None:
-        return listed_images(store.read(spec["images_sha256"]))
-    return version_images(read_manifest(store.read(work["manifest_sha256"])), spec["split"], spec["label"])
+def _images(spec: PredictSpec, manifest_sha256: str | None, store: BlobStore) -> list[AskedImage]:
+    if manifest_sha256 is not None:
+        return version_images(read_manifest(store.read(manifest_sha256)), spec.split, spec.label)
+    assert spec.images_sha256 is not None
+    return listed_images(store.read(spec.images_sha256))
 
 
-def _load(spec: dict[str, Any], store: BlobStore, scratch: Path) -> TrainedModel:
-    """The model with the engine that is asked for; on the processor, unless that is an engine of the GPU."""
-    if detail := obstacle(spec["engine"]):
+def _load(spec: PredictSpec, store: BlobStore, scratch: Path) -> TrainedModel:
+    """Return the model with the engine that is asked for; on the processor, unless that is an engine of the GPU."""
+    if detail := obstacle(spec.engine):
         raise JobFailure(FailureReason.invalid_config, detail, "Leave engine out, or ask for another.")
 
     def made(name: str, make: Callable[[Path], None]) -> Path:
@@ -118,16 +119,16 @@ def _load(spec: dict[str, Any], store: BlobStore, scratch: Path) -> TrainedModel
         return scratch / name
 
     try:
-        model = load_model(store.fetch(spec["artefact_sha256"], scratch))
+        model = load_model(store.fetch(spec.artefact_sha256, scratch))
     except (BlobMissing, BlobDamaged, VisionError) as error:
         hint = "Predict with another model; this one's file is not what was stored."
         raise JobFailure(FailureReason.weights_unavailable, f"The model: {error}", hint) from None
-    model.engine = make_engine(spec["engine"], model, made)
+    model.engine = make_engine(spec.engine, model, made)
     return model
 
 
 def _kept_rows(checkpoints: Sequence[str], store: BlobStore, path: Path) -> int:
-    """Put the rows of the newest checkpoint that is whole into `path`; how many they are, 0 where there is none."""
+    """Put the rows of the newest checkpoint that is whole into `path`. Returns how many: 0 where there is none."""
     for sha256 in checkpoints:
         try:
             shutil.copyfile(store.fetch(sha256, path.parent), path)
@@ -142,7 +143,7 @@ def _kept_rows(checkpoints: Sequence[str], store: BlobStore, path: Path) -> int:
 def _prepared(
     pool: ThreadPoolExecutor, images: Sequence[AskedImage], prepare: Callable[[AskedImage], NDArray[np.uint8]]
 ) -> Iterator[list[tuple[AskedImage, Outcome]]]:
-    """The images in batches, in their order; the next is decoded while the caller is at this one."""
+    """Yield the images in batches, in their order; the next is decoded while the caller is at this one."""
     waiting: deque[list[tuple[AskedImage, Future[NDArray[np.uint8]]]]] = deque()
     for start in range(0, len(images), BATCH):
         waiting.append([(one, pool.submit(prepare, one)) for one in images[start : start + BATCH]])
@@ -153,7 +154,7 @@ def _prepared(
 
 
 def _prepare(image: AskedImage, store: BlobStore, limits: IntakeLimits, model: TrainedModel) -> NDArray[np.uint8]:
-    """uint8 [S, S, 3] for the network, as a predict call prepares it."""
+    """Return the image as uint8 [H, W, 3] for the network, as a predict call prepares it."""
     if image.sha256 is None:
         raise unknown_image(image.id or "")
     try:
@@ -179,7 +180,7 @@ def _rows(
     options: Naming,
     thresholds: Sequence[float | None] | None,
 ) -> Iterator[dict[str, Any]]:
-    """A row for each image. Raises what is not one image's own fault."""
+    """Yield a row for each image. Raises what is not one image's own fault."""
     readable = [outcome for _, outcome in batch if not isinstance(outcome, Exception)]
     answers = iter(_answers(model, np.stack(readable)) if readable else ())
     for image, outcome in batch:
@@ -201,7 +202,7 @@ def _answers(model: TrainedModel, images: NDArray[np.uint8]) -> list[Any]:
 
 
 def _count(path: Path, classes: Sequence[str]) -> dict[str, Any]:
-    """What the result of the job says: images, those of them that have an error, and how many came to each class."""
+    """Count the result: images, those of them that have an error, and how many came to each class."""
     images, errors, predicted = 0, 0, Counter[str]()
     with path.open("rb") as file:
         for row in map(json.loads, file):

@@ -18,7 +18,7 @@ LOST_ANOTHER = 75  # exit status of one whose only fault is that another one is 
 
 
 class Part(TypedDict):
-    """What the first process of a machine tells each of the others."""
+    """The message of a machine's first process to each of the others."""
 
     rank: int
     ranks: int
@@ -47,7 +47,7 @@ def main() -> None:
     from app.vision.runtime.observer import SilentObserver
     from app.vision.settings.config import TrainConfig
     from app.vision.training.fit import fit
-    from worker.kinds.train import cache_of, samples_of
+    from worker.machines.inputs import cache_of, samples_of
 
     settings = Settings()
     weights = Path(part["weights"]) if part["weights"] else configured_weights(settings)

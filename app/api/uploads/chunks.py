@@ -1,4 +1,4 @@
-"""Receive one piece of a resumable upload: onto disk as it comes, and counted once it is safely there."""
+"""Receive the body of one request of a resumable upload; bytes count once they are safely on disk."""
 
 import asyncio
 import fcntl
@@ -28,7 +28,7 @@ _KEPT_HASHES = 64  # uploads
 
 
 class Hashes:
-    """How far uploads have been hashed, in this process. Where it is not known the bytes on disk are read once."""
+    """Hashes of the uploads' bytes so far, kept in this process. An unknown hash is computed from the bytes on disk."""
 
     def __init__(self) -> None:
         self._known: OrderedDict[UUID, tuple[int, hashlib._Hash]] = OrderedDict()
@@ -40,7 +40,7 @@ class Hashes:
             self._known.popitem(last=False)
 
     def take(self, upload_id: UUID, size: int, file: IO[bytes]) -> "hashlib._Hash":
-        """The hash of the first `size` bytes of `file`."""
+        """Return the hash of the first `size` bytes of `file`, which the caller then owns."""
         known, digest = self._known.pop(upload_id, (-1, hashlib.sha256()))
         if known == size:
             return digest
@@ -55,9 +55,9 @@ class Hashes:
 
 @contextmanager
 def held(folder: Path, upload_id: UUID) -> Iterator[IO[bytes]]:
-    """The upload's file, which nobody else writes to meanwhile. Raises `Locked`.
+    """Yield the upload's file, locked so that nobody else writes to it. Raises `Locked`.
 
-    The lock is the kernel's: it holds between processes, and ends with the one that has it.
+    The lock is the kernel's: it works between processes, and ends with the process that holds it.
     """
     with disk_errors_explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -67,8 +67,8 @@ def held(folder: Path, upload_id: UUID) -> Iterator[IO[bytes]]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Locked(
-                "Another request sends bytes of this upload at this moment. Ask for its offset with HEAD, and go on "
-                f"when that request has ended; a connection that is silent ends after {_SILENCE:.0f} s.",
+                "Another request is sending bytes of this upload. Ask for its offset with HEAD, and continue when that "
+                f"request has ended; a silent connection is closed after {_SILENCE:.0f} s.",
                 code="upload_locked",
                 retry_after=1,
             ) from None
@@ -107,8 +107,8 @@ class Piece:
         return self._sink.digest
 
     async def receive(self, request: Request, checksum: Checksum | None) -> None:
-        """Until the body ends. What came before a connection broke, or the disk was full, counts and is kept, except
-        under a `checksum`, which only a whole body can be held against.
+        """Write the body to the file until the body ends. Bytes that arrived before the connection broke or the disk
+        was full are kept, except with a `checksum`, which can only be compared for a whole body.
 
         Raises `ChecksumMismatch`, `TooLarge`, `StorageFull`, and `Malformed` for a body that breaks off.
         """
@@ -119,7 +119,7 @@ class Piece:
                 self.save()  # not in a thread: a request that is being cancelled may not wait
             if isinstance(error, StorageFull | asyncio.CancelledError):
                 raise
-            raise Malformed("The body broke off. Ask for the offset with HEAD, and go on from there.") from None
+            raise Malformed("The body broke off. Ask for the offset with HEAD, and continue from there.") from None
         if checksum is not None:
             checksum.check()
         await run_in_threadpool(self.save)
@@ -132,7 +132,7 @@ class Piece:
             if chunk is None:
                 return
             if self.size + len(chunk) > self._length:
-                detail = f"More bytes came than the {self._length} of Upload-Length. Send what follows the offset."
+                detail = f"The body goes beyond the {self._length} bytes of Upload-Length. Send only the missing bytes."
                 raise TooLarge(detail, code="longer_than_declared", errors=[FieldError("Upload-Length", detail)])
             self._sink.write(chunk)
             if checksum is not None:
@@ -141,7 +141,8 @@ class Piece:
                 await run_in_threadpool(self.save)
 
     def save(self) -> None:
-        """Bytes first, then the row that speaks of them. The last byte counts when the dataset exists."""
+        """Sync the bytes to disk and then write their number into the row. The last byte counts when the dataset
+        exists."""
         received = min(self.size, self._length - 1)
         if received > self._saved:
             with disk_errors_explained(self._folder):

@@ -32,10 +32,12 @@ class Named(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    url: str = Field(max_length=2048, description="https alone; redirects are followed, to public addresses.")
+    url: str = Field(max_length=2048, description="An https URL; redirects are followed, to public addresses only.")
     label: str = Field(min_length=1, max_length=255)
     split: Literal["train", "val", "test"] | None = None
-    metadata: dict[str, Any] = Field(default={}, description="Kept with the image, at most 16 KiB of JSON.")
+    metadata: dict[str, Any] = Field(
+        default={}, description="Further facts to store with the image, at most 16 KiB of JSON."
+    )
 
 
 class ImportRequest(UploadOptions):
@@ -53,13 +55,15 @@ class ImportRequest(UploadOptions):
     )
 
     urls: Annotated[list[Named], Field(min_length=1)] | None = None
-    s3: str | None = Field(default=None, max_length=1024, description="s3://bucket/prefix that the operator allows.")
+    s3: str | None = Field(
+        default=None, max_length=1024, description="A bucket prefix that the operator allows: s3://bucket/prefix."
+    )
     folder: str | None = Field(default=None, max_length=1024, description="A folder that the operator allows.")
 
     @model_validator(mode="after")
     def _one_of_them(self) -> "ImportRequest":
         if sum(one is not None for one in (self.urls, self.s3, self.folder)) != 1:
-            raise ValueError("name one of urls, s3 and folder, and only one")
+            raise ValueError("give exactly one of urls, s3 and folder")
         return self
 
 

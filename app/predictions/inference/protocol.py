@@ -1,4 +1,4 @@
-"""The Open Inference Protocol v2: what a model takes and gives as tensors, and a request's way through it."""
+"""Describe models, read requests and write responses of the Open Inference Protocol v2."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -28,7 +28,7 @@ class TensorMetadata(BaseModel):
 
 
 class ModelMetadata(BaseModel):
-    """The inputs are alternatives: a request holds one of them."""
+    """A model's inputs, of which a request holds one, and its outputs."""
 
     name: str
     versions: list[str]
@@ -64,12 +64,12 @@ def _answers() -> ModuleType:
 
 
 def read_request(body: bytes, header_length: int | None) -> tuple[InferRequest, memoryview]:
-    """Return the JSON and what is behind it.
+    """Return the request and the bytes after the JSON.
 
-    `header_length` is `Inference-Header-Content-Length`, None where all is JSON.
+    `header_length` is `Inference-Header-Content-Length`, or None if the whole body is JSON.
     """
     if header_length is not None and header_length > len(body):
-        raise refuse("Inference-Header-Content-Length", f"{header_length} is more than the body has, {len(body)} bytes")
+        raise refuse("Inference-Header-Content-Length", f"{header_length} is more than the body's {len(body)} bytes")
     json_size = len(body) if header_length is None else header_length
     return InferRequest.model_validate_json(body[:json_size]), memoryview(body)[json_size:]
 
@@ -77,13 +77,13 @@ def read_request(body: bytes, header_length: int | None) -> tuple[InferRequest, 
 def read_images(
     request: InferRequest, binary: memoryview, preprocessing: Preprocessing, limits: IntakeLimits, most: int
 ) -> list[Prepare]:
-    """Return what prepares each image, in order. Raises `Invalid` for tensors that are none of the model's inputs."""
+    """Return a function that prepares the image, for each image in order. Raises `Invalid` for an unknown input."""
     if len(request.inputs) > 1:
-        raise refuse("inputs", f"there are {len(request.inputs)}; send one of encoded, pixels and normalized")
+        raise refuse("inputs", f"there are {len(request.inputs)}; send exactly one of encoded, pixels and normalized")
     tensor = request.inputs[0]
     size = tensor.parameters.binary_data_size
     if len(binary) != (size or 0):
-        raise refuse("binary_data_size", f"it is {size or 0}, and {len(binary)} bytes are behind the JSON")
+        raise refuse("binary_data_size", f"it is {size or 0}, but {len(binary)} bytes follow the JSON")
     expected = next((one for one in input_tensors(preprocessing) if one.name == tensor.name), None)
     if expected is None:
         raise refuse(tensor.name, "there is no such input; send encoded, pixels or normalized", "unknown_input")
@@ -92,7 +92,7 @@ def read_images(
     )
     if tensor.datatype != expected.datatype or not fits:
         given, wanted = f"{tensor.datatype} {tensor.shape}", f"{expected.datatype} {expected.shape}"
-        raise refuse(tensor.name, f"it is {given}, not {wanted}, where -1 stands for any number")
+        raise refuse(tensor.name, f"it is {given}, not {wanted}, where -1 means any number")
     if tensor.shape[0] > most:
         raise refuse(tensor.name, f"more than {most} images; send several calls, or raise GRAFT_MAX_PREDICT_FILES")
     elements = read_tensor(tensor, None if size is None else binary)
@@ -127,7 +127,7 @@ _READ: "dict[str, Callable[[Any, IntakeLimits, TrainedModel], NDArray[np.uint8]]
 
 
 def check_outputs(request: InferRequest) -> None:
-    """Raises `Invalid` for an output that there is not, before anything is computed."""
+    """Raise `Invalid` for an output that does not exist, before anything is computed."""
     answers = _answers()
     names = list(answers.output_tensors(0))
     for output in request.outputs:

@@ -1,4 +1,4 @@
-"""Makes an engine of a loaded model, by the engine's name."""
+"""Make an engine of a loaded model by the engine's name."""
 
 import os
 from collections.abc import Callable
@@ -25,9 +25,9 @@ def make_engine(
     file: GetFile,
     calibration: "Callable[[], NDArray[np.uint8]] | None" = None,
 ) -> "Engine":
-    """Return the engine; exports the network where its file is not there. Raises what the engine's library raises.
+    """Return the engine; export the network first if its file does not exist. Raises the engine's own errors.
 
-    `calibration` gives prepared images uint8 [N, H, W, 3] of the training split; `openvino-int8` alone needs it.
+    `calibration` returns prepared images uint8 [N, H, W, 3] of the training split; only `openvino-int8` needs it.
     """
     import torch
 

@@ -146,6 +146,11 @@ class ModelCache:
                 return Serving(state="unhealthy", detail=failure.error.detail, since=failure.at)
             return Serving(state="unloaded" if entry is None else "loading")
 
+    def busy(self) -> bool:
+        """Return whether any model is loaded in this process."""
+        with self._changed:
+            return any(entry.ready for entry in self._entries.values())
+
     def close(self) -> None:
         with self._changed:
             self._closed = True

@@ -1,4 +1,4 @@
-"""Chooses a model's engine on this machine: made, compared with the reference on held-out images, timed, remembered."""
+"""Choose a model's engine on this machine: make each, compare it with the reference, time it, and store the result."""
 
 import importlib.metadata
 import os
@@ -40,7 +40,7 @@ CALIBRATION = 128  # training images that an INT8 file takes its ranges from
 
 
 class Tuner:
-    """Makes engines and chooses among `candidates`. One instance serves one process."""
+    """Makes engines and chooses one of `candidates`. A process has one instance."""
 
     def __init__(
         self, database: Database, store: BlobStore, files: EngineFiles, candidates: Sequence[EngineName] = ENGINES
@@ -52,7 +52,7 @@ class Tuner:
 
     @cached_property
     def machine(self) -> str:
-        """Return what this process's measurements depend on."""
+        """Return the description of this machine, on which this process's measurements depend."""
         return machine(any(name.startswith("cuda") for name in self._candidates))
 
     @property
@@ -60,14 +60,14 @@ class Tuner:
         return bool(self._candidates)
 
     def recall(self, model_id: UUID) -> EngineName | None:
-        """Return the engine that was chosen on a machine like this, if it can still be made here."""
+        """Return the engine that was chosen on this kind of machine, or None if it cannot be made here any more."""
         with self._database.reading() as session:
             found = session.get(ModelEngine, (model_id, self.machine))
         chosen = next((name for name in ENGINES if found is not None and name == found.chosen), None)
         return chosen if chosen == REFERENCE or chosen in self._candidates else None
 
     def make(self, name: EngineName, model_id: UUID, artefact_sha256: str, model: "TrainedModel") -> "Engine":
-        """Return the engine of that name for a loaded model; exports and quantises if its file is not here."""
+        """Return the engine of that name for a loaded model; export and quantise first if its file does not exist."""
 
         def calibration() -> "NDArray[np.uint8]":
             return self._images(model_id, model, ("train",), CALIBRATION)[0]
@@ -87,7 +87,7 @@ class Tuner:
         model: "TrainedModel",
         turn: Callable[[], AbstractContextManager[object]],
     ) -> "Engine":
-        """Measure every candidate, write down what was found, and return the chosen engine. Takes a minute or more."""
+        """Measure every candidate, store the measurements, and return the chosen engine; it takes a minute or more."""
         from app.vision.engines.choice import Measured, choose, measure, outputs_of
 
         try:
@@ -125,7 +125,7 @@ class Tuner:
     def _images(
         self, model_id: UUID, model: "TrainedModel", splits: Sequence[str], most: int
     ) -> "tuple[NDArray[np.uint8], NDArray[np.int64]]":
-        """Return prepared images uint8 [N, H, W, 3] and labels of the first of `splits` that has enough, evenly."""
+        """Return prepared images uint8 [N, H, W, 3] and labels, spread over the first of `splits` that has enough."""
         import numpy as np
 
         with self._database.reading() as session:
@@ -149,13 +149,13 @@ class Tuner:
 
 
 def engines_of(session: Session, model_id: UUID) -> Sequence[ModelEngine]:
-    """Return what was found out on each kind of machine, the newest first."""
+    """Return the measurements of a model on each kind of machine, newest first."""
     query = select(ModelEngine).where(ModelEngine.model_id == model_id)
     return session.scalars(query.order_by(ModelEngine.measured_at.desc())).all()
 
 
 def machine(gpu: bool) -> str:
-    """Return what a measurement depends on: processor, cores, with `gpu` the GPU, and the versions that compute."""
+    """Return the facts that a measurement depends on: processor, cores, with `gpu` the GPU, and library versions."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     processor = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from app.vision.backbones.weights import WeightStore
+from app.vision.command.arguments import make_parser
 from app.vision.command.beginning import config_of, learning, weights_of
 from app.vision.command.options import option_name
-from app.vision.command.parser import parser_of
 from app.vision.command.predict import predict
 from app.vision.command.results import write_results
 from app.vision.command.terminal import FAILED, INTERRUPTED, MISUSED, Terminal, fail, say
@@ -42,7 +42,7 @@ CHECKPOINTS = "checkpoints"  # the folder below --out in which an unfinished run
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return the exit code: 0, 1 for a failure, 2 for wrong options, 130 for an interrupted run."""
-    options = parser_of(COMMANDS).parse_args(arguments)
+    options = make_parser(train=_train, find_rate=_find_rate, predict=predict).parse_args(arguments)
     try:
         with launched():
             code: int = options.run(options)
@@ -171,6 +171,3 @@ def _fit(
             result.model_path.replace(out / "model.safetensors")
             kept.clear()
     return result
-
-
-COMMANDS = {"train": _train, "find-rate": _find_rate, "predict": predict}

@@ -17,7 +17,7 @@ from app.vision.errors import Stopped
 from app.vision.networks.network import Network
 from app.vision.runtime.memory import CHUNK
 from app.vision.runtime.precision import trunk_dtype
-from app.vision.settings.config import TrainConfig, settled
+from app.vision.settings.config import TrainConfig, filled_in
 from app.vision.settings.presets import preset_of
 
 
@@ -74,7 +74,7 @@ def _wanted(
     network: Network, images: ImageSet, config: TrainConfig, device: torch.device
 ) -> list[tuple[str, int | None, Kind]]:
     """Return split, view (None: as prediction sees it) and kind of row, of all that is wanted."""
-    preset = preset_of(settled(config.augmentation))
+    preset = preset_of(filled_in(config.augmentation))
     recipe: dict[str, Any] = {
         "trunk": _fingerprint(network),
         "pooling": config.head.pooling,

@@ -22,7 +22,7 @@ from app.vision.runtime.compilation import CompiledTrunk
 from app.vision.runtime.cuda_graphs import GraphedTrunk
 from app.vision.runtime.memory import CHUNK
 from app.vision.runtime.precision import full_precision, trunk_dtype
-from app.vision.settings.config import TrainConfig, settled
+from app.vision.settings.config import TrainConfig, filled_in
 from app.vision.settings.presets import preset_of
 
 Compute = Callable[[Tensor], Mapping[str, Tensor]]
@@ -85,7 +85,7 @@ class ImageFeed:
         self._packs = {split: Resident(rows, device) for split, rows in packs.items()}
         self._seeds = seeds
         self._preprocessing = preprocessing
-        self._preset = preset_of(settled(config.augmentation))
+        self._preset = preset_of(filled_in(config.augmentation))
         self._seed = config.seed
         self._device = device
         self._dtype = trunk_dtype(config.precision, device)

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from app.vision.settings.config import TrainConfig, settled
+from app.vision.settings.config import TrainConfig, filled_in
 
 STREAM = 0x6D69  # keeps these draws apart from others of the same seed, epoch and batch
 
@@ -42,7 +42,7 @@ def draw_mix(config: TrainConfig, epoch: int, batch: int, samples: int) -> Mix |
     share = float(generator.beta(alpha, alpha))
     if not cut:
         return Mix(partner, share)
-    side = settled(config.input_size)
+    side = filled_in(config.input_size)
     half = side * (1 - share) ** 0.5 / 2
     y, x = generator.random(2) * side
     top, bottom, left, right = (round(min(max(edge, 0), side)) for edge in (y - half, y + half, x - half, x + half))

@@ -14,7 +14,7 @@ from app.vision.errors import InvalidConfig, Stopped
 from app.vision.images.preprocessing import Preprocessing
 from app.vision.networks.network import Network
 from app.vision.runtime import ranks
-from app.vision.settings.config import TrainConfig, settled, whole_batch
+from app.vision.settings.config import TrainConfig, batch_size_of, filled_in
 from app.vision.tasks.task import Inputs
 
 SCALING_SAMPLE = 256  # training images whose features set the head's standardisation
@@ -22,7 +22,7 @@ SCALING_SAMPLE = 256  # training images whose features set the head's standardis
 
 def starting_preprocessing(inputs: Inputs) -> Preprocessing:
     """Return the base model's own where the input size is its; else the backbone's published one at that size."""
-    size = settled(inputs.config.input_size)
+    size = filled_in(inputs.config.input_size)
     if inputs.base is not None and inputs.base.preprocessing.input_size == size:
         return inputs.base.preprocessing
     return Preprocessing.for_backbone(get_backbone(inputs.config.backbone), size)
@@ -78,7 +78,7 @@ def _own_feed(network: Network, images: ImageSet, inputs: Inputs) -> Feed:
 
 def check_shares(config: TrainConfig, samples: int) -> None:
     """Raise InvalidConfig unless every rank has a part of every batch."""
-    size = ranks.count() if config.batch_size == "auto" else whole_batch(config)
+    size = ranks.count() if config.batch_size == "auto" else batch_size_of(config)
     smallest = samples // batch_count(samples, size)
     if smallest < ranks.count():
         raise InvalidConfig(

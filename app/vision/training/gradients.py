@@ -15,7 +15,7 @@ from app.vision.images.mixing import draw_mix, part_of
 from app.vision.networks.network import learned_state, thaw
 from app.vision.runtime import ranks
 from app.vision.runtime.memory import is_exhaustion, largest_batch
-from app.vision.settings.config import settled
+from app.vision.settings.config import filled_in
 from app.vision.tasks.task import Batch, Run, Task
 from app.vision.training.checkpoint import State
 
@@ -57,7 +57,7 @@ def choose_batch(task: Task[Any], run: Run) -> int:
     samples = len(run.groups)
     most = min(LARGEST, max(32, samples // STEPS_AN_EPOCH), max(samples, 2))
     statistics = [(buffer, buffer.clone()) for buffer in run.network.buffers()]
-    thaw(run.network, run.config, settled(run.config.epochs))
+    thaw(run.network, run.config, filled_in(run.config.epochs))
     run.network.train()
     batch = largest_fitting(task, run, most // ranks.count())
     for buffer, before in statistics:

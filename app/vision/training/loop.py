@@ -18,7 +18,7 @@ from app.vision.errors import Diverged, Stopped
 from app.vision.networks.network import learned_state, thaw
 from app.vision.runtime import ranks
 from app.vision.runtime.precision import make_scaler
-from app.vision.settings.config import TrainConfig, settled, whole_batch
+from app.vision.settings.config import TrainConfig, batch_size_of, filled_in
 from app.vision.tasks.task import Run, Task
 from app.vision.training.averaging import MovingAverage, write_state
 from app.vision.training.checkpoint import Position, State, read_checkpoint, write_checkpoint
@@ -37,7 +37,7 @@ def train(task: Task[Any], run: Run, resume: Path | None) -> Position:
     Raises Diverged and Stopped.
     """
     config = run.config
-    optimizer = make_optimizer(run.network, config.optimizer, settled(config.weight_decay), config.layer_decay)
+    optimizer = make_optimizer(run.network, config.optimizer, filled_in(config.weight_decay), config.layer_decay)
     average = MovingAverage(run.network, config.ema) if config.ema else None
     scaler = make_scaler(config.precision, next(run.network.parameters()).device)
     state = State(run.network, optimizer, average, scaler, Position(counts=dict.fromkeys(run.counts, 0.0)))
@@ -77,16 +77,16 @@ def _for_all(checkpoint: Path | None, workdir: Path) -> Path | None:
 def _finished(config: TrainConfig, position: Position) -> bool:
     """Return whether all epochs are done, or `patience` of them since the best one."""
     waited = position.epoch - 1 - position.best_epoch
-    return position.epoch >= settled(config.epochs) or 0 < config.patience <= waited
+    return position.epoch >= filled_in(config.epochs) or 0 < config.patience <= waited
 
 
 def _epoch(task: Task[Any], run: Run, state: State, written_at: float) -> float:
     """Take the steps of one epoch that are not done yet, and return the time of the last checkpoint."""
     config, position = run.config, state.position
     balanced = config.imbalance == "sampling"
-    order = batches(config.seed, position.epoch, run.groups, whole_batch(config), balanced=balanced)
+    order = batches(config.seed, position.epoch, run.groups, batch_size_of(config), balanced=balanced)
     per_epoch = -(-len(order) // config.accumulate)
-    steps = settled(config.epochs) * per_epoch
+    steps = filled_in(config.epochs) * per_epoch
     thaw(run.network, config, position.epoch)
     run.network.train()
     whole = ranks.count() == 1 and position.parts == 1
@@ -142,7 +142,7 @@ def _validate(task: Task[Any], run: Run, state: State) -> None:
             position.best_epoch = position.epoch
             weights = learned_state(run.network)
             state.best = {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
-    epochs = settled(config.epochs)
+    epochs = filled_in(config.epochs)
     last = (position.epoch + 1) * position.step - 1
     record = {
         "epoch": position.epoch + 1,

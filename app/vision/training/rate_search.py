@@ -10,7 +10,7 @@ from app.vision.errors import Diverged, Stopped
 from app.vision.networks.network import learned_state, thaw
 from app.vision.runtime import ranks
 from app.vision.runtime.precision import make_scaler
-from app.vision.settings.config import settled, whole_batch
+from app.vision.settings.config import batch_size_of, filled_in
 from app.vision.tasks.task import Run, Task
 from app.vision.training.averaging import write_state
 from app.vision.training.checkpoint import Position, State
@@ -59,7 +59,7 @@ def search_rate(task: Task[Any], run: Run) -> RateSearch:
 def _climb(task: Task[Any], run: Run) -> tuple[list[float], list[float]]:
     """Return the rates and the smoothed losses, until the end or until they are hopeless."""
     config = run.config
-    optimizer = make_optimizer(run.network, config.optimizer, settled(config.weight_decay), config.layer_decay)
+    optimizer = make_optimizer(run.network, config.optimizer, filled_in(config.weight_decay), config.layer_decay)
     scaler = make_scaler(config.precision, next(run.network.parameters()).device)
     state = State(run.network, optimizer, None, scaler, Position(counts=dict.fromkeys(run.counts, 0.0)))
     position = state.position
@@ -72,7 +72,7 @@ def _climb(task: Task[Any], run: Run) -> tuple[list[float], list[float]]:
     for rate in rates:
         if not order:  # a new pass over the images
             balanced = config.imbalance == "sampling"
-            order = batches(config.seed, position.epoch, run.groups, whole_batch(config), balanced=balanced)
+            order = batches(config.seed, position.epoch, run.groups, batch_size_of(config), balanced=balanced)
         parts, order = order[: config.accumulate], order[config.accumulate :]
         set_rate(optimizer, rate)
         seen, summed = position.seen, position.loss_sum

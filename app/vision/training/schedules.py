@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from app.vision.settings.config import Schedule, TrainConfig, settled
+from app.vision.settings.config import Schedule, TrainConfig, filled_in
 from app.vision.training.checkpoint import Position
 
 CLIMB = 0.3  # share of the steps in which "one_cycle" climbs
@@ -42,7 +42,7 @@ def _one_cycle(peak: float, done: float) -> float:
 
 def rate_of(config: TrainConfig, position: Position, step: int, steps: int) -> float:
     """Return the rate of `step` (0-based, counted over the run) of a run that has come to `position`."""
-    peak = settled(config.learning_rate)
+    peak = filled_in(config.learning_rate)
     return learning_rate(peak, config.schedule, step, steps, config.warmup) * position.plateau_factor
 
 

@@ -294,7 +294,7 @@ def expire(api: Api) -> None:
         session.execute(update(ResumableUpload).values(expires_at=datetime.now(UTC) - timedelta(seconds=1)))
 
 
-def test_uploads_expire_and_are_swept(api: Api) -> None:
+def test_uploads_expire_and_are_removed(api: Api) -> None:
     made = begin(api.write, name="pets")
     address, expires = made.headers["location"], parsedate_to_datetime(made.headers["upload-expires"])
     left = (expires - datetime.now(UTC)).total_seconds()

@@ -20,7 +20,6 @@ from app.vision.artefacts.model_file import read_model_document
 from app.vision.command.options import add_config_options, config_values, option_name, options_of
 from app.vision.command.train import main
 from app.vision.settings.config import TrainConfig
-from app.vision.settings.descriptions import MEANINGS
 from tests.support.pictures import CLASSES, draw
 from tests.vision.conftest import WEIGHTS
 
@@ -79,11 +78,15 @@ def test_training_prints_a_line_an_epoch_and_the_scores_of_every_class(trained: 
 
 def test_training_leaves_model_metrics_and_pictures_and_nothing_else(trained: tuple[Path, str]) -> None:
     out, _ = trained
-    assert {path.name for path in out.iterdir()} == {
-        "model.safetensors", "metrics.json", "curves.png", "confusion-val.png", "confusion-test.png",
-        "reliability-val.png", "reliability-test.png", "coverage-val.png", "coverage-test.png",
-        "evaluations-val.jsonl", "evaluations-val.csv", "evaluations-test.jsonl", "evaluations-test.csv",
-    }  # fmt: skip
+    of_a_split = (
+        "confusion-{}.png",
+        "reliability-{}.png",
+        "coverage-{}.png",
+        "evaluations-{}.jsonl",
+        "evaluations-{}.csv",
+    )
+    written = {name.format(split) for name in of_a_split for split in ("val", "test")}
+    assert {path.name for path in out.iterdir()} == written | {"model.safetensors", "metrics.json", "curves.png"}
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["images"] == {"train": 18, "val": 6, "test": 6}
     assert metrics["config"]["head"]["hidden"] == [8]
@@ -174,8 +177,8 @@ def test_a_killed_run_goes_on_from_what_it_kept(folder: Path, tmp_path: Path) ->
     out = tmp_path / "killed"
     # Checkpoints after every epoch and step, however quick.
     code = (
-        "import sys; from app.vision import loop, command; loop.REST_S = loop.LONGEST_S = 0.0;"
-        "command.main(sys.argv[1:])"
+        "import sys; from app.vision.training import loop; from app.vision.command import train;"
+        "loop.REST_S = loop.LONGEST_S = 0.0; train.main(sys.argv[1:])"
     )
     arguments = [sys.executable, "-c", code, *map(str, options), "--out", str(out)]
     with subprocess.Popen(arguments, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) as process:
@@ -234,12 +237,13 @@ def test_weights_that_cannot_be_had_say_how_to_supply_them(folder: Path, tmp_pat
         assert part in done.stderr
 
 
-def test_every_option_of_a_configuration_says_what_it_means_and_its_default() -> None:
+def test_every_option_of_a_configuration_says_what_it_means_its_bounds_and_its_default() -> None:
     options = {option.name: option for option in options_of()}
-    assert set(MEANINGS) == set(options) - {"train", "last_stages", "base_model"}  # the commands explain these
-    assert options["mixup"].help == f"{MEANINGS['mixup']} (default: 0)"
-    assert options["compile"].help == f"{MEANINGS['compile']} (default: no)"
-    assert options["epochs"].help == MEANINGS["epochs"]
+    meanings = {name: option.parameter.meaning for name, option in options.items()}
+    assert all(meanings.values())
+    assert options["mixup"].help == f"{meanings['mixup']} (0 to 10; default: 0)"
+    assert options["compile"].help == f"{meanings['compile']} (default: no)"
+    assert options["epochs"].help == f"{meanings['epochs']} (1 to 10000; default: 40 for the head, else 12)"
 
 
 def test_every_field_of_the_configuration_has_an_option(folder: Path) -> None:

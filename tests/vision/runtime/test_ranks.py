@@ -163,7 +163,7 @@ def test_a_part_of_a_batch_is_mixed_as_in_the_whole() -> None:
 
 def test_a_batch_that_cannot_be_shared_is_refused(run_fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
     from app.vision.runtime import ranks
-    from app.vision.training.gradients import check_shares
+    from app.vision.tasks.preparation import check_shares
 
     monkeypatch.setattr(ranks, "count", lambda: 16)
     with pytest.raises(InvalidConfig, match="8: a batch of 8 images cannot be shared by 16 processes"):

@@ -35,7 +35,7 @@ def test_parameters_are_those_of_the_network(name: str, train: str) -> None:
     assert size.learning == network.learning
     buffers = [one for key, one in network.named_buffers() if not key.endswith("num_batches_tracked")]
     assert size.statistics == sum(one.numel() for one in buffers)
-    assert size.features == len(network.head.mean)
+    assert size.features == network.features
 
 
 def test_what_layers_keep_grows_with_the_area() -> None:

@@ -13,7 +13,7 @@ import torch
 
 from app.jobs import service as jobs
 from app.jobs.orm import Checkpoint, Job
-from app.jobs.states import JobKind, JobState
+from app.jobs.states import JobState
 from app.vision.training.result import FitResult
 from tests.support.stages import train_tiny
 from tests.worker.conftest import Site, children, group_is_gone, wait_for
@@ -51,7 +51,7 @@ class Predicting:
         self.site = site
         self.gate, self.log = home / "gate", home / "log"
         site.train()
-        job = site.stage.claim(JobKind.train)
+        job = site.stage.claim("train")
         assert job is not None
         self.model = site.stage.finish(job, trained, CLASSES)
 

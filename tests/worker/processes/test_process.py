@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from app.jobs.states import JobKind
+from app.ingestions.type import INGEST
 from tests.support.images import REPOSITORY, folder_zip
 from tests.worker.conftest import PATIENCE, children, group_is_gone, wait_for
 from worker.processes.messages import Work
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("worker_environment")
 
 @pytest.fixture
 def child() -> Iterator[Child]:
-    child = Child(JobKind.ingest)
+    child = Child(INGEST)
     yield child
     child.kill()
 
@@ -119,7 +119,7 @@ def test_kill_ends_the_whole_group(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         "started.stdout.readline()\n"
         f"open({str(tmp_path / 'pid')!r}, 'w').write(str(started.pid))\n",
     )
-    child = Child(JobKind.ingest)
+    child = Child(INGEST)
     try:
         assert child.receive(PATIENCE) is not None
         stubborn = int((tmp_path / "pid").read_text())
@@ -170,7 +170,7 @@ def is_gone(pid: int) -> bool:
 def test_kill_ends_what_has_run_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pids = run_away(tmp_path, monkeypatch)
     bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    child = Child(JobKind.ingest)
+    child = Child(INGEST)
     try:
         started = runaways(pids)
         assert not any(is_gone(pid) or os.getsid(pid) == child.pid for pid in started)
@@ -186,11 +186,11 @@ def test_kill_ends_what_has_run_away(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 STUCK = """
 import sys, time
-from app.jobs.states import JobKind
+from app.ingestions.type import INGEST
 from worker.processes.process import Child
 from worker.processes.reaper import Reaper
 reaper = Reaper()
-child = Child(JobKind.ingest)
+child = Child(INGEST)
 assert child.receive(60)["kind"] == "ready"
 child.start({'spec': {}, 'manifest_sha256': None, 'checkpoints': [], 'scratch': ''})
 assert child.receive(60)["kind"] == "progress"
@@ -232,7 +232,7 @@ def test_a_child_that_is_stuck_in_a_c_call_is_killed(tmp_path: Path, monkeypatch
         "    while True: ctypes.PyDLL(None).sleep(600)\n"
         "worker.kinds.ingest.ingest = ingest\n",
     )
-    child = Child(JobKind.ingest)
+    child = Child(INGEST)
     try:
         child.start(work(tmp_path, "0" * 64))
         while (message := child.receive(PATIENCE)) is None or message["kind"] != "progress":
@@ -270,9 +270,9 @@ def inject(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
 
 PARENT = """
 import json, sys, time
-from app.jobs.states import JobKind
+from app.ingestions.type import INGEST
 from worker.processes.process import Child
-child = Child(JobKind.{kind})
+child = Child({kind})
 assert child.receive(60)["kind"] == "ready"
 {work}
 print(child.pid, flush=True)
@@ -300,9 +300,9 @@ def test_a_child_computes_no_longer_than_its_parent_may_be_paused(
         " for _ in range(6000)]\n",
     )
     monkeypatch.setenv("GRAFT_LEASE_SECONDS", "2")
-    often = "import worker.processes.process; worker.process.LIFE_SIGN_EVERY = 0.1"
+    often = "import worker.processes.process; worker.processes.process.LIFE_SIGN_EVERY = 0.1"
     hand_over = "child.start({'spec': {}, 'manifest_sha256': None, 'checkpoints': [], 'scratch': ''})"
-    code = PARENT.format(kind="ingest", work=f"{often}\n{hand_over}", then=LAST_WORD)
+    code = PARENT.format(kind="INGEST", work=f"{often}\n{hand_over}", then=LAST_WORD)
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     with parent.stdout:
@@ -327,7 +327,7 @@ def test_a_child_does_not_outlive_its_parent(tmp_path: Path, monkeypatch: pytest
         monkeypatch,
         "import time, worker.kinds.ingest\nworker.kinds.ingest.ingest = lambda *_: time.sleep(600)\n",
     )
-    code = PARENT.format(kind="ingest", work=hand_over if busy else "", then="time.sleep(600)")
+    code = PARENT.format(kind="INGEST", work=hand_over if busy else "", then="time.sleep(600)")
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     with parent.stdout:
@@ -352,7 +352,7 @@ def test_what_a_library_prints_does_not_break_the_pipe(tmp_path: Path, monkeypat
         "    return original(*arguments)\n"
         "module.ingest = ingest\n",
     )
-    child = Child(JobKind.ingest)
+    child = Child(INGEST)
     try:
         child.start(work(tmp_path / "scratch", put_archive(tmp_path)))
         messages = receive_all(child)
@@ -366,7 +366,7 @@ def test_a_child_is_told_no_secret_of_the_service(monkeypatch: pytest.MonkeyPatc
     for name in ("GRAFT_DATABASE_URL", "GRAFT_REDIS_URL", "GRAFT_API_KEY"):
         monkeypatch.setenv(name, "not-for-children")
     monkeypatch.setenv("GRAFT_STORAGE_URL", "file:///kept")
-    child = Child(JobKind.ingest)
+    child = Child(INGEST)
     try:
         assert child.receive(PATIENCE) is not None
         environment = Path(f"/proc/{child.pid}/environ").read_bytes().split(b"\0")

@@ -13,13 +13,14 @@ from app.core.errors import StorageFull
 from app.core.settings import Settings
 from app.jobs import workers
 from app.jobs.orm import Job
-from app.jobs.states import JobKind, JobState
-from app.jobs.waiting import outlooks
+from app.jobs.states import JobState
+from app.jobs.types import Resource
+from app.jobs.waiting import queue_places
 from app.storage import FilesystemStore
 from app.storage.configured import configured_store
 from tests.support.stages import Stage
 from tests.worker.conftest import Site, wait_for
-from worker.supervision.free_space import Room
+from worker.supervision.free_space import StorageCheck
 
 MIB = 2**20
 
@@ -81,7 +82,7 @@ def problem(site: Site) -> str | None:
 
 def waiting_for(site: Site) -> set[str]:
     with site.stage.database.reading() as session:
-        return {one.waiting_for for one in outlooks(session, JobKind.train, 64).values()}
+        return {one.waiting_for for one in queue_places(session, Resource.gpu, 64).values()}
 
 
 def test_below_the_floor_jobs_wait_and_then_run_by_themselves(small_site: Callable[..., Site], disk: Path) -> None:
@@ -139,7 +140,7 @@ def test_the_floor_counts_free_bytes(disk: Path, tmp_path: Path) -> None:
 
     def room(floor: int) -> dict[str, Any] | None:
         settings = Settings(home=disk, min_free_bytes=floor, _env_file=None)  # type: ignore[call-arg]
-        return Room(settings, store).look()
+        return StorageCheck(settings, store).look()
 
     assert room(16 * MIB) is None
     found = room(1024 * MIB)

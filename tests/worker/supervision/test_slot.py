@@ -10,12 +10,13 @@ from app.core.database import Database
 from app.core.settings import Settings
 from app.jobs import claiming, sharing
 from app.jobs.queue import Claim
-from app.jobs.states import JobKind, JobState
+from app.jobs.states import JobState
 from app.storage.configured import configured_store
+from app.trainings.type import TRAIN
 from tests.jobs.test_waiting import worker
 from tests.support.factories import training
 from tests.worker.conftest import Site
-from worker.supervision.free_space import Room
+from worker.supervision.free_space import StorageCheck
 from worker.supervision.slot import Slot
 
 
@@ -23,7 +24,7 @@ from worker.supervision.slot import Slot
 def slot(site: Site) -> Slot:
     settings, database = site.stage.settings, site.stage.database
     store = configured_store(settings)
-    return Slot(settings, database, store, Room(settings, store), JobKind.train, "host:1", None, ahead=False)
+    return Slot(settings, database, store, StorageCheck(settings, store), [TRAIN], "host:1", None, ahead=False)
 
 
 def test_looking_for_work_where_there_is_none_writes_nothing(site: Site, slot: Slot) -> None:
@@ -57,11 +58,11 @@ def test_who_is_told_takes_a_place_that_waits_for_it_and_holds_no_transaction_me
         for name in ("leader:1", "host:1"):
             worker(session, name)
         shared = training(session, resources={"machines": 2})
-        assert claiming.claim(session, [JobKind.train], "leader:1", 60) is shared
+        assert claiming.claim(session, ["train"], "leader:1", 60) is shared
         sharing.gather(session, Claim(shared.id, shared.epoch), "leader:1", "10.0.0.1:4000", 2)
         training(session)
     store = configured_store(settings)
-    slot = Slot(settings, database, store, Room(settings, store), JobKind.train, "host:1", None, ahead=False)
+    slot = Slot(settings, database, store, StorageCheck(settings, store), [TRAIN], "host:1", None, ahead=False)
     ran = []
 
     def run_place(place: Any, job: Any, _: Any) -> None:

@@ -12,11 +12,11 @@ from uuid import UUID
 import pytest
 from sqlalchemy import update
 
+from app.jobs import events, workers
 from app.jobs import service as jobs
-from app.jobs import workers
-from app.jobs.orm import Checkpoint, EpochMetrics, Job, JobEvent
+from app.jobs.orm import Checkpoint, EpochMetrics, Job
 from app.jobs.schemas import WorkerOut
-from app.jobs.states import JobKind, JobState
+from app.jobs.states import JobState
 from app.registry import service as registry
 from app.registry.orm import Model
 from tests.worker.conftest import LONG, Site, artefact, children, group_is_gone, wait_for
@@ -32,8 +32,8 @@ def only_child() -> int:
 
 def states(site: Site, job_id: UUID) -> list[tuple[str, int]]:
     with site.stage.database.reading() as session:
-        events = session.query(JobEvent).filter_by(job_id=job_id, type="state").order_by(JobEvent.seq).all()
-        return [(event.data["state"], event.data["attempt"]) for event in events]
+        told = events.after(session, job_id, 0)
+        return [(one.data["state"], one.data["attempt"]) for one in told if one.type == "state"]
 
 
 def models(site: Site) -> int:
@@ -173,7 +173,7 @@ def test_a_worker_that_is_being_stopped_still_takes_lost_jobs_back(site: Site, m
     stopping.start()
     wait_for(worker._stopping.is_set)
     job_id = site.train()
-    assert site.stage.claim(JobKind.train, lease_seconds=-1) is not None
+    assert site.stage.claim("train", lease_seconds=-1) is not None
     site.until(job_id, JobState.queued)
     come.set()
     stopping.join()

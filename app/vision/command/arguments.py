@@ -1,41 +1,47 @@
-"""Defines the options of the command, by subcommand."""
+"""The arguments of `python -m app.vision`: train, find-rate and predict."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
-from app.vision.command.options import add_config_options
+from app.vision.command.options import add_config_options, what_learns
 from app.vision.data.rowcache import DEFAULT_LIMIT
+from app.vision.settings.config import TrainConfig
+from app.vision.settings.hyper_parameter import hyper_parameters
 
 Run = Callable[[argparse.Namespace], int]
 
 
-def parser_of(commands_run: Mapping[str, Run]) -> argparse.ArgumentParser:
-    """Return the parser; the option `run` of what it reads is that of `commands_run` by the command's name."""
+def make_parser(*, train: Run, find_rate: Run, predict: Run) -> argparse.ArgumentParser:
+    """Return the command line's parser; a command sets `run` to its function."""
     parser = argparse.ArgumentParser("python -m app.vision", description="Fine-tune image classifiers and use them.")
     commands = parser.add_subparsers(required=True, metavar="train|find-rate|predict")
 
-    train = commands.add_parser(
+    training = commands.add_parser(
         "train",
         help="fine-tune a pretrained network on a folder of images",
         description="Fine-tune on FOLDER/class/image, or FOLDER/train/class/image beside val/ and test/.",
         usage="%(prog)s FOLDER [options]",
     )
-    train.set_defaults(run=commands_run["train"])
-    _add_training_options(train)
-    train.add_argument("--out", type=Path, help="where the model, metrics.json and pictures go (default: FOLDER-model)")
-    train.add_argument("--overwrite", action="store_true", help="replace a model that lies in --out")
-    train.add_argument("--cache", type=Path, metavar="FOLDER", help="keep decoded images and features for later runs")
-    train.add_argument(
+    training.set_defaults(run=train)
+    _add_training_options(training)
+    training.add_argument(
+        "--out", type=Path, help="where the model, metrics.json and pictures go (default: FOLDER-model)"
+    )
+    training.add_argument("--overwrite", action="store_true", help="replace a model that lies in --out")
+    training.add_argument(
+        "--cache", type=Path, metavar="FOLDER", help="keep decoded images and features for later runs"
+    )
+    training.add_argument(
         "--cache-gib",
         type=_size,
         default=DEFAULT_LIMIT / 2**30,
         metavar="X",
         help="at most so much; what was not used for longest goes first (default: %(default)g)",
     )
-    train.add_argument(
+    training.add_argument(
         "--resume",
         type=Path,
         metavar="PATH",
@@ -48,12 +54,12 @@ def parser_of(commands_run: Mapping[str, Run]) -> argparse.ArgumentParser:
         description="A range test: a hundred steps on FOLDER at rates that climb; nothing is kept but the curve.",
         usage="%(prog)s FOLDER [options]",
     )
-    search.set_defaults(run=commands_run["find-rate"])
+    search.set_defaults(run=find_rate)
     _add_training_options(search)
     search.add_argument("--picture", type=Path, metavar="PNG", help="the curve (default: FOLDER-rates.png)")
 
     answer = commands.add_parser("predict", help="classify images with a trained model")
-    answer.set_defaults(run=commands_run["predict"])
+    answer.set_defaults(run=predict)
     answer.add_argument("model", type=Path, metavar="MODEL", help="model.safetensors, or the folder it lies in")
     answer.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
     answer.add_argument("--top-k", type=int, default=3, metavar="N", help="classes to name for each (default: 3)")
@@ -75,20 +81,10 @@ def _add_training_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", type=Path, metavar="PATH", help="pretrained weights, or a folder with the file")
     parser.add_argument("--no-download", action="store_true", help="never fetch weights from the network")
     config = parser.add_argument_group("what and how to train")
-    config.add_argument(
-        "--train",
-        metavar="head|all|N",
-        type=_stages,
-        default=argparse.SUPPRESS,
-        help="What learns: the new head, everything, or the head and the last N stages. (default: head)",
-    )
-    config.add_argument(
-        "--base-model",
-        type=Path,
-        dest="base_path",
-        metavar="MODEL",
-        help="Start from this model (or its folder): its trunk, input size and, for the same classes, its head.",
-    )
+    config.add_argument("--train", metavar="head|all|N", type=_stages, default=argparse.SUPPRESS, help=what_learns())
+    base_model = hyper_parameters(TrainConfig)["base_model"]
+    meaning = f"{base_model.meaning} A file, or its folder."
+    config.add_argument("--base-model", type=Path, dest="base_path", metavar="MODEL", help=meaning)
     add_config_options(config, without={"train", "last_stages", "base_model"})
 
 
