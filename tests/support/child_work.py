@@ -188,18 +188,18 @@ def train_with_slow_features(work: Work, parent: Parent, settings: Settings) -> 
 def predict_and_wait(work: Work, parent: Parent, settings: Settings) -> Any:
     """Predict in batches of four, write a line into `log` for each, and before the third one wait until the file `gate`
     is there or the parent asks to stop."""
-    from app.vision.tasks.classify.classifier import Classifier
+    from app.vision.engines.model import TrainedModel
     from worker.kinds.predict import predict
 
-    answer, calls = Classifier.answer, []
+    answer, calls = TrainedModel.answer, []
 
-    def waits(classifier: Classifier, images: Any) -> Any:
+    def waits(model: TrainedModel, images: Any) -> Any:
         calls.append(1)
         with (marks() / "log").open("a") as log:
             log.write("batch\n")
         while len(calls) == 3 and not (marks() / "gate").exists() and not parent.should_stop():
             time.sleep(0.01)
-        return answer(classifier, images)
+        return answer(model, images)
 
-    Classifier.answer = waits  # type: ignore[method-assign]
+    TrainedModel.answer = waits  # type: ignore[method-assign]
     return predict(work, parent, settings, batch_size=4, keep_every=float(os.environ["GRAFT_TEST_KEEP_EVERY"]))

@@ -15,7 +15,7 @@ from app.jobs import service as jobs
 from app.jobs.orm import Checkpoint, Job
 from app.jobs.states import JobState
 from app.predictions.batch.type import PREDICT
-from app.vision.training.run import FitResult
+from app.vision.training.result import FitResult
 from tests.support.child_work import doing, kinds_with, predict_and_wait
 from tests.support.processes import children, group_is_gone
 from tests.support.services import Service
