@@ -54,7 +54,7 @@ chaos: $(VENV)/dev.stamp ## Break a working service: MODE=embedded or team, SECO
 	@$(BIN)/python -m tests.chaos.run --mode $(MODE) --jobs $(JOBS) --seconds $(SECONDS) --seed $(SEED) --every $(EVERY)
 
 kill-points: $(VENV)/dev.stamp ## Kill a training at each of its steps
-	GRAFT_TEST_EVERY_STEP=1 $(BIN)/python -m pytest tests/worker/test_kill_points.py
+	GRAFT_TEST_EVERY_STEP=1 $(BIN)/python -m pytest tests/worker/test_kill_points.py -k one
 
 fuzz: $(VENV)/dev.stamp ## Read 100,000 broken archives and images; takes some minutes
 	GRAFT_TEST_FUZZ=50000 $(BIN)/python -m pytest tests/datasets/test_fuzz.py

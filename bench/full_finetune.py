@@ -23,9 +23,9 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 from app.vision.data.imagefolder import read_image_folder
+from app.vision.data.samples import Sample
 from app.vision.settings.config import TrainConfig
 from app.vision.training.fit import fit
-from app.vision.training.run import Sample
 from bench.arithmetic import matrix_multiplications, multiplications
 from bench.inputs import Quiet, image_folder, torchvision_network, weights_file
 from bench.rounds import alternate, arguments, clock, compared, device, emit, spread

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from app.vision.engines.engine import Outputs, fold_batch_norms
+from app.vision.engines.engine import fold_batch_norms
+from app.vision.engines.model import TrainedModel
 from app.vision.engines.names import obstacle
-from app.vision.tasks.classify.classifier import Classifier
+from app.vision.networks.outputs import Outputs, as_arrays
 from bench.load import Answers, closed_loop
 from bench.rounds import alternate, arguments, clock, compared, emit, note, spread
 from bench.served import in_process, same_labels, served, serving_arguments
@@ -34,17 +35,17 @@ class Compiled:
     nbytes = 0
     batch = REQUEST
 
-    def __init__(self, classifier: Classifier) -> None:
+    def __init__(self, classifier: TrainedModel) -> None:
         network = copy.deepcopy(classifier.network).requires_grad_(False).eval()
         fold_batch_norms(network.trunk)
         network.trunk.to(torch.bfloat16)
         network.to("cuda").to(memory_format=torch.channels_last)
         normalize = classifier.preprocessing.normalize
-        self._scored = torch.compile(lambda pixels: network.scored(normalize(pixels).bfloat16()))
+        self._scored = torch.compile(lambda pixels: network.outputs(normalize(pixels).bfloat16()))
 
     def outputs(self, batch: NDArray[np.uint8]) -> Outputs:
         with torch.inference_mode():
-            return Outputs.of(self._scored(torch.from_numpy(batch).to("cuda")))
+            return as_arrays(self._scored(torch.from_numpy(batch).to("cuda")))
 
 
 def options_parser() -> argparse.ArgumentParser:
@@ -66,7 +67,7 @@ def main() -> None:
         classifier.engine = Compiled(classifier)
         ready = np.stack([classifier.prepare(images[number % len(images)]) for number in range(REQUEST)])
         for size in (REQUEST, 1):  # compiled for both, outside the clock
-            classifier.predict(ready[:size])
+            classifier.answer(ready[:size])
         best = max(
             (REQUEST, 4 * REQUEST), key=lambda batch: in_process(classifier, images, given.seconds / 5, batch)[0]
         )

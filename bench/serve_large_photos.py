@@ -54,8 +54,8 @@ def main() -> None:
         for start in range(0, len(images), 8):  # all of them, once each
             part = images[start : start + 8]
             for labels, read in ((answered, classifier.prepare), (expected, prepare)):
-                for number, row in enumerate(classifier.predict(np.stack([read(one) for one in part]))):
-                    labels[start + number] = classifier.classes[int(row.argmax())]
+                for number, row in enumerate(classifier.answer(np.stack([read(one) for one in part]))):
+                    labels[start + number] = classifier.classes[int(row.probabilities.argmax())]
         ours, theirs = alternate(
             lambda _: in_process(classifier, images, given.seconds, 8)[0],
             lambda _: in_process(classifier, images, given.seconds, 8, prepare)[0],

@@ -27,6 +27,7 @@ from app.vision.backbones.weights import load_state_dict
 from app.vision.images.preprocessing import Preprocessing
 from app.vision.networks.network import build_network, load_trunk
 from app.vision.settings.config import TrainConfig
+from app.vision.tasks.classify.task import model_document
 from bench.inputs import CLASSES, weights_file
 from bench.rounds import arguments, clock, compared, emit, note, spread
 
@@ -45,7 +46,8 @@ def write_models(store: FilesystemStore, scratch: Path, count: int, backbone_nam
         with torch.no_grad():
             network.head.layers[-1].bias.copy_(torch.tensor([number / 100, 0.0]))
         path = scratch / f"{number}.safetensors"
-        save_model(path, network, config=config, classes=CLASSES, preprocessing=preprocessing, metrics={})
+        about = model_document(config, classes=CLASSES, preprocessing=preprocessing.to_dict(), metrics={})
+        save_model(path, network, about, {})
         written.append(store.put_file(path, move=True))
     return written
 

@@ -28,7 +28,7 @@ from typing import Any
 import torch
 
 from app.vision.backbones.catalogue import get_backbone
-from app.vision.tasks.classify.classifier import Classifier
+from app.vision.engines.model import TrainedModel
 from bench.inputs import torchvision_network, weights_file
 from bench.load import Answers, Target, closed_loop
 from bench.rounds import arguments, compared, emit, note, spread
@@ -45,7 +45,7 @@ PACKAGES = {
 COMMANDS = {
     "fastapi": ["{python}", "plain_fastapi.py", "{port}", "{folder}"],
     "litserve": ["{python}", "lit_serve.py", "{port}", "{folder}"],
-    "bentoml": ["{python}", "-m", "bentoml", "serve", "bento:Classifier", "--port", "{port}", "--working-dir", "."],
+    "bentoml": ["{python}", "-m", "bentoml", "serve", "bento:TrainedModel", "--port", "{port}", "--working-dir", "."],
 }
 ROUTES: dict[str, tuple[str, str, tuple[str | int, ...]]] = {
     "fastapi": ("/predict", "file", ("label",)),
@@ -54,7 +54,7 @@ ROUTES: dict[str, tuple[str, str, tuple[str | int, ...]]] = {
 }
 
 
-def write_network(classifier: Classifier, backbone: str, weights: Path, folder: Path) -> None:
+def write_network(classifier: TrainedModel, backbone: str, weights: Path, folder: Path) -> None:
     """Write the classifier as torchvision's own network: what standardises the features goes into the last layer."""
     network = torchvision_network(backbone, weights, len(classifier.classes))
     state = classifier.network.trunk.state_dict()

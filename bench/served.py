@@ -24,8 +24,8 @@ from app.predictions.serving.engine_files import EngineFiles
 from app.predictions.serving.engine_making import make_engine
 from app.vision.artefacts.model_file import load_model
 from app.vision.data.imagefolder import read_image_folder
+from app.vision.engines.model import TrainedModel
 from app.vision.engines.names import REFERENCE, EngineName
-from app.vision.tasks.classify.classifier import Classifier
 from bench.inputs import image_folder
 from bench.load import Target, closed_loop
 from bench.rounds import note
@@ -39,7 +39,7 @@ class Served:
     home: Path
     model: dict[str, Any]
     images: list[bytes]
-    classifier: Classifier  # with the engine that the service chose, until it is given another
+    classifier: TrainedModel  # with the engine that the service chose, until it is given another
 
     @property
     def engine(self) -> str:
@@ -106,7 +106,7 @@ Prepare = Callable[[bytes], "NDArray[np.uint8]"]
 
 
 def in_process(
-    classifier: Classifier, images: list[bytes], seconds: float, batch: int, prepare: Prepare | None = None
+    classifier: TrainedModel, images: list[bytes], seconds: float, batch: int, prepare: Prepare | None = None
 ) -> tuple[float, dict[int, str]]:
     """Return the rate of decoding with a thread a core, then classifying, batch after batch; and the labels."""
     prepare = prepare or classifier.prepare
@@ -116,8 +116,8 @@ def in_process(
         while time.perf_counter() - began < seconds:
             numbers = [(done + offset) % len(images) for offset in range(batch)]
             prepared = np.stack(list(pool.map(lambda number: prepare(images[number]), numbers)))
-            for number, row in zip(numbers, classifier.predict(prepared), strict=True):
-                labels[number] = classifier.classes[int(row.argmax())]
+            for number, row in zip(numbers, classifier.answer(prepared), strict=True):
+                labels[number] = classifier.classes[int(row.probabilities.argmax())]
             done += batch
     return done / (time.perf_counter() - began), labels
 

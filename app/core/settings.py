@@ -116,7 +116,8 @@ class Settings(BaseSettings):
     )
     max_attempts: int = Field(default=3, gt=0)
     job_types: str = Field(
-        default="", description="Further kinds of job, package.module:NAME each; the same for the API and all workers."
+        default="",
+        description="Kinds of job to add or replace, package.module:NAME each; the same for the API and all workers.",
     )
     worker_address: str | None = Field(
         default=None, description="Where other machines reach this worker; if left out, as the database sees it."

@@ -18,9 +18,10 @@ from app.registry.orm import Model
 from app.trainings.schemas import TrainRequest
 from app.trainings.spec import TrainSpec
 from app.trainings.type import TRAIN
-from app.vision.backbones.catalogue import default_backbone, get_backbone
-from app.vision.backbones.weights import WeightStore
+from app.vision.backbones.catalogue import get_backbone
+from app.vision.backbones.weights import WeightStore, default_backbone
 from app.vision.errors import InvalidConfig, UnknownBackbone, VisionError
+from app.vision.images.preprocessing import Preprocessing
 from app.vision.settings.config import HeadConfig, TrainConfig
 
 
@@ -142,11 +143,12 @@ def _started_from(start: StartingModel | None, request: TrainRequest, config: Tr
             "backbone", f"{config.backbone!r}, but the base model is a {model.backbone}; leave it out or use that."
         )
     asked = request.model_fields_set
+    its_size = Preprocessing.from_dict(model.preprocessing).input_size
     return replace(
         config,
         base_model=model.artefact_sha256,
         head=config.head if "head" in asked else start.head,
-        input_size=config.input_size if "input_size" in asked else model.preprocessing["crop"],
+        input_size=config.input_size if "input_size" in asked else its_size,
     )
 
 

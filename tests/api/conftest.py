@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from app.core.settings import Settings
-from app.vision.training.run import FitResult
+from app.vision.training.result import FitResult
 from tests.support.calls import CLASSES
 from tests.support.deployments import worker_process
 from tests.support.services import OpenService, Service, open_service

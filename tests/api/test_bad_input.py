@@ -12,7 +12,7 @@ import pytest
 
 from app.auth.schemas import Scope
 from app.storage import FilesystemStore
-from app.vision.training.run import FitResult
+from app.vision.training.result import FitResult
 from tests.support.calls import problem
 from tests.support.images import folder, folder_tar, folder_zip, gif, jpeg, photo, png
 from tests.support.services import OpenService, Service, open_service

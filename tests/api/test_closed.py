@@ -11,7 +11,7 @@ from starlette.staticfiles import StaticFiles
 
 from app.auth.schemas import Scope
 from app.core.ids import new_id
-from app.vision.training.run import FitResult
+from app.vision.training.result import FitResult
 from tests.support.calls import Caller, problem
 from tests.support.resumable import TUS, begin
 from tests.support.services import Service

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.vision.training.run import FitResult
+from app.vision.training.result import FitResult
 from tests.support.calls import problem
 from tests.support.images import folder_zip, gif, jpeg, photo, png
 from tests.support.services import OpenService, Service

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.vision.training.run import FitResult
+from app.vision.training.result import FitResult
 from tests.support.calls import is_uuid, problem
 from tests.support.images import folder_tar, folder_tar_zst, folder_zip, jpeg, photo
 from tests.support.services import Service

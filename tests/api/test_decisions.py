@@ -14,12 +14,13 @@ from app.predictions.batch.rows import AskedImage
 from app.predictions.schemas import Naming
 from app.registry.orm import Model
 from app.vision.artefacts.model_file import load_model
+from app.vision.artefacts.tables import json_lines
 from app.vision.backbones.weights import BUNDLED
+from app.vision.data.samples import Sample
 from app.vision.scores.intervals import least_trials
 from app.vision.settings.config import TrainConfig
-from app.vision.tasks.classify.image_table import image_rows, json_lines
 from app.vision.training.fit import fit
-from app.vision.training.run import FitResult, Sample
+from app.vision.training.result import FitResult
 from tests.support.calls import CLASSES, problem
 from tests.support.images import jpeg, photo, png
 from tests.support.services import Service
@@ -48,9 +49,9 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> tuple[FitResult, list[Sa
 @pytest.fixture
 def model(api: Service, judged: tuple[FitResult, list[Sample]]) -> str:
     """As a worker would have left it, with its table."""
-    result, samples = judged
+    result, _ = judged
     model_id = api.model(result)
-    table = api.stage.store.put_bytes(b"".join(json_lines(image_rows(result, samples, CLASSES, "val"))))
+    table = api.stage.store.put_bytes(b"".join(json_lines(result.tables["evaluations-val"].rows())))
     with api.stage.database.writing() as session:
         files = {"evaluations-val.jsonl": {"sha256": table.sha256, "size": table.size}}
         session.get_one(Model, UUID(model_id)).files = files
@@ -70,7 +71,7 @@ def unlike() -> Image.Image:
 
 def test_answers_are_accepted_left_open_or_unknown(api: Service, model: str, judged: tuple[FitResult, Any]) -> None:
     shown = api.read.get(f"/v1/models/{model}").json()["decisions"]
-    assert shown == json.loads(json.dumps(judged[0].decisions))
+    assert shown == json.loads(json.dumps(judged[0].recorded["decisions"]))
     assert shown["target_precision"] == TARGET
     assert set(shown["thresholds"]) == set(CLASSES)
     assert all(threshold is not None for threshold in shown["thresholds"].values())
@@ -89,7 +90,7 @@ def test_answers_are_accepted_left_open_or_unknown(api: Service, model: str, jud
 
 
 def test_another_target_needs_no_training(api: Service, model: str, judged: tuple[FitResult, Any]) -> None:
-    path, before = f"/v1/models/{model}/decisions", judged[0].decisions
+    path, before = f"/v1/models/{model}/decisions", judged[0].recorded["decisions"]
     answer = api.write.put(path, json={"target_precision": TARGET})
     assert answer.status_code == 200, answer.text
     assert answer.json() == json.loads(json.dumps(before))

@@ -10,7 +10,7 @@ import pytest
 from app.auth.schemas import Scope
 from app.predictions.orm import ModelEngine
 from app.predictions.serving.tuning import machine
-from app.vision.training.run import FitResult
+from app.vision.training.result import FitResult
 from tests.support.calls import problem
 from tests.support.images import folder_zip, jpeg, photo
 from tests.support.services import OpenService, Service, open_service

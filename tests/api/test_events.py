@@ -9,7 +9,7 @@ import pytest
 
 from app.auth.schemas import Scope
 from app.core.settings import Settings
-from app.vision.training.run import FitResult
+from app.vision.training.result import FitResult
 from tests.support.calls import CLASSES, problem
 from tests.support.images import jpeg, photo
 from tests.support.services import OpenService, Service, open_service

@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 from app.api.app import create_app
 from app.core.migrations import migrate
 from app.core.settings import Settings
-from app.vision.training.run import FitResult
+from app.vision.training.result import FitResult
 from tests.support.images import jpeg, photo
 from tests.support.services import OpenService, Service, open_service
 

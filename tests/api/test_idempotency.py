@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from app.auth.schemas import Scope
-from app.vision.training.run import FitResult
+from app.vision.training.result import FitResult
 from tests.support.calls import problem
 from tests.support.images import folder_zip
 from tests.support.services import OpenService, Service

@@ -12,7 +12,7 @@ from tritonclient.http import InferenceServerClient, InferInput, InferRequestedO
 from tritonclient.utils import InferenceServerException
 
 from app.vision.artefacts.model_file import load_model
-from app.vision.training.run import FitResult
+from app.vision.training.result import FitResult
 from tests.support.calls import CLASSES, problem
 from tests.support.images import jpeg, photo, png
 from tests.support.services import Service, open_service
@@ -115,7 +115,7 @@ def test_an_alias_and_a_version_are_what_they_mean(triton: Triton, trained: FitR
 def test_images_are_answered_as_predict_calls_answer_them(triton: Triton, trained: FitResult, binary: bool) -> None:
     expected = by_predict(triton, FILES)
     preprocessing = load_model(trained.model_path).preprocessing
-    prepared = np.stack([preprocessing.crop_array(preprocessing.load(picture)) for picture in PICTURES])
+    prepared = np.stack([preprocessing.input_of(preprocessing.load(picture)) for picture in PICTURES])
     mean, std = np.array(preprocessing.mean), np.array(preprocessing.std)
     normalized = ((prepared / 255 - mean) / std).transpose(0, 3, 1, 2).astype(np.float32)
     ways = [

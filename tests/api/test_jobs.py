@@ -17,7 +17,7 @@ from app.auth.schemas import Scope
 from app.core.errors import Unavailable
 from app.jobs import queue
 from app.jobs.queue import Claim
-from app.vision.training.run import FitResult
+from app.vision.training.result import FitResult
 from tests.support.calls import CLASSES, is_uuid, problem
 from tests.support.services import OpenService, Service
 from tests.support.stages import TINY

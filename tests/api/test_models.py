@@ -13,7 +13,7 @@ from app.auth.schemas import Scope
 from app.core.errors import Unavailable
 from app.datasets.orm import Dataset, DatasetImage
 from app.predictions.schemas import PredictOptions
-from app.vision.training.run import FitResult
+from app.vision.training.result import FitResult
 from tests.support.calls import CLASSES, Caller, is_uuid, problem
 from tests.support.images import folder_zip, gif, jpeg, photo, png
 from tests.support.services import OpenService, Service, open_service

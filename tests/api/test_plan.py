@@ -9,7 +9,7 @@ from app.core.clock import DatabaseTime
 from app.core.database import Base
 from app.jobs import workers
 from app.jobs.orm import Job
-from app.vision.training.run import FitResult
+from app.vision.training.result import FitResult
 from tests.support.calls import CLASSES
 from tests.support.images import folder_zip
 from tests.support.services import Service

@@ -20,7 +20,7 @@ from app.datasets.orm import DatasetImage
 from app.jobs import queue
 from app.jobs import service as jobs
 from app.jobs.queue import Claim
-from app.vision.training.run import FitResult
+from app.vision.training.result import FitResult
 from tests.support.calls import is_uuid, problem
 from tests.support.deployments import worker_process
 from tests.support.factories import sha

@@ -10,7 +10,7 @@ from uuid import uuid4
 from app.auth.schemas import Scope
 from app.jobs import service as jobs
 from app.registry import service as registry
-from app.vision.training.run import FitResult
+from app.vision.training.result import FitResult
 from tests.support.calls import CLASSES, problem
 from tests.support.services import Service
 from tests.support.stages import FILES, ROW

@@ -23,7 +23,7 @@ from schemathesis.transport.serialization import serialize_binary
 
 from app.core.settings import Settings
 from app.datasets.orm import DatasetImage, DatasetVersion
-from app.vision.training.run import FitResult
+from app.vision.training.result import FitResult
 from tests.support.calls import CLASSES
 from tests.support.services import Service, open_service
 

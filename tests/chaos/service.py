@@ -69,7 +69,7 @@ def breakable(mode: Mode, home: Path, workers: int, **settings: str) -> Iterator
                 connection.execute("CREATE DATABASE graft")
             settings |= {"GRAFT_DATABASE_URL": server.url("graft"), "GRAFT_REDIS_URL": broker.url}
         variables = environment(
-            home, OMP_NUM_THREADS="1", GRAFT_LOG_FORMAT="json", GRAFT_WARM_CHILDREN="true", **poison.environment(home)
+            home, OMP_NUM_THREADS="1", GRAFT_LOG_FORMAT="json", GRAFT_WARM_CHILDREN="true", **poison.environment()
         )
         variables |= settings
 

@@ -83,6 +83,7 @@ def test_a_deploy_gives_the_job_back_and_the_next_worker_goes_on(
     assert epochs == [1, 2, 3]
 
 
+@pytest.mark.long
 def test_a_crashed_worker_is_noticed_and_the_job_runs_again(service: Service, dataset: str, undisturbed: str) -> None:
     job_id = _submit(service, dataset)
     with deployments.celery_worker(service) as first:

@@ -9,9 +9,9 @@ from app.datasets.intake.intake import IntakeLimits, take_in
 from app.predictions.serving.model_cache import CacheLimits, ModelCache
 from app.storage import BlobStore, FilesystemStore
 from app.vision.backbones.weights import BUNDLED
+from app.vision.data.samples import Sample
 from app.vision.settings.config import TrainConfig
 from app.vision.training.fit import fit
-from app.vision.training.run import Sample
 from tests.support.images import gif, jpeg, photo, png
 from tests.support.serving import CLASSES, OpenCache, Trained
 from tests.support.stages import TINY, Silent

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from app.vision.backbones.catalogue import get_backbone
 from app.vision.backbones.weights import BUNDLED
-from app.vision.training.run import FitResult
+from app.vision.training.result import FitResult
 
 TINY = get_backbone("resnet18-tiny64")
 WEIGHTS = BUNDLED / TINY.weights_file

@@ -18,6 +18,7 @@ from app.core.database import Database
 from app.core.settings import Settings
 from app.jobs.orm import Checkpoint, EpochMetrics, Job
 from app.jobs.states import TERMINAL, JobState
+from app.jobs.types import KNOWN, JobTypes
 from app.registry.orm import Model
 from app.storage.configured import configured_store
 from tests.support.calls import CLASSES, Caller
@@ -107,15 +108,15 @@ class Service:
 
     # Workers in this process, whose children are real.
 
-    def start_worker(self, **changed: Any) -> Any:
-        """Start and return a worker with the service's settings, but for those `changed`.
+    def start_worker(self, kinds: JobTypes = KNOWN, **changed: Any) -> Any:
+        """Start and return a worker for jobs of these kinds with the service's settings, but for those `changed`.
 
         No child waits for a job, which would cost more than most tests do.
         """
         from worker.supervision.worker import Worker  # not for those who only call
 
         settings = self.settings.model_copy(update={"warm_children": False} | changed)
-        worker = Worker(settings, settings.poll_seconds)
+        worker = Worker(settings, settings.poll_seconds, kinds=kinds)
         worker.start()
         self.workers.append(worker)
         return worker

@@ -8,7 +8,8 @@ from uuid import uuid4
 from app.predictions.references import ModelReference
 from app.predictions.serving.batcher import Batcher
 from app.predictions.serving.model_cache import ModelCache
-from app.vision.training.run import FitResult, Sample
+from app.vision.data.samples import Sample
+from app.vision.training.result import FitResult
 
 CLASSES = ("ants", "bees", "wasps")
 

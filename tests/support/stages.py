@@ -29,8 +29,9 @@ from app.trainings import service as trainings
 from app.trainings.schemas import TrainRequest
 from app.trainings.weights import configured_weights
 from app.vision.backbones.weights import BUNDLED
+from app.vision.data.samples import Sample
 from app.vision.settings.config import TrainConfig
-from app.vision.training.run import FitResult, Sample
+from app.vision.training.result import FitResult
 from tests.support.factories import SilentDoorbell
 from tests.support.images import folder_zip, photo, png
 
@@ -155,11 +156,11 @@ class Stage:
         artefact = self.store.put_file(trained.model_path)
         body = {
             "artefact": {"sha256": artefact.sha256, "size": artefact.size},
-            "classes": list(classes),
             "preprocessing": trained.preprocessing.to_dict(),
             "metrics": trained.metrics,
             "best_epoch": trained.best_epoch,
-            "decisions": trained.decisions,
+            **trained.recorded,
+            "classes": list(classes),
             "files": {
                 name: {"sha256": blob.sha256, "size": blob.size}
                 for name, data in FILES.items()

@@ -16,11 +16,11 @@ import torch
 from torch.distributed import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
+from app.vision.data.samples import Sample
 from app.vision.errors import Stopped, VisionError
 from app.vision.runtime import ranks
 from app.vision.settings.config import TrainConfig
 from app.vision.training.fit import fit
-from app.vision.training.run import Sample
 from tests.support.pictures import CLASSES, Recorder
 from tests.support.runs import WEIGHTS
 

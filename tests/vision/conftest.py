@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 
+from app.vision.data.samples import Sample
 from app.vision.settings.config import TrainConfig
 from app.vision.training.fit import fit
-from app.vision.training.run import FitResult, Sample
+from app.vision.training.result import FitResult
 from tests.support.commands import make_folder
 from tests.support.pictures import CLASSES, Recorder, make_samples
 from tests.support.runs import WEIGHTS, Fit

@@ -10,11 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from app.vision.data.samples import Sample
 from app.vision.errors import OutOfMemory, Stopped
 from app.vision.runtime.cuda_graphs import GraphedTrunk
 from app.vision.settings.config import TrainConfig
 from app.vision.training.fit import fit
-from app.vision.training.run import FitResult, Sample
+from app.vision.training.result import FitResult
 from tests.support.pictures import CLASSES, Recorder, make_samples
 from tests.support.runs import WEIGHTS
 

@@ -18,16 +18,16 @@ from app.datasets.schemas import SplitOptions
 from app.datasets.sources.references import ImportRequest, check_import
 from app.datasets.states import DatasetState
 from app.ingestions import service as ingestions
+from app.ingestions.type import INGEST
 from app.jobs import service as jobs
 from app.jobs.orm import Job
 from app.jobs.states import JobState
+from tests.support.child_work import doing, ingest_and_hold, kinds_with
 from tests.support.factories import SilentDoorbell
 from tests.support.images import folder, folder_zip, jpeg, photo
-from tests.support.processes import children
 from tests.support.services import Service
 from tests.support.tls import body, certificate, tls_server
 from tests.support.waiting import wait_for
-from tests.worker.processes.test_process import inject
 
 FILES = folder({"ants": 4, "bees": 4}, {"train": 3, "val": 1}, None, (64, 64))
 
@@ -172,21 +172,6 @@ def test_a_prefix_of_a_bucket_becomes_the_dataset_that_its_archive_does(
     wait_for(lambda: site.scratch() == [])
 
 
-# A reading that has read everything and written nothing down waits as long as the file `hold` is there.
-HOLD = """
-import time
-from pathlib import Path
-import app.datasets.ingestion as ingestion
-real = ingestion._without_duplicates
-def waiting(*given):
-    Path({folder!r}, "reached").touch()
-    while Path({folder!r}, "hold").exists():
-        time.sleep(0.02)
-    return real(*given)
-ingestion._without_duplicates = waiting
-"""
-
-
 @pytest.mark.parametrize("how", ["archive", "reference"])
 def test_a_reading_that_is_cancelled_or_killed_leaves_nothing_and_can_be_run_again(
     site: Service, plain: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
@@ -195,7 +180,7 @@ def test_a_reading_that_is_cancelled_or_killed_leaves_nothing_and_can_be_run_aga
     allow(site, monkeypatch, import_folders=str(root))
     marks = tmp_path / "marks"
     marks.mkdir()
-    inject(tmp_path, monkeypatch, HOLD.format(folder=str(marks)))
+    monkeypatch.setenv("GRAFT_TEST_MARKS", str(marks))
 
     def begin() -> UUID:
         (marks / "hold").touch()
@@ -206,10 +191,10 @@ def test_a_reading_that_is_cancelled_or_killed_leaves_nothing_and_can_be_run_aga
                 job_id = session.scalars(select(Job.id).where(Job.dataset_id == dataset(site, "found").id)).one()
         else:
             job_id = import_(site, "found", folder=str(root))
-        wait_for((marks / "reached").exists)
+        wait_for(lambda: (marks / "reached").exists() and (marks / "reached").read_text())
         return job_id
 
-    site.start_worker()
+    site.start_worker(kinds_with(doing(INGEST, ingest_and_hold)))  # it has read everything and written nothing down
     job_id = begin()
     with site.stage.database.writing() as session:
         jobs.cancel(session, site.workspace.id, job_id)
@@ -221,16 +206,9 @@ def test_a_reading_that_is_cancelled_or_killed_leaves_nothing_and_can_be_run_aga
     wait_for(lambda: site.scratch() == [])
 
     job_id = begin()  # under the same name
-    (child,) = [pid for pid in children("ingest", os.getpid()) if _is_at_work(pid)]
+    child = int((marks / "reached").read_text())
     os.killpg(child, signal.SIGKILL)
     (marks / "hold").unlink()
     assert site.until(job_id, JobState.succeeded).attempt == 2
     assert version(site, "found") == plain
     wait_for(lambda: site.scratch() == [])
-
-
-def _is_at_work(pid: int) -> bool:
-    """Whether it has children of its own, which read images; one that is kept warm has none."""
-    return Path(f"/proc/{pid}/task/{pid}/children").read_text().strip() != "" or any(
-        path.read_text().strip() for path in Path(f"/proc/{pid}/task").glob("*/children")
-    )

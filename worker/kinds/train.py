@@ -1,6 +1,5 @@
 """A child's work on a training job: fetch the images, fine-tune, hand over the model."""
 
-from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from app.storage import BlobDamaged, BlobMissing, BlobStore
 from app.storage.configured import configured_store
 from app.trainings.spec import TrainSpec
 from app.trainings.weights import configured_weights
+from app.vision.artefacts.tables import json_lines
 from app.vision.errors import (
     DamagedArtefact,
     Diverged,
@@ -25,10 +25,9 @@ from app.vision.errors import (
     WeightsUnavailable,
 )
 from app.vision.settings.config import TrainConfig
-from app.vision.tasks.classify.image_table import image_rows, json_lines
-from app.vision.tasks.classify.pictures import write_reports
 from app.vision.training.fit import fit
-from app.vision.training.run import FitResult, Sample
+from app.vision.training.pictures import write_pictures
+from app.vision.training.result import FitResult
 from worker.child.parent import JobFailure, Parent, Setback, StopRequested, read_spec
 from worker.machines.inputs import cache_of, samples_of
 from worker.machines.ranks import sharing
@@ -139,6 +138,7 @@ def _fit(
                     resume=resume,
                     cache=cache_of(settings),
                     fetch=lambda sample: store.fetch(sample.sha256, images),
+                    task=work["spec"].get("task"),
                 )
         except (DamagedArtefact, BlobMissing, BlobDamaged) as error:
             if sha256 is None:
@@ -150,30 +150,26 @@ def _fit(
         artefact = store.put_file(result.model_path)
         return {
             "artefact": {"sha256": artefact.sha256, "size": artefact.size},
-            "classes": list(manifest.classes),
             "preprocessing": result.preprocessing.to_dict(),
             "metrics": result.metrics,
             "best_epoch": result.best_epoch,
             "rate_search": result.rate_search.to_dict() if result.rate_search else None,
-            "files": _report_files(result, samples, manifest.classes, scratch, store),
-            "decisions": result.decisions,
+            "files": _report_files(result, scratch, store),
             "notes": list(result.notes),
+            **result.recorded,
         }
     raise AssertionError("unreachable: the last attempt is without a checkpoint")
 
 
-def _report_files(
-    result: FitResult, samples: Sequence[Sample], classes: Sequence[str], scratch: Path, store: BlobStore
-) -> dict[str, dict[str, Any]]:
-    """Put pictures of the run, and a row for every image it was measured on, into the store. Returns blobs by name."""
+def _report_files(result: FitResult, scratch: Path, store: BlobStore) -> dict[str, dict[str, Any]]:
+    """Put the pictures and tables of the run into the store, and return their blobs by name."""
     folder = scratch / "report"
     folder.mkdir(exist_ok=True)
-    labels = {split: [sample.label for sample in samples if sample.split == split] for split in result.probabilities}
-    paths = write_reports(folder, result, labels, classes)
-    for split in result.probabilities:
-        path = folder / f"evaluations-{split}.jsonl"
+    paths = write_pictures(folder, result.pictures)
+    for name, table in result.tables.items():
+        path = folder / f"{name}.jsonl"
         with path.open("wb") as file:
-            file.writelines(json_lines(image_rows(result, samples, classes, split)))
+            file.writelines(json_lines(table.rows()))
         paths.append(path)
     blobs = {path.name: store.put_file(path) for path in paths}
     return {name: {"sha256": blob.sha256, "size": blob.size} for name, blob in blobs.items()}

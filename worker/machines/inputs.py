@@ -5,7 +5,7 @@ from pathlib import Path
 from app.core.settings import Settings
 from app.datasets.manifest import Manifest
 from app.vision.data.rowcache import RowCache
-from app.vision.training.run import Sample
+from app.vision.data.samples import Sample
 
 
 def samples_of(manifest: Manifest) -> list[Sample]:

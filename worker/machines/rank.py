@@ -44,9 +44,9 @@ def main() -> None:
     from app.trainings.weights import configured_weights
     from app.vision.errors import RankLost, Stopped, VisionError
     from app.vision.runtime import ranks
+    from app.vision.runtime.observer import SilentObserver
     from app.vision.settings.config import TrainConfig
     from app.vision.training.fit import fit
-    from app.vision.training.run import Quiet
     from worker.machines.inputs import cache_of, samples_of
 
     settings = Settings()
@@ -63,7 +63,7 @@ def main() -> None:
                 manifest.classes,
                 weights=weights,
                 workdir=scratch,
-                observer=Quiet(stop.is_set),
+                observer=SilentObserver(stop.is_set),
                 cache=cache_of(settings),
                 fetch=lambda sample: store.fetch(sample.sha256, scratch / "images"),
             )

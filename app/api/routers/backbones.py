@@ -7,7 +7,8 @@ from pydantic import BaseModel, Field
 
 from app.api.deps import Reader, ServicesDep
 from app.api.views import ListOut, problems
-from app.vision.backbones.catalogue import BACKBONES, default_backbone
+from app.vision.backbones.catalogue import BACKBONES
+from app.vision.backbones.weights import default_backbone
 
 router = APIRouter(prefix="/v1/backbones", tags=["backbones"])
 

@@ -33,6 +33,7 @@ from app.predictions.service import image_error
 from app.predictions.serving.timing import Times
 from app.registry import service as registry
 from app.registry.orm import Model
+from app.vision.images.preprocessing import Preprocessing
 
 router = APIRouter(prefix="/v2", tags=["inference protocol"])
 
@@ -103,7 +104,7 @@ def model_metadata(model: str, reader: Reader, session: ReadSession) -> ModelMet
     if model == found.name:
         page = registry.list_models(session, reader.workspace_id, name=model, limit=MAX_LIMIT, cursor=None)
         versions = [str(one.id) for one in reversed(page.items)]
-    return metadata(model, versions, int(found.preprocessing["crop"]), len(found.classes))
+    return metadata(model, versions, Preprocessing.from_dict(found.preprocessing), len(found.classes))
 
 
 @router.get(
@@ -111,7 +112,7 @@ def model_metadata(model: str, reader: Reader, session: ReadSession) -> ModelMet
 )
 def version_metadata(model: str, version: str, reader: Reader, session: ReadSession) -> ModelMetadata:
     found = _find(session, reader.workspace_id, model, version)
-    return metadata(model, [str(found.id)], int(found.preprocessing["crop"]), len(found.classes))
+    return metadata(model, [str(found.id)], Preprocessing.from_dict(found.preprocessing), len(found.classes))
 
 
 @router.get("/models/{model}/ready", responses=problems(404, 422), summary="Check that a model can answer")
@@ -182,19 +183,19 @@ async def _infer(
             _read, services, workspace_id, model, version, await request.body(), length
         )
         timeout = (asked.parameters.timeout or 0) / 1e6 or services.settings.predict_seconds
-        classifier, outcomes = await services.predictions.classify(found, images, timeout=timeout, times=times)
-        rows = []
+        loaded, outcomes = await services.predictions.answers(found, images, timeout=timeout, times=times)
+        answers = []
         for number, outcome in enumerate(outcomes):
             if isinstance(outcome, BaseException):
                 code, detail = image_error(outcome)
                 raise refuse(f"{asked.inputs[0].name}[{number}]", detail, code)
-            rows.append(outcome)
+            answers.append(outcome)
     about = {
         "model_name": model,
         "model_version": str(found.model_id),
-        "parameters": {"engine": classifier.engine.name},
+        "parameters": {"engine": loaded.engine.name},
     }
-    answer, behind = write_answer(asked, about, rows, classifier.classes, found.thresholds)
+    answer, behind = write_answer(asked, about, loaded, answers, found.thresholds)
     head = json.dumps(answer).encode()
     if not behind:
         return Response(head, media_type="application/json")
@@ -206,7 +207,7 @@ def _read(
 ) -> tuple[ModelReference, InferRequest, list[Prepare]]:
     with services.database.reading() as session:
         row = _find(session, workspace_id, model, version)
-        found, side = reference(row), int(row.preprocessing["crop"])
+        found, preprocessing = reference(row), Preprocessing.from_dict(row.preprocessing)
     try:
         asked, binary = read_request(body, length)
     except ValidationError as error:
@@ -215,7 +216,8 @@ def _read(
         ) from None
     check_outputs(asked)
     settings = services.settings
-    return found, asked, read_images(asked, binary, side, services.predictions.limits, settings.max_predict_files)
+    limits, most = services.predictions.limits, settings.max_predict_files
+    return found, asked, read_images(asked, binary, preprocessing, limits, most)
 
 
 _COLUMNS = (*COLUMNS, Model.name, Model.preprocessing)

@@ -1,5 +1,6 @@
 """Serve a model's report, its pictures, and its answers for every image of a split."""
 
+from functools import partial
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -13,7 +14,8 @@ from app.registry import service as registry
 from app.registry.orm import Model
 from app.registry.schemas import ModelOut, ReportFile, ReportOut
 from app.storage import Blob
-from app.vision.tasks.classify.image_table import csv_lines
+from app.vision.artefacts.tables import csv_lines
+from app.vision.tasks import part_of_task
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
@@ -71,7 +73,8 @@ def get_evaluations(
     """Download one line for each image: its SHA-256 as `image`, the split, the true and the predicted class, the
     probabilities of both, the `ood_score`, and (in JSON) the `top` five classes. The response is streamed."""
     blob = _find(services, reader.workspace_id, model, f"evaluations-{split}.jsonl")
-    return table_response(services.store, blob, f"evaluations-{split}", format, csv_lines)
+    to_csv = partial(csv_lines, columns=part_of_task("tables").COLUMNS)
+    return table_response(services.store, blob, f"evaluations-{split}", format, to_csv)
 
 
 def _find(services: Services, workspace_id: UUID, reference: str, name: str) -> Blob:

@@ -7,7 +7,7 @@ from typing import Any
 
 from app.datasets.manifest import Manifest
 from app.predictions.schemas import Prediction
-from app.vision.tasks.classify.image_table import csv_lines
+from app.vision.artefacts.tables import csv_lines
 
 _COLUMNS = (
     "image",

@@ -6,14 +6,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from app.predictions.serving.batcher import Batcher, fail
+from app.predictions.serving.batcher import Answer, Batcher, fail
 from app.predictions.serving.timing import Times
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-    from app.predictions.serving.batcher import Row
 
 
 class Decoder:
@@ -22,7 +20,7 @@ class Decoder:
     def __init__(self, threads: int | None = None) -> None:
         self._pool = ThreadPoolExecutor(threads or len(os.sched_getaffinity(0)), thread_name_prefix="decode")
 
-    def put(self, read: "Callable[[], NDArray[np.uint8]]", batcher: Batcher, future: "Row", times: Times) -> None:
+    def put(self, read: "Callable[[], NDArray[np.uint8]]", batcher: Batcher, future: Answer, times: Times) -> None:
         """Run `read` in a thread and queue the image it returns under `future`, a place from `batcher.admit`.
 
         An error of `read` is set on `future`.

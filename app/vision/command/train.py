@@ -1,4 +1,4 @@
-"""The command `python -m app.vision`: `train FOLDER`, `find-rate FOLDER` and `predict MODEL IMAGE...`."""
+"""The command `train FOLDER` fine-tunes on a folder of images, `find-rate FOLDER` suggests a learning rate."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from app.vision.backbones.catalogue import default_backbone
 from app.vision.backbones.weights import WeightStore
 from app.vision.command.arguments import make_parser
-from app.vision.command.options import config_values, option_name
-from app.vision.command.predict import model_file, predict
+from app.vision.command.beginning import config_of, learning, weights_of
+from app.vision.command.options import option_name
+from app.vision.command.predict import predict
 from app.vision.command.results import write_results
 from app.vision.command.terminal import FAILED, INTERRUPTED, MISUSED, Terminal, fail, say
 from app.vision.data.imagefolder import read_image_folder
 from app.vision.data.rowcache import RowCache
+from app.vision.data.samples import Sample
 from app.vision.errors import (
     DamagedArtefact,
     Diverged,
@@ -35,7 +35,7 @@ from app.vision.runtime.launch import is_shared, launched, shared_folder, speaks
 from app.vision.runtime.stopping import StopSignals
 from app.vision.settings.config import TrainConfig
 from app.vision.training.checkpoint_folder import CheckpointFolder
-from app.vision.training.run import FitResult, Sample
+from app.vision.training.result import FitResult
 
 CHECKPOINTS = "checkpoints"  # the folder below --out in which an unfinished run keeps them
 
@@ -60,14 +60,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
-    config = _config(options)
+    config = config_of(options)
     samples, classes = read_image_folder(
         options.folder, val_fraction=options.val_fraction, test_fraction=options.test_fraction, seed=config.seed
     )
     out: Path = options.out or Path(f"{options.folder.resolve().name}-model")
     if (out / "model.safetensors").exists() and not options.overwrite:
         raise InvalidData(f"{out} already holds a model: name another folder with --out, or give --overwrite.")
-    weights = _weights(options)
+    weights = weights_of(options)
     kept = CheckpointFolder(out / CHECKPOINTS)
     if options.resume is None and kept.newest_first():
         if not options.overwrite:
@@ -80,14 +80,14 @@ def _train(options: argparse.Namespace) -> int:
     out.mkdir(parents=True, exist_ok=True)
     counts = Counter(sample.split for sample in samples)
     shown = ", ".join(f"{counts[split]} {split}" for split in ("train", "val", "test") if counts[split])
-    say(f"{shown} images of {len(classes)} classes; backbone {config.backbone}, training {_learning(config)}")
+    say(f"{shown} images of {len(classes)} classes; backbone {config.backbone}, training {learning(config)}")
     began = time.monotonic()
     cache = RowCache(options.cache, int(options.cache_gib * 2**30)) if options.cache else None
     result = _fit(weights, config, samples, classes, out, resume, cache)
     if result is None:
         return INTERRUPTED
     if speaks():
-        write_results(out, result, samples, classes, time.monotonic() - began)
+        write_results(out, result, samples, time.monotonic() - began)
     return 0
 
 
@@ -105,62 +105,11 @@ def _checkpoint_to_resume(given: Path | None) -> Path | None:
     return found
 
 
-def _weight_store(options: argparse.Namespace) -> WeightStore:
-    import torch.hub
-
-    folder = options.weights if options.weights and options.weights.is_dir() else None
-    # torchvision's own cache: weights that another program has fetched are not fetched again.
-    return WeightStore(folder, Path(torch.hub.get_dir()) / "checkpoints", download=not options.no_download)
-
-
-def _config(options: argparse.Namespace) -> TrainConfig:
-    values = config_values(options)
-    if options.base_path is not None:
-        values = _from_base(model_file(options.base_path), values)
-    elif "backbone" not in values:
-        values["backbone"] = default_backbone(_weight_store(options))
-    if isinstance(values.get("train"), int):
-        values |= {"train": "last_stages", "last_stages": values["train"]}
-    config = TrainConfig.from_dict(values)
-    config.resolve()  # says now what it would say after minutes of decoding
-    return config
-
-
-def _from_base(path: Path, given: dict[str, Any]) -> dict[str, Any]:
-    """Return what was given, with the base model's backbone, head and input size where nothing was."""
-    from app.vision.artefacts.base_model import file_sha256
-    from app.vision.artefacts.model_file import read_model_document
-
-    document = read_model_document(path)
-    if given.get("backbone", document["backbone"]) != document["backbone"]:
-        raise InvalidConfig("backbone", f"{given['backbone']!r}, but {path} is a {document['backbone']}; leave it out.")
-    inherited = {
-        "backbone": document["backbone"],
-        "head": document["head"],
-        "input_size": document["preprocessing"]["crop"],
-        "base_model": file_sha256(path),
-    }
-    return inherited | given
-
-
-def _learning(config: TrainConfig) -> str:
-    return {"head": "the head", "all": "everything"}.get(config.train, f"the last {config.last_stages} stages")
-
-
-def _weights(options: argparse.Namespace) -> Path | WeightStore:
-    """Return what the run starts from: a weights file, a model's file, or a store that finds the weights."""
-    if options.base_path is not None:
-        return model_file(options.base_path)
-    if options.weights is not None and not options.weights.exists():
-        raise InvalidData(f"--weights {options.weights}: there is no such file or folder.")
-    return options.weights if options.weights and options.weights.is_file() else _weight_store(options)
-
-
 def _find_rate(options: argparse.Namespace) -> int:
-    from app.vision.tasks.classify.pictures import rate_curve, write_figures
     from app.vision.training.fit import find_rate
+    from app.vision.training.pictures import rate_curve, write_pictures
 
-    config = _config(options)
+    config = config_of(options)
     samples, classes = read_image_folder(
         options.folder, val_fraction=options.val_fraction, test_fraction=options.test_fraction, seed=config.seed
     )
@@ -169,11 +118,11 @@ def _find_rate(options: argparse.Namespace) -> int:
         observer = Terminal(signals, CheckpointFolder(Path(scratch) / CHECKPOINTS))
         try:
             found = find_rate(
-                config, samples, classes, weights=_weights(options), workdir=Path(scratch), observer=observer
+                config, samples, classes, weights=weights_of(options), workdir=Path(scratch), observer=observer
             )
         except Stopped:
             return fail("interrupted.", INTERRUPTED)
-    write_figures(picture.parent, {picture.name: rate_curve(found)})
+    write_pictures(picture.parent, {picture.name: lambda: rate_curve(found)})
     say(f"suggested: --learning-rate {found.suggestion:.3g}")
     say(f"wrote the curve of {len(found.rates)} rates to {picture}")
     return 0
@@ -188,7 +137,7 @@ def _fit(
     resume: Path | None,
     cache: RowCache | None,
 ) -> FitResult | None:
-    """Return the result, or None if the run was interrupted.
+    """Return None if the run was interrupted.
 
     Scratch files lie in `out` meanwhile: renaming needs the same file system.
     """

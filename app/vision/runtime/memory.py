@@ -1,4 +1,4 @@
-"""How much memory there is for a batch, how much one takes, and how it shows that there was too little."""
+"""Finds how much memory there is for a batch, how much one takes, and whether an error means too little of it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from pathlib import Path
 
 import torch
 
+CHUNK = 32  # images that a pass without gradients takes at a time: memory does not grow with the call
 MARGIN = 0.8  # of what is free: the next allocations do not fall as neatly, and others use this machine, too
 PROCESS = Path("/proc/self")
 GROUPS = Path("/sys/fs/cgroup")
 
 
 def is_exhaustion(error: BaseException) -> bool:
-    """Whether an error says that memory has run out, in one of the ways in which torch and its libraries do."""
+    """Return whether an error says that memory has run out, in one of the ways in which torch and its libraries do."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     said = (
@@ -40,7 +41,7 @@ def largest_batch(
     tries: bool = True,
     gauge: Gauge | None = None,
 ) -> int:
-    """The largest power of two, up to `most`, that can be expected to fit; at least 1. Powers of two hardly waver.
+    """Return the largest power of two, up to `most`, that can be expected to fit; at least 1.
 
     `attempt` runs forward and backward with so many samples, and may fail for want of memory. Two small batches tell
     what a sample takes (activations grow with the batch, weights and their gradients do not), beside `later` bytes that

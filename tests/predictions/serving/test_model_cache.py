@@ -52,8 +52,8 @@ def other_model(store: FilesystemStore, trained: Trained, name: str) -> str:
 
 def classify(batcher: Batcher, trained: Trained) -> float:
     """How probable the first class is of one image."""
-    (future,) = batcher.submit([batcher.classifier.prepare(trained.samples[0].path)])
-    return float(future.result(60)[0])
+    (future,) = batcher.submit([batcher.model.prepare(trained.samples[0].path)])
+    return float(future.result(60).probabilities[0])
 
 
 def test_concurrent_first_callers_load_a_model_once(watched: Watched, open_cache: OpenCache, trained: Trained) -> None:
@@ -79,7 +79,7 @@ def test_the_least_recently_used_is_unloaded_when_the_budget_is_spent(
     watched: Watched, open_cache: OpenCache, trained: Trained
 ) -> None:
     a, b, c = (other_model(watched, trained, name) for name in "abc")
-    size = loaded(open_cache(with_store=watched), a).classifier.nbytes
+    size = loaded(open_cache(with_store=watched), a).model.nbytes
     watched.fetched.clear()
     cache = open_cache(budget_bytes=2 * size, with_store=watched)
     first, second = loaded(cache, a), loaded(cache, b)
@@ -113,7 +113,7 @@ def test_a_load_that_failed_is_tried_again(store: FilesystemStore, open_cache: O
         with pytest.raises(BlobMissing):
             loaded(cache, sha256)
     store.put_file(trained.result.model_path)
-    assert loaded(cache, sha256).classifier.classes == ("ants", "bees", "wasps")
+    assert loaded(cache, sha256).model.classes == ("ants", "bees", "wasps")
 
 
 @pytest.mark.parametrize("where", ["in a weight", "at the end", "at the start"])
@@ -134,7 +134,7 @@ def test_a_damaged_artefact_is_an_error_and_no_wrong_answer(
     with pytest.raises(BlobDamaged):
         loaded(cache, sha256)
     path.write_bytes(whole)
-    assert loaded(cache, sha256).classifier.classes == ("ants", "bees", "wasps")
+    assert loaded(cache, sha256).model.classes == ("ants", "bees", "wasps")
 
 
 def test_loading_leaves_no_file_behind(
@@ -206,7 +206,7 @@ def test_an_idle_model_is_unloaded_and_a_pinned_one_is_not(
         assert cache.serving(reference(a)).state == "ready"  # somebody uses it
     await_true(lambda: cache.serving(reference(a)).state == "unloaded")
     assert loaded(cache, b, pinned=True) is pinned
-    assert loaded(cache, a).classifier.classes == ("ants", "bees", "wasps")
+    assert loaded(cache, a).model.classes == ("ants", "bees", "wasps")
 
 
 def test_many_models_take_turns_in_a_small_budget(watched: Watched, open_cache: OpenCache, trained: Trained) -> None:
@@ -249,7 +249,7 @@ def test_a_model_that_fails_while_it_answers_is_dropped_and_loaded_anew(
     sha256 = watched.put_file(trained.result.model_path).sha256
     cache = open_cache(with_store=watched, retry_seconds=0)
     batcher = loaded(cache, sha256)
-    last = batcher.classifier.network.head.layers[-1]
+    last = batcher.model.network.head.layers[-1]
     before = last.bias.clone()
     last.bias.fill_(float("nan"))  # as a broken memory or a bad kernel would
     with pytest.raises(Unavailable, match="failed") as caught:
@@ -258,7 +258,7 @@ def test_a_model_that_fails_while_it_answers_is_dropped_and_loaded_anew(
     assert cache.serving(reference(sha256)).state == "unhealthy"
     mended = loaded(cache, sha256)
     assert mended is not batcher
-    assert mended.classifier.network.head.layers[-1].bias.equal(before)
+    assert mended.model.network.head.layers[-1].bias.equal(before)
     assert cache.serving(reference(sha256)).state == "ready"
 
 

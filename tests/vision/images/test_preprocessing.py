@@ -60,8 +60,8 @@ def test_the_centre_square_is_kept() -> None:
 
 def test_the_crop_is_the_middle() -> None:
     pixels = np.arange(32 * 32 * 3, dtype=np.uint32).reshape(32, 32, 3).astype(np.uint8)
-    assert np.array_equal(SMALL.crop_array(pixels), pixels[4:28, 4:28])
-    assert SMALL.crop_array(np.zeros((5, 32, 32, 3), np.uint8)).shape == (5, 24, 24, 3)
+    assert np.array_equal(SMALL.input_of(pixels), pixels[4:28, 4:28])
+    assert SMALL.input_of(np.zeros((5, 32, 32, 3), np.uint8)).shape == (5, 24, 24, 3)
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "1", "CMYK", "LA", "RGBA", "YCbCr"])

@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 
 from app.vision.errors import OutOfMemory, Stopped
 from app.vision.runtime import memory
-from app.vision.training import gradients
+from app.vision.tasks.classify.task import Classify
+from app.vision.tasks.task import Batch
 from tests.support.pictures import Recorder
 from tests.support.runs import Fit
 
@@ -22,14 +23,14 @@ HEAD: dict[str, Any] = {"epochs": 2, "batch_size": 24, "optimizer": "sgd", "prec
 
 def no_more_than(rows_at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let larger passes fail as torch does when an allocation fails."""
-    real: Callable[..., Any] = gradients._loss
+    real: Callable[..., Any] = Classify.loss
 
-    def scarce(run: Any, epoch: int, rows: Any, how: Any) -> Any:
-        if len(rows if how is None else how.partner) > rows_at_once:
+    def scarce(task: Classify, run: Any, batch: Batch) -> Any:
+        if len(batch.rows if batch.how is None else batch.how.partner) > rows_at_once:
             raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes")
-        return real(run, epoch, rows, how)
+        return real(task, run, batch)
 
-    monkeypatch.setattr(gradients, "_loss", scarce)
+    monkeypatch.setattr(Classify, "loss", scarce)
 
 
 def test_a_batch_that_does_not_fit_is_an_error_that_names_one_that_does(

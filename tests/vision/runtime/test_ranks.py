@@ -16,12 +16,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from app.vision.data.samples import Sample
 from app.vision.errors import InvalidConfig, OutOfMemory, WeightsUnavailable
 from app.vision.images.mixing import Mix, mix, part_of
 from app.vision.networks.batch_norm import SharedBatchNorm
 from app.vision.runtime.ranks import _error, _portrait
 from app.vision.settings.config import TrainConfig
-from app.vision.training.run import Sample
 from tests.support.commands import ENVIRONMENT, QUICK, REPOSITORY, command, run
 from tests.support.runs import TOLERANCE, Fit
 from tests.support.servers import free_port
@@ -159,7 +159,7 @@ def test_a_part_of_a_batch_is_mixed_as_in_the_whole() -> None:
 
 def test_a_batch_that_cannot_be_shared_is_refused(run_fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
     from app.vision.runtime import ranks
-    from app.vision.training.gradients import check_shares
+    from app.vision.tasks.preparation import check_shares
 
     monkeypatch.setattr(ranks, "count", lambda: 16)
     with pytest.raises(InvalidConfig, match="8: a batch of 8 images cannot be shared by 16 processes"):

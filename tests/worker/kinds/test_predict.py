@@ -14,36 +14,17 @@ import torch
 from app.jobs import service as jobs
 from app.jobs.orm import Checkpoint, Job
 from app.jobs.states import JobState
-from app.vision.training.run import FitResult
+from app.predictions.batch.type import PREDICT
+from app.vision.training.result import FitResult
+from tests.support.child_work import doing, kinds_with, predict_and_wait
 from tests.support.processes import children, group_is_gone
 from tests.support.services import Service
 from tests.support.stages import train_tiny
 from tests.support.waiting import wait_for
-from tests.worker.processes.test_process import inject
 from worker.supervision.worker import Worker
 
 CLASSES = ("ants", "bees")
-BATCHES, HALF_WAY = 6, 3  # of four images each; before the third one a child waits
-
-# A child predicts in small batches, writes a line into a log for each, and before the third one waits until the gate is
-# open or it is told to stop.
-WAITS = """
-if 'predict' in sys.orig_argv:
-    import os, time, worker.kinds.predict as module
-    module.BATCH, module._KEEP_EVERY = 4, {keep_every}
-    predict, classify, calls = module.predict, module._classify, []
-    def told(work, parent, settings):
-        module.parent = parent
-        return predict(work, parent, settings)
-    def waits(*arguments):
-        calls.append(1)
-        with open({log!r}, 'a') as log:
-            log.write('batch\\n')
-        while len(calls) == 3 and not os.path.exists({gate!r}) and not module.parent.should_stop():
-            time.sleep(0.01)
-        return classify(*arguments)
-    module.predict, module._classify = told, waits
-"""
+BATCHES, HALF_WAY = 6, 3  # of four images each; before the third one a child waits, in `predict_and_wait`
 
 
 class Predicting:
@@ -59,7 +40,7 @@ class Predicting:
 
     def start(self) -> Worker:
         """A worker that is there for uploads and predictions alone."""
-        return self.site.start_worker(train_slots=0)
+        return self.site.start_worker(kinds=kinds_with(doing(PREDICT, predict_and_wait)), train_slots=0)
 
     def job(self, **fields: Any) -> UUID:
         asked = {"model": str(self.model), "dataset": "pets", "probabilities": "all"}
@@ -113,8 +94,8 @@ def predicting(
 
     def make(keep_every: float = 1e9) -> Predicting:
         made = Predicting(site, tmp_path, trained)
-        code = WAITS.format(keep_every=keep_every, log=str(made.log), gate=str(made.gate))
-        inject(tmp_path, monkeypatch, code)
+        monkeypatch.setenv("GRAFT_TEST_MARKS", str(tmp_path))
+        monkeypatch.setenv("GRAFT_TEST_KEEP_EVERY", str(keep_every))
         return made
 
     return make

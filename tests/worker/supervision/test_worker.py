@@ -5,7 +5,6 @@ import re
 import signal
 import sqlite3
 import threading
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -19,10 +18,11 @@ from app.jobs.schemas import WorkerOut
 from app.jobs.states import JobState
 from app.registry import service as registry
 from app.registry.orm import Model
+from app.trainings.type import TRAIN
+from tests.support.child_work import doing, kinds_with, train_with_a_checkpoint_an_epoch
 from tests.support.processes import children, group_is_gone
 from tests.support.services import LONG, Service
 from tests.support.waiting import wait_for
-from tests.worker.processes.test_process import inject
 from worker.supervision.housekeeping import free_blobs
 
 
@@ -255,11 +255,9 @@ def test_a_job_is_ended_at_its_deadline_with_its_processes(site: Service) -> Non
 
 
 def test_a_long_job_keeps_no_more_checkpoints_than_it_may_go_on_from(
-    site: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    site: Service,
 ) -> None:
-    every_epoch = "if 'train' in sys.orig_argv:\n    from app.vision.training import loop\n    loop.REST_S = 0.0\n"
-    inject(tmp_path, monkeypatch, every_epoch)
-    site.start_worker(lease_seconds=2.0)
+    site.start_worker(kinds_with(doing(TRAIN, train_with_a_checkpoint_an_epoch)), lease_seconds=2.0)
     before = len(list(site.stage.store.list()))
     job_id = site.train_for_ever(train="head", augmentation="none")
 
@@ -287,11 +285,10 @@ def test_a_training_that_diverges_says_so(site: Service) -> None:
 
 
 def test_a_child_that_is_stopped_before_it_can_listen_costs_no_attempt(
-    site: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    site: Service,
 ) -> None:
-    """A deploy that comes while the child still imports: SIGTERM finds no handler there."""
-    inject(tmp_path, monkeypatch, "import time\ntime.sleep(600)\n")
-    worker = site.start_worker()
+    """A deploy that comes while the child still imports: SIGTERM's handler is there, and what looks at it is not."""
+    worker = site.start_worker(kinds_with(doing(TRAIN, "tests.support.slow_import:run")))
     job_id = site.train()
     site.until(job_id, JobState.running)
     site.stop_worker(worker)

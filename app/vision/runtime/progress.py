@@ -1,11 +1,11 @@
-"""How far a run is and how long it will take, from shares that its phases are expected to have."""
+"""Tells how far a run is and how long it will take, from shares that its phases are expected to have."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
 
-from app.vision.training.run import Observer
+from app.vision.runtime.observer import Observer
 
 SILENCE_S = 0.2  # reports closer together than this are swallowed
 
@@ -22,7 +22,7 @@ class Progress:
         self._began: tuple[float, float] = (0.0, 0.0)  # of this phase: time, fraction of the run
 
     def report(self, phase: str, done: float) -> None:
-        """`done` (0..1) of `phase` lies behind."""
+        """Tell the observer that `done` (0..1) of `phase` lies behind."""
         now = time.monotonic()
         before = sum(share for name, share in list(self._shares.items())[: list(self._shares).index(phase)])
         fraction = max(self._reported, min(before + self._shares[phase] * done, 1.0))

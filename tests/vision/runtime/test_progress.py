@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.vision.training.progress import Progress
+from app.vision.runtime.progress import Progress
 from tests.support.pictures import Recorder
 
 
