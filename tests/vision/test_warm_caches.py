@@ -15,6 +15,7 @@ from app.vision.data.feeds import ImageFeed
 from app.vision.data.rowcache import RowCache, Rows
 from app.vision.data.samples import Sample
 from app.vision.settings.config import HeadConfig, TrainConfig
+from app.vision.tasks import preparation
 from app.vision.training.fit import fit
 from app.vision.training.result import FitResult
 from tests.support.pictures import CLASSES, Recorder
@@ -120,7 +121,7 @@ def test_features_train_the_head_that_the_frozen_trunk_would(
         seeds = {split: features.seeds_of(keys) for split, keys in images.keys.items()}
         return ImageFeed(network, images.packs(), seeds, images.preprocessing, inputs.config, inputs.device)
 
-    monkeypatch.setattr("app.vision.tasks.preparation.make_feed", through_the_trunk)
+    monkeypatch.setattr(preparation, "make_feed", through_the_trunk)
     direct = run_fit("direct", **fields)
     np.testing.assert_allclose(
         cached.finished.arrays["probabilities"]["val"], direct.finished.arrays["probabilities"]["val"], atol=0.01
