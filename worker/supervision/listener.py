@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from app.core.logging import log
+from app.jobs.types import KNOWN
 
 
 class Listener:
@@ -42,4 +43,6 @@ class Listener:
         assert self._pipe is not None
         while not self._stopping:
             for word in set(os.read(self._pipe, 4096).split()):
-                self._heard(word.decode("ascii", "replace"))  # anybody of this user's may write to it
+                kind = word.decode("ascii", "replace")
+                if KNOWN.find(kind) is not None:  # anybody of this user's may write to the pipe, and newer code does
+                    self._heard(kind)

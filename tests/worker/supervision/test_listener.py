@@ -22,7 +22,7 @@ def test_a_ring_is_heard_and_nonsense_is_not(tmp_path: Path) -> None:
         os.close(pipe)
         for kind in ("ingest", "train"):
             FifoDoorbell(tmp_path / "home" / "doorbell").ring(kind)
-            assert heard.get(timeout=PATIENCE) is kind
+            assert heard.get(timeout=PATIENCE) == kind
     finally:
         listener.stop()
     FifoDoorbell(tmp_path / "home" / "doorbell").ring("train")  # nobody listens any more
