@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from uuid import UUID
 
@@ -16,6 +17,7 @@ from app.operations.check import check
 from app.operations.restore import restore
 from app.operations.rows import dump, tables
 from app.storage import FilesystemStore
+from tests.support.databases import Databases
 from tests.support.images import folder_zip
 from tests.support.stages import Stage, Workspace
 
@@ -36,13 +38,15 @@ def stage(settings: Settings, database: Database, tmp_path: Path) -> Stage:
 @pytest.fixture(params=["sqlite", "postgresql"])
 def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Database, FilesystemStore]]:
     """Another service, which has nothing."""
-    if request.param == "sqlite":
-        database = Database(f"sqlite:///{tmp_path / 'empty.db'}")
-    else:
-        make: Callable[[], str] = request.getfixturevalue("another_postgresql_url")
-        database = Database(make())
-    yield database, FilesystemStore(tmp_path / "empty-blobs")
-    database.close()
+    with ExitStack() as stack:
+        if request.param == "sqlite":
+            url = f"sqlite:///{tmp_path / 'empty.db'}"
+        else:
+            databases: Databases = request.getfixturevalue("databases")
+            url = stack.enter_context(databases.one())
+        database = Database(url)
+        stack.callback(database.close)
+        yield database, FilesystemStore(tmp_path / "empty-blobs")
 
 
 def rows_of(database: Database) -> Rows:
