@@ -29,7 +29,7 @@ WAITS = """
 if 'predict' in sys.orig_argv:
     import os, time, worker.kinds.predict as module
     module.BATCH, module._KEEP_EVERY = 4, {keep_every}
-    predict, classify, calls = module.predict, module._classify, []
+    predict, answer, calls = module.predict, module.TrainedModel.answer, []
     def told(work, parent, settings):
         module.parent = parent
         return predict(work, parent, settings)
@@ -39,8 +39,8 @@ if 'predict' in sys.orig_argv:
             log.write('batch\\n')
         while len(calls) == 3 and not os.path.exists({gate!r}) and not module.parent.should_stop():
             time.sleep(0.01)
-        return classify(*arguments)
-    module.predict, module._classify = told, waits
+        return answer(*arguments)
+    module.predict, module.TrainedModel.answer = told, waits
 """
 
 
