@@ -5,10 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv
 
-.PHONY: help demo up test chaos kill-points fuzz schema docs equal old-home gpu check format lint types lock clean
+.PHONY: help demo up test test-long chaos kill-points fuzz schema docs equal old-home gpu check format lint types lock clean
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 # Two stamps: the demo needs no test tools, and the test environment holds all that the demo's does.
 $(UV):
@@ -34,9 +34,16 @@ demo: $(VENV)/run.stamp ## Train and predict on real images (DATA=path.zip uses 
 up: $(VENV)/run.stamp ## Start the service on this machine
 	@$(BIN)/graft up
 
-# One thread for each process: several threads on few cores wait for one another most of the time.
-test: $(VENV)/dev.stamp ## Run every test; they start their own PostgreSQL, Redis and S3
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# A thread a process: several of them on few cores wait for one another most of the time. One process more than there are
+# cores: many tests wait for a lease, a poll or a process that starts.
+PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(min(len(os.sched_getaffinity(0)) + 1, 6))')
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+SPREAD := -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
+test: $(VENV)/dev.stamp ## Run the tests, and print the longest; they start their own PostgreSQL, Redis and S3
+	$(PYTEST) $(SPREAD) -m "not long"
+
+test-long: $(VENV)/dev.stamp ## Run what is only slow: longer runs of what `make test` proves in short
+	$(PYTEST) $(SPREAD) -m long
 
 JOBS ?= 2000
 SECONDS ?= 1800
@@ -47,7 +54,7 @@ chaos: $(VENV)/dev.stamp ## Break a working service: MODE=embedded or team, SECO
 	@$(BIN)/python -m tests.chaos.run --mode $(MODE) --jobs $(JOBS) --seconds $(SECONDS) --seed $(SEED) --every $(EVERY)
 
 kill-points: $(VENV)/dev.stamp ## Kill a training at each of its steps
-	GRAFT_TEST_EVERY_STEP=1 $(BIN)/python -m pytest tests/worker/test_kill_points.py
+	GRAFT_TEST_EVERY_STEP=1 $(BIN)/python -m pytest tests/worker/test_kill_points.py -k one
 
 fuzz: $(VENV)/dev.stamp ## Read 100,000 broken archives and images; takes some minutes
 	GRAFT_TEST_FUZZ=50000 $(BIN)/python -m pytest tests/datasets/test_fuzz.py

@@ -14,7 +14,7 @@ KNOWN.register(*JOB_TYPES)
 
 
 def register_further(settings: Settings) -> None:
-    """Register the kinds that an operator adds: `GRAFT_JOB_TYPES`, of the API and of every worker.
+    """Register the kinds that an operator adds or replaces: `GRAFT_JOB_TYPES`, of the API and of every worker.
 
     Raises ValueError where one of them is no `JobType` that can be imported.
     """
@@ -27,4 +27,4 @@ def register_further(settings: Settings) -> None:
             ) from error
         if not isinstance(found, JobType):
             raise ValueError(f"GRAFT_JOB_TYPES: {name!r} is a {type(found).__name__}; name a JobType")
-        KNOWN.register(found)
+        KNOWN.replace(found)

@@ -213,7 +213,9 @@ def test_a_kind_of_job_needs_no_change_of_the_schema_and_rows_are_kept(empty: Da
             **dict.fromkeys(("priority", "ran_seconds", "attempt", "epoch", "progress", "event_seq"), "0"),
         }
         connection.exec_driver_sql(f"INSERT INTO jobs ({', '.join(values)}) VALUES ({', '.join(values.values())})")
-        connection.exec_driver_sql(f"INSERT INTO epoch_metrics (job_id, epoch, metrics) VALUES ({job_id}, 1, '{{}}')")
+        connection.exec_driver_sql(
+            f"INSERT INTO epoch_metrics (job_id, epoch, attempt, metrics) VALUES ({job_id}, 1, 1, '{{}}')"
+        )
 
     def kinds(connection: Connection, table: str = "epoch_metrics") -> list[str]:
         query = f"SELECT kind FROM jobs JOIN {table} ON {table}.job_id = jobs.id ORDER BY kind"

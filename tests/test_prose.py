@@ -26,12 +26,15 @@ REVISED = (
     "app/api/uploads",
     "app/auth",
     "app/cli",
+    "app/core",
+    "app/datasets",
     "app/predictions/batch",
     "app/predictions/inference",
     "app/predictions/orm.py",
     "app/predictions/references.py",
     "app/predictions/schemas.py",
     "app/registry",
+    "app/storage",
     "migrations",
 )
 PACKAGES = ("app", "worker", "bench", "clients", "migrations")

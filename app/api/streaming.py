@@ -3,6 +3,7 @@
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from math import inf
 
 import anyio
 from fastapi.responses import StreamingResponse
@@ -31,20 +32,22 @@ class EventStream(StreamingResponse):
 
     media_type = "text/event-stream"
 
-    def __init__(self, look: Callable[[], Look], silence: float, draining: Draining) -> None:
-        """Send what `look` finds, which runs in a thread, until it says that it is over or the process stops.
 
-        Before it stops the client is told to connect again, and after how long: another process answers then.
+def stream(look: Callable[[], Look], silence: float, draining: Draining, seconds: float = inf) -> EventStream:
+    """Return the answer that sends what `look` finds until it says that it is over, or the process stops.
 
-        After `silence` seconds without a line a comment says that the connection lives: proxies close what is silent.
-        """
-        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-        super().__init__(_lines(look, silence, draining), headers=headers)
+    Before the process stops, and after so many `seconds`, the client is told to connect again, and after how long.
+    `look` runs in a thread. After `silence` seconds without a line a comment says that the connection lives: proxies
+    close what is silent for long.
+    """
+    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+    return EventStream(_lines(look, silence, draining, seconds), headers=headers)
 
 
-async def _lines(look: Callable[[], Look], silence: float, draining: Draining) -> AsyncIterator[bytes]:
+async def _lines(look: Callable[[], Look], silence: float, draining: Draining, seconds: float) -> AsyncIterator[bytes]:
     sent_at = time.monotonic()
-    while not draining.over:
+    ends_at = sent_at + seconds
+    while not draining.over and time.monotonic() < ends_at:
         try:
             found = await run_in_threadpool(look)
         except Unavailable:  # the stream outlives a moment without a database
@@ -60,4 +63,4 @@ async def _lines(look: Callable[[], Look], silence: float, draining: Draining) -
             sent_at = time.monotonic()
         if not found.more:
             await anyio.sleep(_LOOK_EVERY)
-    yield format_sse_event(comment="this process stops; connect again", retry=_CONNECT_AGAIN_AFTER_MS)
+    yield format_sse_event(comment="connect again", retry=_CONNECT_AGAIN_AFTER_MS)

@@ -1,4 +1,4 @@
-"""The folder of the service: its own user alone can read it."""
+"""The service has a folder that its own user alone can read."""
 
 import os
 import stat

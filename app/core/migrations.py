@@ -25,7 +25,7 @@ def alembic_config() -> Config:
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """The revision that a database is at (None: it is empty), and the one that this code needs."""
+    """A schema has the revision that a database is at (None: it is empty), and the one that this code needs."""
 
     found: str | None
     needed: str

@@ -1,4 +1,4 @@
-"""The outbox: one row for each event of a workspace, written in the transaction of the change that it tells of.
+"""The outbox has one row for each event of a workspace, written in the transaction of the change that it tells of.
 
 Whoever follows a workspace remembers the sequence number of the last event that it read, and asks for those after it.
 That is safe only if no event becomes visible after a later number was read. A database hands out numbers before the
@@ -43,7 +43,7 @@ _WAITING = "events_to_insert"  # in `Session.info`
 
 
 class Event(Base):
-    """Something that happened in a workspace. `topic` is `subject.what`, such as `model.created`.
+    """An event says what happened in a workspace. `topic` is `subject.what`, such as `model.created`.
 
     `number` counts the events of one subject from 1, where it numbers them (jobs do, by their row); those are kept
     until their subject is forgotten, all others for a time.

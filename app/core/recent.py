@@ -1,4 +1,4 @@
-"""What was read from the database a moment ago, for reads that come with every request."""
+"""This module keeps what was read from the database a moment ago, for reads that come with every request."""
 
 import time
 from collections import OrderedDict
@@ -15,7 +15,7 @@ _MOST = 1000
 
 
 class Recent(Generic[T]):
-    """Values by key. What this process writes, whatever it is, ends them all; so does a second.
+    """This class keeps values by key. Any write of this process ends them all; so does a second.
 
     For what hardly ever changes and costs more to read than to use. Of the event loop's thread alone.
     """
@@ -27,7 +27,7 @@ class Recent(Generic[T]):
 
     @property
     def now(self) -> int:
-        """What `put` wants to know: how much had been written before the value was read."""
+        """Return what `put` needs to know: how much had been written before the value was read."""
         return self._database.writes
 
     def get(self, key: Hashable) -> T | None:

@@ -1,4 +1,4 @@
-"""Settings: the only reader of the environment. Every name is `GRAFT_` + the field's name in capitals."""
+"""The settings are the only reader of the environment. Every name is `GRAFT_` + the field's name in capitals."""
 
 from functools import cached_property
 from ipaddress import ip_network
@@ -11,7 +11,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class Settings(BaseSettings):
-    """One immutable object, made at a process's edge and handed down. Sizes are bytes, times are seconds."""
+    """The settings are one immutable object, made where a process begins and passed on. Sizes are bytes, times are
+    seconds."""
 
     # An empty variable counts as one that is not set, as `${NAME:-}` in a compose file means it.
     model_config = SettingsConfigDict(
@@ -47,6 +48,9 @@ class Settings(BaseSettings):
     port: int = Field(default=8400, ge=0, le=65535)
     url: str | None = None
     api_key: SecretStr | None = None
+    stream_seconds: float = Field(
+        default=3600.0, gt=0, description="Then the stream of a workspace's events ends; clients connect anew."
+    )
     stream_silence_seconds: float = Field(
         default=15.0, ge=0, description="A stream of events that has none for so long says that it lives."
     )
@@ -64,6 +68,9 @@ class Settings(BaseSettings):
     max_workspace_bytes: int = Field(default=512 * 2**30, gt=0)
     upload_expiry_seconds: float = Field(
         default=86_400.0, gt=0, description="A resumable upload that gets no bytes for so long is removed."
+    )
+    upload_silence_seconds: float = Field(
+        default=30.0, gt=0, description="A sender of a resumable upload that says nothing for so long is left."
     )
     max_json_bytes: int = Field(default=2**20, gt=0)
     max_predict_bytes: int = Field(default=128 * 2**20, gt=0)
@@ -104,9 +111,13 @@ class Settings(BaseSettings):
     broker_poll_seconds: float = Field(default=5.0, gt=0)
     sweep_seconds: float = Field(default=2.0, gt=0)
     stop_grace_seconds: float = Field(default=10.0, gt=0)
+    setback_seconds: float = Field(
+        default=15.0, ge=0, description="A job that found no room on the disk is tried again after so long."
+    )
     max_attempts: int = Field(default=3, gt=0)
     job_types: str = Field(
-        default="", description="Further kinds of job, package.module:NAME each; the same for the API and all workers."
+        default="",
+        description="Kinds of job to add or replace, package.module:NAME each; the same for the API and all workers.",
     )
     worker_address: str | None = Field(
         default=None, description="Where other machines reach this worker; if left out, as the database sees it."
@@ -162,45 +173,45 @@ class Settings(BaseSettings):
 
     @cached_property
     def sqlalchemy_url(self) -> str:
-        """The database's URL; a SQLite file below `home` unless one is given."""
+        """Return the database's URL; a SQLite file below `home` unless one is given."""
         return self.database_url or f"sqlite:///{quote(str(self.home.absolute() / 'graftwork.db'))}"
 
     @cached_property
     def blobs_url(self) -> str:
-        """The blob store's URL: `file:///...` or `s3://bucket/prefix`."""
+        """Return the blob store's URL: `file:///...` or `s3://bucket/prefix`."""
         return self.storage_url or f"file://{self.home.absolute() / 'blobs'}"
 
     @cached_property
     def scratch(self) -> Path:
-        """Where uploads are staged and jobs keep their working files; nothing here outlives its user."""
+        """Return where uploads are staged and jobs keep their working files; nothing here outlives its user."""
         return self.home.absolute() / "scratch"
 
     @cached_property
     def uploads(self) -> Path:
-        """Where resumable uploads lie until their last byte has come."""
+        """Return where resumable uploads lie until their last byte has come."""
         return self.home.absolute() / "uploads"
 
     @cached_property
     def doorbell(self) -> Path:
-        """The named pipe through which the embedded API wakes the worker beside it."""
+        """Return the named pipe through which the embedded API wakes the worker beside it."""
         return self.home.absolute() / "doorbell"
 
     @cached_property
     def image_cache(self) -> Path:
-        """Where trainings on this machine leave decoded images and features for one another."""
+        """Return where trainings on this machine leave decoded images and features for one another."""
         return self.home.absolute() / "cache"
 
     @cached_property
     def weights_cache(self) -> Path:
-        """Where downloaded backbone weights are kept."""
+        """Return where downloaded backbone weights are kept."""
         return self.home.absolute() / "weights"
 
     @cached_property
     def engine_files(self) -> Path:
-        """Where models lie as their engines want them; they can be made again."""
+        """Return where models lie as their engines want them; they can be made again."""
         return self.home.absolute() / "engines"
 
     @cached_property
     def client_file(self) -> Path:
-        """Where `graft up` leaves the service's address and a key for `graft`'s other commands."""
+        """Return where `graft up` leaves the service's address and a key for `graft`'s other commands."""
         return self.home.absolute() / "client.json"

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from app.core.logging import log
 from app.core.settings import Settings
 
-_MOMENT = 0.01  # seconds
+MOMENT = 0.01  # seconds that a ring may hold its caller up
 
 TASK = "graftwork.run_jobs"  # the name under which the worker registers its task
 QUEUE = "graftwork"
@@ -50,8 +50,9 @@ class FifoDoorbell:
 class CeleryDoorbell:
     """Publishes from a thread of its own, so that a slow or dead broker holds up no request for more than a moment."""
 
-    def __init__(self, broker_url: str) -> None:
+    def __init__(self, broker_url: str, moment: float = MOMENT) -> None:
         self._broker_url = broker_url
+        self._moment = moment
         self._rings: queue.SimpleQueue[tuple[str, threading.Event]] = queue.SimpleQueue()
         threading.Thread(target=self._publish_forever, name="doorbell", daemon=True).start()
 
@@ -59,7 +60,7 @@ class CeleryDoorbell:
         tried = threading.Event()
         self._rings.put((kind, tried))
         # Whatever this thread does next would keep the interpreter from the other one, and is less urgent.
-        tried.wait(_MOMENT)
+        tried.wait(self._moment)
 
     def _publish_forever(self) -> None:
         connection: kombu.Connection | None = None

@@ -137,9 +137,12 @@ def kept_checkpoint(session: Session, workspace_id: UUID, job_id: UUID) -> Check
     return found[0]
 
 
-def referenced_blobs(session: Session) -> Iterator[str]:
-    """Yield the SHA-256 of every blob that a job needs, or that is its result."""
-    yield from session.scalars(select(Checkpoint.sha256))
+def referenced_blobs(session: Session) -> set[str]:
+    """Return the SHA-256 of every blob that a job needs, or that is its result."""
+    return {*session.scalars(select(Checkpoint.sha256)), *_blobs_of_rows(session)}
+
+
+def _blobs_of_rows(session: Session) -> Iterator[str]:
     for kind in KNOWN:
         of_kind = Job.kind == kind.name
         for row in _rows(session, Job.spec, of_kind, Job.state.not_in(TERMINAL)):

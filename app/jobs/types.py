@@ -88,6 +88,10 @@ class JobTypes:
             if self._types.setdefault(one.name, one) != one:
                 raise ValueError(f"there are two kinds of job named {one.name!r}; rename one of them")
 
+    def replace(self, one: JobType) -> None:
+        """Add a kind, in the place of the one of its name if there is one."""
+        self._types[one.name] = one
+
     def __iter__(self) -> Iterator[JobType]:
         if not self._types:  # a job would end without what its kind does then
             raise RuntimeError("no kind of job is known here; import app.work first")

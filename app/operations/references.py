@@ -2,6 +2,7 @@
 
 from sqlalchemy.orm import Session
 
+from app import work  # noqa: F401  (which blobs a job needs, its kind says)
 from app.datasets import service as datasets
 from app.jobs import service as jobs
 from app.registry import service as registry

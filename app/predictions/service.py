@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from app.core.errors import FieldError, GraftError, Invalid, Unavailable
-from app.datasets.intake.intake import IntakeLimits, RejectedImage, read_image
+from app.datasets.intake.intake import IntakeLimits, RejectedFile, read_image
 from app.predictions.inference.protocol import Prepare
 from app.predictions.references import ModelReference
 from app.predictions.schemas import Naming, Prediction, PredictionError, PredictOptions, PredictOut
@@ -135,7 +135,7 @@ def check_classes(asked: Sequence[str], known: Sequence[str]) -> None:
 
 def image_error(outcome: BaseException) -> tuple[str, str]:
     """Return code and detail of an error that is one image's own; any other is raised: the whole call failed."""
-    if isinstance(outcome, RejectedImage):
+    if isinstance(outcome, RejectedFile):
         return outcome.code, f"{outcome.reason} {outcome.remedy}"
     if isinstance(outcome, GraftError) and not isinstance(outcome, Unavailable):
         return outcome.code, outcome.detail

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from app.core.clock import DatabaseTime
 from app.core.settings import Settings
-from app.datasets import images as content
+from app.datasets import images as dataset_images
 from app.datasets import service as datasets
 from app.datasets.manifest import Manifest, read_manifest
 from app.datasets.orm import Dataset, DatasetImage, DatasetVersion
@@ -49,7 +49,7 @@ def plan(
     processes, machines = request.resources.processes, request.resources.machines
     admission.check_machines(session, machines)
     dataset, version = ready_dataset(session, workspace_id, request.dataset)
-    images = content.all_images(session, dataset)
+    images = dataset_images.all_images(session, dataset)
     doubts = likely_mislabels(session, store, workspace_id, dataset, images)
     report = report_on(images, dataset.report or {}, doubts)
     totals = {split: sum(found.values()) for split, found in version.counts.items()}

@@ -1,4 +1,4 @@
-"""Kinds of jobs are text: a new kind needs no change of the schema
+"""Keep kinds of jobs as text, so that a new kind needs no change of the schema.
 
 Revision: 0015, after 0014
 """

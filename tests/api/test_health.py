@@ -16,24 +16,23 @@ from app.api.app import create_app
 from app.core.migrations import migrate
 from app.core.settings import Settings
 from app.vision.training.result import FitResult
-from tests.api.conftest import MakeApi, open_api
-from tests.support.calls import Api
 from tests.support.images import jpeg, photo
+from tests.support.services import OpenService, Service, open_service
 
 ALL_WELL = {"database": "ok", "models": "ok"}
 
 
 @pytest.fixture
-def looking(make_api: MakeApi) -> Api:
+def looking(make_api: OpenService) -> Service:
     """A service that looks anew each time it is asked."""
     return make_api(readiness_seconds=0.0)
 
 
-def test_a_living_process_says_so(api: Api) -> None:
+def test_a_living_process_says_so(api: Service) -> None:
     assert api.nobody.get("/healthz").json() == {"status": "ok"}
 
 
-def test_a_service_that_can_work_is_ready(api: Api) -> None:
+def test_a_service_that_can_work_is_ready(api: Service) -> None:
     response = api.nobody.get("/readyz")
     assert response.status_code == 200
     assert response.json() == {"status": "ready", "checks": ALL_WELL}
@@ -50,7 +49,7 @@ def test_a_service_that_can_work_is_ready(api: Api) -> None:
         ("UPDATE alembic_version SET version_num = '9999'", "schema_too_new"),
     ],
 )
-def test_with_another_schema_it_is_alive_and_not_ready(looking: Api, change: str, word: str) -> None:
+def test_with_another_schema_it_is_alive_and_not_ready(looking: Service, change: str, word: str) -> None:
     with looking.stage.database.writing() as session:
         session.connection().exec_driver_sql(change)
     for path in ("/readyz", "/readyz/uploads"):
@@ -61,7 +60,7 @@ def test_with_another_schema_it_is_alive_and_not_ready(looking: Api, change: str
     assert looking.nobody.get("/healthz").status_code == 200
 
 
-def test_without_its_storage_it_answers_and_takes_no_upload(looking: Api) -> None:
+def test_without_its_storage_it_answers_and_takes_no_upload(looking: Service) -> None:
     blobs = looking.stage.settings.home / "blobs"
     shutil.rmtree(blobs, ignore_errors=True)
     blobs.write_text("in the way")
@@ -72,7 +71,7 @@ def test_without_its_storage_it_answers_and_takes_no_upload(looking: Api) -> Non
     assert looking.nobody.get("/readyz").status_code == 200
 
 
-def test_what_was_found_is_told_again_and_the_store_is_not_asked_each_time(api: Api) -> None:
+def test_what_was_found_is_told_again_and_the_store_is_not_asked_each_time(api: Service) -> None:
     assert api.nobody.get("/readyz/uploads").status_code == 200
     blobs = api.stage.settings.home / "blobs"
     shutil.rmtree(blobs, ignore_errors=True)
@@ -80,7 +79,7 @@ def test_what_was_found_is_told_again_and_the_store_is_not_asked_each_time(api: 
     assert api.nobody.get("/readyz/uploads").status_code == 200
 
 
-def test_a_store_that_hangs_does_not_hold_the_answer_up(looking: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_hangs_does_not_hold_the_answer_up(looking: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     free = threading.Event()
     monkeypatch.setattr(looking.stage.store, "check", lambda: free.wait(60))
     store = looking.client.app.state.services.store  # type: ignore[attr-defined]
@@ -95,17 +94,17 @@ def test_a_store_that_hangs_does_not_hold_the_answer_up(looking: Api, monkeypatc
 def test_it_is_ready_once_its_pinned_models_are_loaded(
     settings: Settings, sqlite_url: str, trained: FitResult, tmp_path: Path
 ) -> None:
-    with open_api(settings) as api:
+    with open_service(settings) as api:
         model = api.model(trained)
         assert api.write.post(f"/v1/models/{model}:pin").status_code == 200
-    with open_api(settings.model_copy(update={"readiness_seconds": 0.0})) as again:
+    with open_service(settings.model_copy(update={"readiness_seconds": 0.0})) as again:
         seen = [again.nobody.get("/readyz").json()["checks"]["models"]]
         while seen[-1] != "ok" and len(seen) < 600:
             time.sleep(0.1)
             seen.append(again.nobody.get("/readyz").json()["checks"]["models"])
         assert set(seen) <= {"loading", "ok"}
         assert seen[-1] == "ok"
-        services = again.client.app.state.services  # type: ignore[attr-defined]
+        services = again.http.app.state.services  # type: ignore[attr-defined]
         assert services.predictions.models.busy()
 
 
@@ -114,7 +113,7 @@ def test_with_a_model_loaded_it_stays_ready_while_its_database_is_away(
 ) -> None:
     given = settings.model_copy(update={"readiness_seconds": 0.0, "database_url": postgresql_url})
     name = make_url(postgresql_url).database
-    with open_api(given) as api, psycopg.connect(postgres_url("postgres"), autocommit=True) as server:
+    with open_service(given) as api, psycopg.connect(postgres_url("postgres"), autocommit=True) as server:
 
         def rename(before: str, after: str) -> None:
             server.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [before])

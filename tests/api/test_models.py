@@ -14,18 +14,18 @@ from app.core.errors import Unavailable
 from app.datasets.orm import Dataset, DatasetImage
 from app.predictions.schemas import PredictOptions
 from app.vision.training.result import FitResult
-from tests.api.conftest import MakeApi, open_api
-from tests.support.calls import CLASSES, Api, Caller, is_uuid, problem
+from tests.support.calls import CLASSES, Caller, is_uuid, problem
 from tests.support.images import folder_zip, gif, jpeg, photo, png
+from tests.support.services import OpenService, Service, open_service
 
 PICTURE = jpeg(photo(0, 50))
 
 
-def predict(api: Api, model: str, query: str = "", **sent: Any) -> Any:
+def predict(api: Service, model: str, query: str = "", **sent: Any) -> Any:
     return api.predict.post(f"/v1/models/{model}/predict{query}", **sent)
 
 
-def test_a_model_says_how_good_it_is(api: Api, model_id: str, trained: FitResult) -> None:
+def test_a_model_says_how_good_it_is(api: Service, model_id: str, trained: FitResult) -> None:
     model = api.read.get(f"/v1/models/{model_id}").json()
     assert (model["name"], model["backbone"], model["classes"]) == ("pets", "resnet18-tiny64", list(CLASSES))
     job = api.read.get(f"/v1/jobs/{model['job_id']}").json()
@@ -55,7 +55,7 @@ def test_a_model_says_how_good_it_is(api: Api, model_id: str, trained: FitResult
     assert scores["log_loss"] > 0
 
 
-def test_models_are_listed_newest_first_by_name_or_all(api: Api, trained: FitResult) -> None:
+def test_models_are_listed_newest_first_by_name_or_all(api: Service, trained: FitResult) -> None:
     made = [api.model(trained, name) for name in ("pets", "cars", "pets")]
     assert [item["id"] for item in api.read.get("/v1/models").json()["items"]] == made[::-1]
     assert [item["id"] for item in api.read.get("/v1/models?name=pets").json()["items"]] == [made[2], made[0]]
@@ -65,7 +65,7 @@ def test_models_are_listed_newest_first_by_name_or_all(api: Api, trained: FitRes
     assert second["next_cursor"] is None
 
 
-def test_a_deleted_model_is_gone_and_its_job_stays(api: Api, model_id: str) -> None:
+def test_a_deleted_model_is_gone_and_its_job_stays(api: Service, model_id: str) -> None:
     job = api.read.get(f"/v1/models/{model_id}").json()["job_id"]
     assert api.write.delete(f"/v1/models/{model_id}").status_code == 204
     problem(api.read.get(f"/v1/models/{model_id}"), 404, "not_found", remedy="GET /v1/models")
@@ -86,7 +86,7 @@ def test_a_deleted_model_is_gone_and_its_job_stays(api: Api, model_id: str) -> N
         (PICTURE, ""),
     ],
 )
-def test_an_image_as_the_body_is_classified(api: Api, model_id: str, content: bytes, kind: str) -> None:
+def test_an_image_as_the_body_is_classified(api: Service, model_id: str, content: bytes, kind: str) -> None:
     response = predict(api, model_id, content=content, headers={"Content-Type": kind} if kind else {})
     assert response.status_code == 200
     body = response.json()
@@ -99,7 +99,7 @@ def test_an_image_as_the_body_is_classified(api: Api, model_id: str, content: by
     assert sum(probabilities) == pytest.approx(1, abs=1e-6)
 
 
-def test_several_files_are_answered_in_their_order(api: Api, model_id: str) -> None:
+def test_several_files_are_answered_in_their_order(api: Service, model_id: str) -> None:
     pictures = [jpeg(photo(n % 2, 60 + n)) for n in range(5)]
     files = [("file", (f"{n}.jpg", picture)) for n, picture in enumerate(pictures)]
     response = predict(api, model_id, files=files)
@@ -115,21 +115,21 @@ def test_several_files_are_answered_in_their_order(api: Api, model_id: str) -> N
     assert len({str(item["predictions"]) for item in items}) == 5  # each is an answer of its own
 
 
-def test_top_k_bounds_the_classes_that_are_named(api: Api, model_id: str) -> None:
+def test_top_k_bounds_the_classes_that_are_named(api: Service, model_id: str) -> None:
     full = predict(api, model_id, content=PICTURE).json()["items"][0]["predictions"]
     for query, named in (("?top_k=1", 1), ("?top_k=2", 2), ("?top_k=1000", 2)):
         assert predict(api, model_id, query, content=PICTURE).json()["items"][0]["predictions"] == full[:named]
 
 
-def test_predicting_stores_nothing(api: Api, model_id: str) -> None:
+def test_predicting_stores_nothing(api: Service, model_id: str) -> None:
     before = sorted(blob.sha256 for blob in api.stage.store.list())
     predict(api, model_id, content=PICTURE)
     predict(api, model_id, files=[("file", ("a.jpg", PICTURE)), ("file", ("b.jpg", PICTURE))])
     assert sorted(blob.sha256 for blob in api.stage.store.list()) == before
-    assert api.staged() == []
+    assert api.scratch() == []
 
 
-def test_a_damaged_model_is_an_error_and_no_wrong_answer(make_api: MakeApi, trained: FitResult) -> None:
+def test_a_damaged_model_is_an_error_and_no_wrong_answer(make_api: OpenService, trained: FitResult) -> None:
     api = make_api(model_retry_seconds=0.5)
     model_id = api.model(trained)
     model = api.read.get(f"/v1/models/{model_id}").json()
@@ -154,7 +154,7 @@ def test_a_damaged_model_is_an_error_and_no_wrong_answer(make_api: MakeApi, trai
     assert serving["bytes"] > 1_000_000
 
 
-def test_options_say_which_classes_are_named(api: Api, model_id: str) -> None:
+def test_options_say_which_classes_are_named(api: Service, model_id: str) -> None:
     (full,) = predict(api, model_id, "?probabilities=all", content=PICTURE).json()["items"]
     assert full["probabilities"] == {one["label"]: one["probability"] for one in full["predictions"]}
     (one,) = predict(api, model_id, "?classes=bees", content=PICTURE).json()["items"]
@@ -163,7 +163,7 @@ def test_options_say_which_classes_are_named(api: Api, model_id: str) -> None:
     assert none["predictions"] == []
 
 
-def test_images_come_as_json_too(api: Api, model_id: str) -> None:
+def test_images_come_as_json_too(api: Service, model_id: str) -> None:
     """In base64, by the id of a stored image, by its hash: the answers are those of the same bytes."""
     with api.stage.database.reading() as session:
         stored = session.scalars(select(DatasetImage).order_by(DatasetImage.id)).first()
@@ -188,7 +188,7 @@ def test_images_come_as_json_too(api: Api, model_id: str) -> None:
     assert (bad["file"], bad["error"]["code"]) == ("nothing", "unknown_image")
 
 
-def test_a_stored_image_of_another_workspace_is_not_there(api: Api, model_id: str) -> None:
+def test_a_stored_image_of_another_workspace_is_not_there(api: Service, model_id: str) -> None:
     stranger = api.stage.workspace()
     api.stage.dataset(stranger, "theirs", folder_zip({"x": 4, "y": 4}, size=(40, 40)))
     with api.stage.database.reading() as session:
@@ -199,7 +199,7 @@ def test_a_stored_image_of_another_workspace_is_not_there(api: Api, model_id: st
         problem(predict(api, model_id, json={"images": [{"id": reference}]}), 422, "unknown_image", reference)
 
 
-def test_every_answer_has_a_request_id_and_predictions_say_what_took_how_long(api: Api, model_id: str) -> None:
+def test_every_answer_has_a_request_id_and_predictions_say_what_took_how_long(api: Service, model_id: str) -> None:
     mine = predict(api, model_id, content=PICTURE, headers={"X-Request-Id": "order-7"})
     assert mine.headers["x-request-id"] == "order-7"
     parts = dict(part.split(";dur=") for part in mine.headers["server-timing"].split(", "))
@@ -214,7 +214,7 @@ def test_every_answer_has_a_request_id_and_predictions_say_what_took_how_long(ap
     assert "server-timing" not in other.headers
 
 
-def test_an_alias_names_a_model_and_can_be_moved(api: Api, trained: FitResult) -> None:
+def test_an_alias_names_a_model_and_can_be_moved(api: Service, trained: FitResult) -> None:
     old, new = api.model(trained), api.model(trained)
     assert predict(api, "pets", content=PICTURE).json()["model_id"] == new  # the newest of the name
     problem(predict(api, "pets@production", content=PICTURE), 404, "not_found", remedy="alias")
@@ -234,7 +234,7 @@ def test_an_alias_names_a_model_and_can_be_moved(api: Api, trained: FitResult) -
     problem(api.read.get("/v1/models/pets@production"), 404, "not_found")
 
 
-def test_an_alias_stays_within_its_name(api: Api, trained: FitResult) -> None:
+def test_an_alias_stays_within_its_name(api: Service, trained: FitResult) -> None:
     api.model(trained)
     cars = api.model(trained, "cars")
     body = {"model": cars}
@@ -243,17 +243,17 @@ def test_an_alias_stays_within_its_name(api: Api, trained: FitResult) -> None:
     assert api.read.get("/v1/models/pets/aliases").json()["items"] == []
 
 
-def test_a_pinned_model_is_loaded_now_and_when_the_service_starts(api: Api, model_id: str) -> None:
-    def state(of: Api) -> str:
+def test_a_pinned_model_is_loaded_now_and_when_the_service_starts(api: Service, model_id: str) -> None:
+    def state(of: Service) -> str:
         return str(of.read.get(f"/v1/models/{model_id}").json()["serving"]["state"])
 
     assert api.write.post(f"/v1/models/{model_id}:pin").json()["pinned"] is True
     await_state(lambda: state(api), "ready")
-    with open_api(api.stage.settings) as again:
+    with open_service(api.stage.settings) as again:
         again.read = again.caller(api.workspace, Scope.read)
         await_state(lambda: state(again), "ready")
     assert api.write.post(f"/v1/models/{model_id}:unpin").json()["pinned"] is False
-    with open_api(api.stage.settings) as again:
+    with open_service(api.stage.settings) as again:
         again.read = again.caller(api.workspace, Scope.read)
         assert state(again) == "unloaded"
 
@@ -265,7 +265,7 @@ def await_state(look: Callable[[], str], state: str) -> None:
         time.sleep(0.02)
 
 
-def test_past_the_limits_calls_are_refused_with_a_time_to_come_back(make_api: MakeApi, trained: FitResult) -> None:
+def test_past_the_limits_calls_are_refused_with_a_time_to_come_back(make_api: OpenService, trained: FitResult) -> None:
     api = make_api(predict_queue=1, predict_requests=2)
     model_id = api.model(trained)
     statuses = set()
@@ -283,10 +283,10 @@ def test_past_the_limits_calls_are_refused_with_a_time_to_come_back(make_api: Ma
     assert ask(0).status_code == 200
 
 
-def test_who_was_just_refused_is_refused_unread(api: Api, model_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_was_just_refused_is_refused_unread(api: Service, model_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.predictions.serving.admission._MOMENT", 60.0)
     path, key = f"/v1/models/{model_id}/predict", api.predict.headers["Authorization"]
-    services = api.client.app.state.services  # type: ignore[attr-defined]
+    services = api.http.app.state.services  # type: ignore[attr-defined]
     error = Unavailable("Too many wait.", code="overloaded", retry_after=7)
     services.admission.refuse((path, b"", key), error, 60.0)
     refused = predict(api, model_id, content=b"no image at all")  # which would be a 422, had anybody looked
@@ -298,7 +298,7 @@ def test_who_was_just_refused_is_refused_unread(api: Api, model_id: str, monkeyp
     assert predict(api, model_id, content=PICTURE).status_code == 200
 
 
-def test_a_call_says_how_long_it_would_wait(api: Api, model_id: str) -> None:
+def test_a_call_says_how_long_it_would_wait(api: Service, model_id: str) -> None:
     response = predict(api, model_id, "?timeout=0.01", content=PICTURE)  # not even loaded by then
     problem(response, 503, "deadline_exceeded", remedy="timeout")
     assert response.headers["retry-after"] == "1"
@@ -306,8 +306,8 @@ def test_a_call_says_how_long_it_would_wait(api: Api, model_id: str) -> None:
     assert predict(api, model_id, "?timeout=60", content=PICTURE).status_code == 200
 
 
-def test_a_call_like_one_before_needs_no_look_at_what_it_depends_on(api: Api, model_id: str) -> None:
-    queries: dict[bytes, PredictOptions] = api.client.app.state.services.queries  # type: ignore[attr-defined]
+def test_a_call_like_one_before_needs_no_look_at_what_it_depends_on(api: Service, model_id: str) -> None:
+    queries: dict[bytes, PredictOptions] = api.http.app.state.services.queries  # type: ignore[attr-defined]
     answers = [predict(api, model_id, "?top_k=1", content=PICTURE).json()["items"] for _ in range(2)]
     assert answers[0] == answers[1]
     assert len(answers[0][0]["predictions"]) == 1
@@ -316,8 +316,8 @@ def test_a_call_like_one_before_needs_no_look_at_what_it_depends_on(api: Api, mo
     assert len(item["predictions"]) == 2
 
 
-def test_a_call_like_one_before_is_refused_as_that_one_was(api: Api, model_id: str) -> None:
-    queries: dict[bytes, PredictOptions] = api.client.app.state.services.queries  # type: ignore[attr-defined]
+def test_a_call_like_one_before_is_refused_as_that_one_was(api: Service, model_id: str) -> None:
+    queries: dict[bytes, PredictOptions] = api.http.app.state.services.queries  # type: ignore[attr-defined]
     path = f"/v1/models/{model_id}/predict?threshold=0.1"
     for _ in range(2):
         problem(predict(api, model_id, "?top_k=none", content=PICTURE), 422, "invalid", "top_k")
@@ -328,17 +328,17 @@ def test_a_call_like_one_before_is_refused_as_that_one_was(api: Api, model_id: s
         problem(api.read.post(path, content=PICTURE), 403, "missing_scope")
         problem(api.nobody.post(path, content=PICTURE), 401, "unauthenticated")
     made = api.admin.post("/v1/keys", json={"name": "leaver", "scopes": ["predict"]}).json()
-    leaver = Caller(api.client, made["secret"])
+    leaver = Caller(api.http, made["secret"])
     assert [leaver.post(path, content=PICTURE).status_code for _ in range(2)] == [200, 200]
     assert api.admin.delete(f"/v1/keys/{made['id']}").status_code == 200
     problem(leaver.post(path, content=PICTURE), 401, "key_revoked")
 
 
-def test_what_queries_ask_is_not_kept_without_end(api: Api, model_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_queries_ask_is_not_kept_without_end(api: Service, model_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.api.routers.predict._MOST_QUERIES", 3)
     for number in range(1, 9):
         assert predict(api, model_id, f"?top_k={number}", content=PICTURE).status_code == 200
-    queries = api.client.app.state.services.queries  # type: ignore[attr-defined]
+    queries = api.http.app.state.services.queries  # type: ignore[attr-defined]
     assert len(queries) <= 3
     long = "?classes=ants" + "&classes=bees" * 50
     assert predict(api, model_id, long, content=PICTURE).status_code == 200

@@ -11,11 +11,12 @@ from app.auth.schemas import Scope
 from app.jobs import service as jobs
 from app.registry import service as registry
 from app.vision.training.result import FitResult
-from tests.support.calls import CLASSES, Api, problem
+from tests.support.calls import CLASSES, problem
+from tests.support.services import Service
 from tests.support.stages import FILES, ROW
 
 
-def test_a_model_is_fine_tuned_again_and_its_lineage_outlives_its_parent(api: Api, trained: FitResult) -> None:
+def test_a_model_is_fine_tuned_again_and_its_lineage_outlives_its_parent(api: Service, trained: FitResult) -> None:
     first = api.model(trained, "pets")
     seen = api.read.get(f"/v1/models/{first}").json()
     assert (seen["parent_id"], seen["lineage"]) == (None, [])
@@ -48,7 +49,7 @@ def test_a_model_is_fine_tuned_again_and_its_lineage_outlives_its_parent(api: Ap
         assert jobs.referenced_blobs(session) == []
 
 
-def test_a_base_model_that_cannot_be_one_is_refused(api: Api, trained: FitResult) -> None:
+def test_a_base_model_that_cannot_be_one_is_refused(api: Service, trained: FitResult) -> None:
     model_id = api.model(trained, "pets")
     stranger = api.caller(api.stage.workspace(), Scope.write)
     for caller, name in ((api.write, "nothing"), (stranger, model_id), (stranger, "pets"), (api.write, str(uuid4()))):
@@ -58,7 +59,7 @@ def test_a_base_model_that_cannot_be_one_is_refused(api: Api, trained: FitResult
     problem(answer, 422, "invalid", "backbone", "the base model is a resnet18-tiny64")
 
 
-def test_a_report_names_its_files_and_hands_them_out(api: Api, model_id: str) -> None:
+def test_a_report_names_its_files_and_hands_them_out(api: Service, model_id: str) -> None:
     report = api.read.get(f"/v1/models/{model_id}/report").json()
     assert report["model"].items() <= api.read.get(f"/v1/models/{model_id}").json().items()
     assert report["spec"]["backbone"] == "resnet18-tiny64"
@@ -79,7 +80,7 @@ def test_a_report_names_its_files_and_hands_them_out(api: Api, model_id: str) ->
     problem(api.read.get(f"/v1/models/{model_id}/pictures/x.exe"), 422, "invalid", "name")
 
 
-def test_pictures_and_tables_are_needed_as_long_as_their_model(api: Api, model_id: str) -> None:
+def test_pictures_and_tables_are_needed_as_long_as_their_model(api: Service, model_id: str) -> None:
     digests = {hashlib.sha256(data).hexdigest() for data in FILES.values()}
     with api.stage.database.reading() as session:
         assert digests < set(registry.referenced_blobs(session))

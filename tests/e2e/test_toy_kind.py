@@ -13,15 +13,12 @@ from uuid import UUID
 import pytest
 
 from app.auth.service import ensure_workspace
-from app.core.database import Database
-from app.core.settings import Settings
 from app.jobs import service as jobs
 from app.jobs.doorbell import open_doorbell
 from app.storage import BlobStore
-from app.storage.configured import configured_store
 from tests.support import deployments
-from tests.support.deployments import Deployment
 from tests.support.images import REPOSITORY
+from tests.support.services import Service
 from tests.support.toy_kind.schemas import AddSpec
 from tests.support.toy_kind.type import ADD
 
@@ -34,17 +31,16 @@ QUICK = {
 }
 
 
-class Service:
+class Adding:
     """`graft up` with the kind of job, and the database below it: there is no route that queues an addition."""
 
-    def __init__(self, deployment: Deployment) -> None:
-        settings = Settings(home=deployment.home, _env_file=None)  # type: ignore[call-arg]
-        self.home = deployment.home
-        self.http = deployment.http
-        self.wait_for_job = deployment.wait_for_job
-        self.store: BlobStore = configured_store(settings)
-        self.database = Database(settings.sqlalchemy_url)
-        self.doorbell = open_doorbell(settings)
+    def __init__(self, service: Service) -> None:
+        self.home = service.home
+        self.http = service.http
+        self.wait_for_job = service.wait_for_job
+        self.store: BlobStore = service.stage.store
+        self.database = service.database
+        self.doorbell = open_doorbell(service.settings)
 
     def add(self, *numbers: int, pause: float = 0.0) -> str:
         """The id of an addition that waits."""
@@ -73,23 +69,19 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def up(home: Path, **settings: str) -> Iterator[Service]:
+def up(home: Path, **settings: str) -> Iterator[Adding]:
     (home / "client.json").unlink(missing_ok=True)  # of the service that was here before, at another port
-    with deployments.embedded(home, **QUICK, **settings) as deployment:
-        service = Service(deployment)
-        try:
-            yield service
-        finally:
-            service.database.close()
+    with deployments.embedded(home, **QUICK, **settings) as service:
+        yield Adding(service)
 
 
 @pytest.fixture
-def service(home: Path) -> Iterator[Service]:
+def service(home: Path) -> Iterator[Adding]:
     with up(home, **TOLD) as service:
         yield service
 
 
-def test_a_new_kind_is_one_folder_and_one_line(service: Service) -> None:
+def test_a_new_kind_is_one_folder_and_one_line(service: Adding) -> None:
     """Queued, claimed, cancelled, resumed after its worker was killed, its result written and kept."""
     done = service.wait_for_job(service.add(1, 2, 3))
     assert (done["kind"], done["state"], done["spec"]) == ("tally", "succeeded", {"numbers": [1, 2, 3], "pause": 0.0})

@@ -120,9 +120,8 @@ def test_each_job_rings_for_its_kind(database: Database) -> None:
     assert doorbell.rung == ["train", "train", "ingest"]
 
 
-def test_it_is_published_when_the_request_goes_on(broker: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.jobs.doorbell._MOMENT", WITHIN)  # however slow this machine is
-    doorbell = open_doorbell(Settings(redis_url=broker))
+def test_it_is_published_when_the_request_goes_on(broker: str) -> None:
+    doorbell = CeleryDoorbell(broker, WITHIN)  # however slow this machine is
     with closing(redis.Redis.from_url(broker)) as client:
         for number in range(1, 20):
             doorbell.ring("train")

@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.core.clock import DatabaseTime, utc_now
-from app.core.database import Database
+from app.core.database import Database, Pool
 from app.core.errors import Conflict, Unavailable
 from app.datasets.orm import Dataset
 from app.datasets.states import DatasetState
@@ -202,10 +202,9 @@ def test_on_postgresql_a_claim_does_not_wait_for_another(postgresql_url: str) ->
 
 
 def test_on_postgresql_a_worker_paused_in_a_transaction_keeps_nobody_from_its_job(
-    postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+    postgresql_url: str,
 ) -> None:
-    monkeypatch.setattr("app.core.database._IDLE_SECONDS", 0.5)
-    database = Database(postgresql_url)
+    database = Database(postgresql_url, Pool(idle_seconds=0.5))
     held = running(database, lease_seconds=EXPIRED)
 
     def paused() -> None:

@@ -16,8 +16,7 @@ from app.jobs.sharing import Attendance
 from app.jobs.states import FailureReason, JobState
 from app.jobs.types import Resource
 from app.jobs.waiting import PlannedJob, QueuePlace, queue_places
-from tests.jobs.test_waiting import PROBLEM, took, trainings, worker
-from tests.support.factories import EXPIRED, training, workspace
+from tests.support.factories import EXPIRED, PROBLEM, queued_trainings, took, training, worker, workspace
 
 LEADER, SECOND, THIRD = "worker-1", "worker-2", "worker-3"  # the first is whom `claimed` claims for
 ADDRESS = "10.0.0.1:4000"
@@ -69,11 +68,11 @@ def test_it_is_claimed_where_as_many_workers_live_as_it_needs(session: Session) 
     job = shared(session, machines=4)
     assert not claiming.waiting(session, ["train"])
     assert claim(session) is None
-    assert trainings(session) == {job.id: QueuePlace("machines")}
+    assert queued_trainings(session) == {job.id: QueuePlace("machines")}
     planned = PlannedJob("train", job.workspace_id, job.dataset_id, {}, 0, due=True, machines=4)
     assert queue_places(session, Resource.gpu, 64, planned)[None] == QueuePlace("machines")
     fourth = worker(session, "worker-4")
-    assert trainings(session)[job.id].waiting_for == "slot"
+    assert queued_trainings(session)[job.id].waiting_for == "slot"
     workers.beat(session, fourth, devices=[], problem=PROBLEM, lost_after=60)
     assert claim(session) is None
     workers.beat(session, fourth, devices=[], problem=None, lost_after=EXPIRED)
@@ -198,10 +197,10 @@ def test_waiting_for_the_others_is_no_running_time_and_no_attempt(session: Sessi
     queue.release(session, held, MISSING, delay_seconds=60)
     session.refresh(job)
     assert (job.state, job.attempt, job.ran_seconds, job.setback) == ("queued", 0, 0.0, MISSING)
-    assert trainings(session) == {job.id: QueuePlace("machines")}
+    assert queued_trainings(session) == {job.id: QueuePlace("machines")}
     assert claim(session) is None
     session.execute(update(Job).values(run_after=DatabaseTime(-1)))
-    assert trainings(session)[job.id].waiting_for == "slot"
+    assert queued_trainings(session)[job.id].waiting_for == "slot"
     claimed = claim(session)
     assert claimed is not None
     held = Claim(claimed.id, claimed.epoch)
@@ -220,10 +219,10 @@ def test_its_turn_is_when_as_many_slots_are_free(session: Session) -> None:
         assert claim(session) is not None
     running[0].eta_seconds, running[1].eta_seconds = 30.0, 50.0
     pair, single = shared(session).id, training(session).id
-    found: dict[UUID, QueuePlace] = trainings(session)
+    found: dict[UUID, QueuePlace] = queued_trainings(session)
     assert (found[pair].seconds, found[single].seconds) == (30.0, 50.0)  # the third slot is free already
     session.execute(update(Job).where(Job.id == running[0].id).values(eta_seconds=80.0))
-    assert trainings(session)[pair].seconds == 50.0
+    assert queued_trainings(session)[pair].seconds == 50.0
 
 
 def test_a_worker_lists_the_jobs_that_it_shares(session: Session) -> None:

@@ -6,8 +6,7 @@ from app.core.clock import DatabaseTime
 from app.core.database import Database
 from app.jobs import claiming, workers
 from app.jobs.orm import RegisteredWorker
-from tests.jobs.test_waiting import PROBLEM, worker
-from tests.support.factories import ready_dataset, training, workspace
+from tests.support.factories import PROBLEM, ready_dataset, training, worker, workspace
 
 DEVICE = {"name": "A GPU", "memory_total": 80 * 2**30, "memory_free": 79 * 2**30}
 

@@ -18,8 +18,8 @@ from app.predictions.serving.decoding import Decoder
 from app.predictions.serving.timing import Times
 from app.storage import FilesystemStore
 from app.vision.engines.model import TrainedModel
-from tests.predictions.conftest import CLASSES, OpenCache, Trained
 from tests.support.images import jpeg, photo
+from tests.support.serving import CLASSES, OpenCache, Trained
 
 MODEL: UUID = uuid4()
 

@@ -4,7 +4,7 @@ import hashlib
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from app.auth.orm import Workspace
@@ -16,12 +16,14 @@ from app.datasets.orm import Dataset
 from app.datasets.schemas import SplitOptions
 from app.datasets.service import Upload
 from app.ingestions import service as ingestions
-from app.jobs import claiming
+from app.jobs import claiming, queue, workers
 from app.jobs import service as jobs
 from app.jobs.doorbell import Doorbell
 from app.jobs.orm import Job
 from app.jobs.queue import Claim
 from app.jobs.states import JobState
+from app.jobs.types import Resource
+from app.jobs.waiting import QueuePlace, queue_places
 from app.registry import service as registry
 from app.registry.orm import Model
 from app.storage import Blob
@@ -31,6 +33,7 @@ from app.vision.settings.config import TrainConfig
 from app.work import JOB_TYPES  # noqa: F401  (the queue asks what kinds there are)
 
 FAILURE = {"reason": "internal", "detail": "It broke.", "hint": "Mend it."}
+PROBLEM = {"reason": "storage_full", "detail": "No room.", "hint": "Make some."}
 EXPIRED = -1.0  # seconds of a lease that has run out when it is taken
 TRAINED = {"classes": ["ants", "bees"], "preprocessing": {"size": 64}, "metrics": {"val": {"accuracy": 0.75}}}
 
@@ -126,3 +129,22 @@ def model(session: Session, job: Job | None = None, artefact: str = "artefact") 
     job.finished_at = DatabaseTime()  # type: ignore[assignment]
     session.flush()
     return found
+
+
+def worker(session: Session, name: str = "host:1", train_slots: int = 1, lost_after: float = 60.0) -> UUID:
+    """Return the id of a worker that is registered."""
+    facts = {"host": "host", "version": "1", "devices": [], "train_slots": train_slots}
+    return workers.register(session, name=name, lost_after=lost_after, **facts)  # type: ignore[arg-type]
+
+
+def queued_trainings(session: Session, max_running: int = 64) -> dict[UUID, QueuePlace]:
+    """Return what each training that waits is told."""
+    return queue_places(session, Resource.gpu, max_running)
+
+
+def took(session: Session, seconds: float) -> None:
+    """Let a training like the others have taken so long."""
+    job = training(session)
+    held = claimed(session)
+    queue.succeed(session, job, {})
+    session.execute(update(Job).where(Job.id == held.job_id).values(ran_seconds=seconds))

@@ -22,7 +22,7 @@ from app.vision.runtime import ranks
 from app.vision.settings.config import TrainConfig
 from app.vision.training.fit import fit
 from tests.support.pictures import CLASSES, Recorder
-from tests.vision.conftest import WEIGHTS
+from tests.support.runs import WEIGHTS
 
 PLAIN: dict[str, Any] = {"precision": "float32", "optimizer": "sgd", "epochs": 2, "batch_size": 8}
 # 24 images in batches of 4, two a step: three steps an epoch; each rank has half of every batch.

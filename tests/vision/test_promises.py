@@ -23,7 +23,7 @@ from app.vision.training.result import FitResult
 from tests.support.classify import decisions
 from tests.support.images import hymenoptera, photo
 from tests.support.pictures import Recorder
-from tests.vision.conftest import WEIGHTS
+from tests.support.runs import WEIGHTS
 
 # Above what the models reach when all is accepted, so that it takes thresholds to keep them.
 TARGETS = {"digits": 0.85, "insects": 0.8}

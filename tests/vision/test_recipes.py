@@ -25,8 +25,7 @@ from app.vision.tasks import preparation
 from app.vision.training.fit import fit
 from app.vision.training.result import FitResult
 from tests.support.pictures import Recorder, draw
-from tests.vision.conftest import WEIGHTS, Fit
-from tests.vision.training.test_optimisation import TINY
+from tests.support.runs import TINY, WEIGHTS, Fit
 
 LAST = "head.layers.1.weight"  # of a linear head, after its dropout
 

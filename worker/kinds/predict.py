@@ -40,12 +40,14 @@ from worker.processes.messages import Work
 
 BATCH = CHUNK  # images a forward pass
 _AHEAD = 1  # batches that are decoded while the model is at another: what memory holds is bounded by it
-_KEEP_EVERY = 30.0  # seconds between the places from where another attempt could go on
+KEEP_EVERY = 30.0  # seconds between the places from where another attempt could go on
 
 Outcome: TypeAlias = NDArray[np.uint8] | Exception  # a prepared image, or why there is none
 
 
-def predict(work: Work, parent: Parent, settings: Settings) -> dict[str, Any]:
+def predict(
+    work: Work, parent: Parent, settings: Settings, batch_size: int = BATCH, keep_every: float = KEEP_EVERY
+) -> dict[str, Any]:
     """Return where the rows are, and how many images came to what.
 
     Rows are written in the order of the images, so that their number says where to go on: a job that was stopped, or
@@ -59,12 +61,12 @@ def predict(work: Work, parent: Parent, settings: Settings) -> dict[str, Any]:
     options = spec.naming()
     path = scratch / "predictions.jsonl"
     done = _kept_rows(work["checkpoints"], store, path)
-    pace = _Pace(len(images), done)
+    pace = _Pace(len(images), done, keep_every)
     pool = ThreadPoolExecutor(settings.decode_threads or len(os.sched_getaffinity(0)), thread_name_prefix="decode")
     prepare = partial(_prepare, store=store, limits=intake_limits(settings), model=model)
     try:
         with path.open("ab") as file:
-            for batch in _prepared(pool, images[done:], prepare):
+            for batch in _prepared(pool, images[done:], prepare, batch_size):
                 file.writelines(json_lines(_rows(batch, model, options, spec.thresholds)))
                 done += len(batch)
                 parent.progress("predicting", done / len(images), pace.seconds_left(done))
@@ -85,8 +87,9 @@ def predict(work: Work, parent: Parent, settings: Settings) -> dict[str, Any]:
 class _Pace:
     """Measures how fast images are done, and says when it is time to keep what is done."""
 
-    def __init__(self, total: int, done: int) -> None:
+    def __init__(self, total: int, done: int, keep_every: float) -> None:
         self._total = total
+        self._keep_every = keep_every
         self._began_with = done
         self._began = self._kept = time.monotonic()
 
@@ -96,7 +99,7 @@ class _Pace:
 
     def keep_now(self) -> bool:
         now = time.monotonic()
-        if now - self._kept < _KEEP_EVERY:
+        if now - self._kept < self._keep_every:
             return False
         self._kept = now
         return True
@@ -141,12 +144,15 @@ def _kept_rows(checkpoints: Sequence[str], store: BlobStore, path: Path) -> int:
 
 
 def _prepared(
-    pool: ThreadPoolExecutor, images: Sequence[AskedImage], prepare: Callable[[AskedImage], NDArray[np.uint8]]
+    pool: ThreadPoolExecutor,
+    images: Sequence[AskedImage],
+    prepare: Callable[[AskedImage], NDArray[np.uint8]],
+    batch_size: int,
 ) -> Iterator[list[tuple[AskedImage, Outcome]]]:
     """Yield the images in batches, in their order; the next is decoded while the caller is at this one."""
     waiting: deque[list[tuple[AskedImage, Future[NDArray[np.uint8]]]]] = deque()
-    for start in range(0, len(images), BATCH):
-        waiting.append([(one, pool.submit(prepare, one)) for one in images[start : start + BATCH]])
+    for start in range(0, len(images), batch_size):
+        waiting.append([(one, pool.submit(prepare, one)) for one in images[start : start + batch_size]])
         if len(waiting) > _AHEAD:
             yield [(one, _outcome(future)) for one, future in waiting.popleft()]
     while waiting:

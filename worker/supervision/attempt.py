@@ -28,7 +28,6 @@ from worker.supervision.free_space import StorageCheck
 from worker.supervision.housekeeping import free_checkpoints
 from worker.supervision.writing import write_within
 
-_MENDED_WITHIN = 15.0  # seconds after which a job that found no room is tried again
 _PROGRESS_EVERY = 0.3  # seconds between progress writes
 _CANCEL_GRACE = 2.0  # seconds; a cancelled job has nothing to keep
 
@@ -180,7 +179,7 @@ class Attempt:
     def set_back(self, failure: dict[str, Any], at_once: bool = False) -> None:
         """Let the job be tried again, `at_once` or after a while; after its last attempt it fails."""
         log.warning("job_broke_off", job=str(self._held.job_id), **failure)
-        delay = 0.0 if at_once else _MENDED_WITHIN
+        delay = 0.0 if at_once else self._settings.setback_seconds
         self._write(lambda session: queue.retry(session, self._held, failure, delay))
 
     def _broke_up(self, crew: Crew) -> bool:
@@ -193,7 +192,7 @@ class Attempt:
         if failure is not None and breakup.counts:
             self.set_back(failure, at_once=True)
         else:
-            delay = _MENDED_WITHIN if failure is not None else 0.0
+            delay = self._settings.setback_seconds if failure is not None else 0.0
             self._write(lambda session: queue.release(session, self._held, failure, delay))
             log.info("job_given_back", job=str(self._held.job_id), **failure or {})
         return True

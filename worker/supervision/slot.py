@@ -118,9 +118,9 @@ class Slot:
         if job is None:
             return told and self._run_next(told=False)
         if place is not None:
-            self._run_place(place, job, work)
+            self.run_place(place, job, work)
         else:
-            self._run_job(job, work)
+            self.run_job(job, work)
         return True
 
     def _waits(self, session: Session) -> bool:
@@ -139,7 +139,8 @@ class Slot:
             return None
         return sharing.join(session, self._worker, self._settings.lease_seconds)
 
-    def _run_job(self, job: Job, work: Work) -> None:
+    def run_job(self, job: Job, work: Work) -> None:
+        """Run a job that was just claimed, to its end or until this slot has to let it go."""
         scratch = Path(work["scratch"])
         machines, crew = sharing.machines_of(job), None
         if machines > 1:
@@ -158,7 +159,8 @@ class Slot:
             except ClaimLost as lost:
                 log.warning("claim_lost", job=str(job.id), detail=lost.detail)
 
-    def _run_place(self, place: JobMember, job: Job, work: Work) -> None:
+    def run_place(self, place: JobMember, job: Job, work: Work) -> None:
+        """Compute this machine's part of a job that another one leads."""
         scratch = Path(work["scratch"])
         work["checkpoints"] = []  # the leader has read the one that they go on from
         work["place"] = self._place(place.number, sharing.machines_of(job), place.address)

@@ -11,7 +11,7 @@ from app.core.errors import GraftError
 from app.core.logging import log
 from app.core.settings import Settings
 from app.jobs import workers
-from app.jobs.types import KNOWN, Resource
+from app.jobs.types import KNOWN, JobTypes, Resource
 from app.storage.configured import configured_store
 from app.work import register_further
 from worker.processes.reaper import Reaper
@@ -32,7 +32,9 @@ class Worker:
     `doorbell`, a named pipe.
     """
 
-    def __init__(self, settings: Settings, poll_seconds: float, doorbell: Path | None = None) -> None:
+    def __init__(
+        self, settings: Settings, poll_seconds: float, doorbell: Path | None = None, kinds: JobTypes = KNOWN
+    ) -> None:
         register_further(settings)
         self._settings = settings
         self._poll_seconds = poll_seconds
@@ -43,7 +45,7 @@ class Worker:
         name = f"{socket.gethostname()}:{os.getpid()}"
         storage, warm = StorageCheck(settings, self._store), settings.warm_children
         self._slots = [
-            Slot(settings, self._database, self._store, storage, KNOWN.of(resource), name, device, warm)
+            Slot(settings, self._database, self._store, storage, kinds.of(resource), name, device, warm)
             for resource in Resource
             for device in _devices(resource, settings.train_slots)
         ]

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
 from app.api.deps import Limit, Reader, ReadSession, Services, ServicesDep
-from app.api.streaming import EventStream, Look
+from app.api.streaming import EventStream, Look, stream
 from app.api.views import problems
 from app.auth import service as auth
 from app.auth.schemas import Scope
@@ -28,7 +28,7 @@ _MOST = 2**63 - 1  # of a number in the database
 
 
 class EventOut(BaseModel):
-    """Something that happened, such as `job.state`, `dataset.ready` or `model.created`; `subject_id` says to what."""
+    """An event says what happened: `topic` is `job.state`, `model.created` and so on, of the thing `subject_id`."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -40,7 +40,7 @@ class EventOut(BaseModel):
 
 
 class EventsOut(BaseModel):
-    """Some events, oldest first."""
+    """A page has some events, oldest first."""
 
     items: list[EventOut]
     next_cursor: str | None = Field(default=None, description="Ask again with `after` set to it; null: no more yet.")
@@ -51,7 +51,7 @@ After = Annotated[int, Query(ge=0, le=_MOST, description="Only events with a hig
 
 @router.get("", responses=problems(422), summary="List events")
 def list_events(reader: Reader, session: ReadSession, limit: Limit = 50, after: After = 0) -> EventsOut:
-    """The oldest first. Remember the id of the last one, and ask for those after it: none appears later below it.
+    """List events, the oldest first. Remember the id of the last one and ask for those after it; none is missed so.
 
     Events are kept for GRAFT_EVENT_RETENTION_DAYS, those of a job as long as the job. Events of keys are for keys
     with the scope `admin`.
@@ -64,7 +64,6 @@ def list_events(reader: Reader, session: ReadSession, limit: Limit = 50, after: 
 
 @router.get(
     "/stream",
-    status_code=200,  # named, because FastAPI reads the default from a signature that EventStream does not have
     response_class=EventStream,
     responses=problems(422),
     summary="Stream events",
@@ -75,10 +74,15 @@ async def stream_events(
     after: Annotated[int | None, Query(ge=0, le=_MOST, description="Only events with a higher id.")] = None,
     last_event_id: Annotated[int | None, Header(ge=0, le=_MOST)] = None,
 ) -> EventStream:
-    """Server-sent events, named by their topic, with the document of the list: those after `Last-Event-ID` or `after`,
-    from now on if neither is given. The stream ends when its key is revoked."""
+    """Stream server-sent events, named by their topic, with the same JSON as in the list.
+
+    They are those after `Last-Event-ID` or `after`; if neither is given, those from now on. The stream ends after
+    `GRAFT_STREAM_SECONDS`, and when its key is revoked.
+    """
     since = last_event_id if last_event_id is not None else after
-    return EventStream(_look(services, reader, since), services.settings.stream_silence_seconds, services.draining)
+    settings = services.settings
+    look = _look(services, reader, since)
+    return stream(look, settings.stream_silence_seconds, services.draining, settings.stream_seconds)
 
 
 def _look(services: Services, reader: Principal, since: int | None) -> Callable[[], Look]:

@@ -25,7 +25,7 @@ from app.api.deps import (
 )
 from app.api.downloads import blob_response
 from app.api.job_out import JobOut, KnownKind, MetricsOut
-from app.api.streaming import EventStream, Look
+from app.api.streaming import EventStream, Look, stream
 from app.api.submission import submit_once
 from app.api.views import ListOut, job_view, job_views, problems
 from app.api.waiting import until
@@ -143,7 +143,6 @@ def _known_job(job_id: UUID, reader: Reader, session: ReadSession) -> UUID:
 
 @router.get(
     "/{job_id}/events",
-    status_code=200,  # named, because FastAPI reads the default from a signature that EventStream does not have
     response_class=EventStream,
     responses=problems(404, 422),
     summary="Stream a job's events",
@@ -157,7 +156,7 @@ async def stream_events(
     """Stream server-sent events until the job has ended. `state` and `epoch` events have ids, and with `Last-Event-ID`
     the stream continues after that event. A `progress` event tells the present progress and has no id."""
     look = _look(services, reader.workspace_id, job_id, last_event_id or 0)
-    return EventStream(look, services.settings.stream_silence_seconds, services.draining)
+    return stream(look, services.settings.stream_silence_seconds, services.draining)
 
 
 def _look(services: Services, workspace_id: UUID, job_id: UUID, seq: int) -> Callable[[], Look]:

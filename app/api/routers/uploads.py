@@ -159,9 +159,9 @@ async def append(
     `POST /v1/datasets`; the response's `Location` is then the dataset."""
     tus.check_content_type(content_type)
     expected = tus.read_checksum(checksum)
-    folder = services.settings.uploads
+    folder, silence = services.settings.uploads, services.settings.upload_silence_seconds
     await run_in_threadpool(_find, services, writer, upload_id)  # before a file is made
-    with held(folder, upload_id) as file:
+    with held(folder, upload_id, silence) as file:
         upload, quota = await run_in_threadpool(_find, services, writer, upload_id)
         _check_offset(upload, offset)
         limits = Limits(upload.length, quota, services.settings.min_free_bytes)
@@ -171,7 +171,7 @@ async def append(
             _advance(services, writer, upload_id, received)
 
         digest = await run_in_threadpool(services.hashes.take, upload_id, offset, file)
-        piece = Piece(file, folder, offset, upload.length, limits, digest, save)
+        piece = Piece(file, folder, offset, upload.length, limits, digest, save, silence)
         try:
             await piece.receive(request, expected)
             if piece.size == upload.length:

@@ -11,7 +11,7 @@ from app.api.uploads.receiving import ReceivedFile
 from app.datasets import service as datasets
 from app.datasets.formats.archive import detect_format, names
 from app.datasets.formats.layout import check_layout, read_layout
-from app.datasets.formats.placement import may_describe
+from app.datasets.formats.placement import may_hold_labels
 from app.datasets.intake.limits import archive_limits
 from app.datasets.orm import Dataset
 from app.datasets.schemas import SplitOptions, UploadOptions
@@ -31,7 +31,7 @@ def keep_archive(services: Services, received: ReceivedFile, *, move: bool = Fal
     """
     archive_format = detect_format(received.path)
     found = [entry.name for entry in names(received.path, archive_limits(services.settings))]
-    if not any(map(may_describe, found)):  # a file of labels is read where the images are, in a bounded process
+    if not any(map(may_hold_labels, found)):  # a file of labels is read where the images are, in a bounded process
         check_layout(read_layout(found))
     return datasets.Upload(services.store.put_file(received.path, move=move), archive_format, received.filename)
 

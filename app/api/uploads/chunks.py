@@ -22,7 +22,6 @@ from app.core.errors import FieldError, Locked, Malformed, StorageFull, TooLarge
 from app.storage.disk import disk_errors_explained, sync_folder
 
 _SAVE_EVERY = 64 << 20  # bytes; what a process that is killed costs its caller at most
-_SILENCE = 30.0  # seconds without a byte after which a connection counts as broken, though nobody closed it
 _READ = 1 << 20
 _KEPT_HASHES = 64  # uploads
 
@@ -54,8 +53,8 @@ class Hashes:
 
 
 @contextmanager
-def held(folder: Path, upload_id: UUID) -> Iterator[IO[bytes]]:
-    """Yield the upload's file, locked so that nobody else writes to it. Raises `Locked`.
+def held(folder: Path, upload_id: UUID, silence: float) -> Iterator[IO[bytes]]:
+    """Yield the upload's file, locked so that nobody else writes to it. Raises `Locked`, which names the `silence`.
 
     The lock is the kernel's: it works between processes, and ends with the process that holds it.
     """
@@ -68,7 +67,7 @@ def held(folder: Path, upload_id: UUID) -> Iterator[IO[bytes]]:
         except BlockingIOError:
             raise Locked(
                 "Another request is sending bytes of this upload. Ask for its offset with HEAD, and continue when that "
-                f"request has ended; a silent connection is closed after {_SILENCE:.0f} s.",
+                f"request has ended; a silent connection is closed after {silence:g} s.",
                 code="upload_locked",
                 retry_after=1,
             ) from None
@@ -76,7 +75,10 @@ def held(folder: Path, upload_id: UUID) -> Iterator[IO[bytes]]:
 
 
 class Piece:
-    """The body of one request, appended to what is there."""
+    """The body of one request, appended to what is there.
+
+    A connection without a byte for `silence` seconds counts as broken, though nobody closed it.
+    """
 
     def __init__(
         self,
@@ -87,7 +89,9 @@ class Piece:
         limits: Limits,
         digest: "hashlib._Hash",
         save: Callable[[int], object],
+        silence: float,
     ) -> None:
+        self._silence = silence
         self._file = file
         self._folder = folder
         self._length = length
@@ -127,7 +131,7 @@ class Piece:
     async def _receive(self, request: Request, checksum: Checksum | None) -> None:
         chunks = request.stream()
         while True:
-            with anyio.fail_after(_SILENCE):
+            with anyio.fail_after(self._silence):
                 chunk = await anext(chunks, None)
             if chunk is None:
                 return

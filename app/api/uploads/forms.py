@@ -16,8 +16,8 @@ from app.core.errors import FieldError, GraftError, Invalid, Malformed
 from app.core.settings import Settings
 from app.datasets import images as dataset_images
 from app.datasets import service as datasets
-from app.datasets.formats.label_rows import Labelled, only_plain
-from app.datasets.intake.intake import RejectedImage, StoredImage
+from app.datasets.formats.label_rows import LabelRow, only_plain
+from app.datasets.intake.intake import RejectedFile, StoredImage
 from app.datasets.intake.limits import intake_limits
 from app.datasets.intake.pool import IntakePool
 from app.datasets.schemas import AddedItem, AddedOut, ItemError
@@ -33,7 +33,7 @@ class SentFile:
     file: BinaryIO
     name: str | None
     size: int
-    said: Labelled
+    said: LabelRow
 
 
 @asynccontextmanager
@@ -80,7 +80,7 @@ def _files(form: FormData, label: str | None, split: str) -> Iterator[SentFile]:
         if not isinstance(metadata, dict) or not all(isinstance(one, str | None) for one in given):
             raise _bad_labels("label and split are text, and metadata is an object")
         name = part.filename or ""
-        line = Labelled(name, "", given[0], given[1], metadata, f"What was said of {name or 'the file'}")  # type: ignore[arg-type]
+        line = LabelRow(name, "", given[0], given[1], metadata, f"What was said of {name or 'the file'}")  # type: ignore[arg-type]
         yield SentFile(part.file, part.filename, part.size or 0, line)
 
 
@@ -129,7 +129,7 @@ def _take_in(services: Services, pool: IntakePool, file: SentFile) -> StoredImag
         return ItemError(code="file_too_large", detail=detail)
     try:
         stored = pool.take_in(file.file.read(), file.name or "")
-    except RejectedImage as rejected:
+    except RejectedFile as rejected:
         return ItemError(code=rejected.code, detail=f"{rejected.reason} {rejected.remedy}")
     services.store.put_bytes(stored.data)
     return stored

@@ -20,8 +20,10 @@ def _opened(home: Path | None) -> "tuple[Database, BlobStore]":
     from app.core.database import configured_database
     from app.core.home import make_private
     from app.storage.configured import configured_store
+    from app.work import register_further
 
     given = settings(home=home)
+    register_further(given)  # which blobs a job needs, its kind says
     make_private(given)
     return configured_database(given), configured_store(given)
 

@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from app.core.errors import Conflict, FieldError, Invalid, NotFound
-from app.datasets import images as content
+from app.datasets import images as dataset_images
 from app.datasets.orm import Dataset, DatasetVersion
 from app.datasets.ready import ready_dataset
 from app.jobs import service as jobs
@@ -93,7 +93,7 @@ def submit(
 
 def _version(session: Session, dataset: Dataset, number: int) -> DatasetVersion:
     try:
-        return content.get_version(session, dataset, number)
+        return dataset_images.get_version(session, dataset, number)
     except NotFound as error:
         field = FieldError("version", error.detail, "unknown_version")
         raise Invalid(error.detail, code="unknown_version", errors=[field]) from None

@@ -25,7 +25,7 @@ Answer: TypeAlias = "Future[Any]"
 
 # Seconds that a batch which is not full waits for more, and only where twice as many are in the house already: they are
 # being decoded, on the same cores, and the fewer are computed at a time the more each of them costs.
-_FILL = 0.05
+FILL = 0.05
 # The share of its deadline that a call may wait for others, as far as is known: what they take wavers, and what is
 # decoded and then not answered in time was done for nobody.
 _PATIENCE = 0.6
@@ -58,6 +58,7 @@ class Batcher:
         max_waiting: int,
         turns: Turns | None = None,
         idle_seconds: float | None = None,
+        fill: float = FILL,
         on_idle: Callable[[], None] = lambda: None,
         on_failure: Callable[[Exception], None] = lambda _: None,
     ) -> None:
@@ -67,6 +68,7 @@ class Batcher:
         self._max_waiting = max_waiting
         self._turns = turns or Turns()
         self._idle_seconds = idle_seconds
+        self._fill = fill
         self._on_idle = on_idle
         self._on_failure = on_failure
         self._admitted = 0
@@ -140,7 +142,7 @@ class Batcher:
                 if not self._waiting and came:
                     return
                 if came:
-                    self._changed.wait_for(self._worth_starting, _FILL)
+                    self._changed.wait_for(self._worth_starting, self._fill)
             if not came:
                 self._on_idle()  # outside the lock: it may close this batcher
                 continue

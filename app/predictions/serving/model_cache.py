@@ -243,6 +243,11 @@ class ModelCache:
             entry.nbytes = loaded.nbytes
             self._unload_others(entry)
 
+    def held_bytes(self) -> int:
+        """Return what the models that are loaded, or being loaded, are counted with."""
+        with self._changed:
+            return self._total()
+
     def _make_room(self, entry: _Entry) -> None:
         """Wait until the model fits beside those that are in use; it is let in when it would be alone."""
         with self._changed:

@@ -18,7 +18,7 @@ from app.core.database import Database
 from app.core.errors import Conflict
 from app.core.logging import log
 from app.datasets import service as datasets
-from app.datasets.manifest import ManifestItem, read_manifest
+from app.datasets.manifest import ManifestImage, read_manifest
 from app.predictions.orm import ModelEngine
 from app.predictions.serving.engine_files import EngineFiles
 from app.predictions.serving.engine_making import make_engine
@@ -140,7 +140,7 @@ class Tuner:
                 return np.stack([image for image, _ in found]), np.array([label for _, label in found])
         raise Conflict(f"The model's dataset has fewer than {LEAST_HELD_OUT} images left in {' and '.join(splits)}.")
 
-    def _prepared(self, item: ManifestItem, model: "TrainedModel") -> "tuple[NDArray[np.uint8], int] | None":
+    def _prepared(self, item: ManifestImage, model: "TrainedModel") -> "tuple[NDArray[np.uint8], int] | None":
         try:
             data = self._store.read(item.sha256)
         except (BlobMissing, BlobDamaged):  # its dataset was deleted, perhaps

@@ -145,10 +145,8 @@ class ImageFeed:
     def _exactly(self, split: str, rows: NDArray[np.int64], compute: Compute) -> dict[str, Tensor]:
         self._network.eval()
         with torch.inference_mode(), full_precision(self._device):
-            features = self.exact_features
-            return joined_tensors(
-                ranks.in_shares(_chunks(rows), lambda part: on_the_cpu(compute(features(split, part))))
-            )
+            shares = ranks.in_shares(_chunks(rows), lambda part: on_the_cpu(compute(self.exact_features(split, part))))
+            return joined_tensors(shares)
 
     def spread_features(self, count: int) -> Tensor:
         self._network.eval()

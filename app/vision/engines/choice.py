@@ -52,6 +52,7 @@ def measure(
     images: NDArray[np.uint8],
     agreement: Callable[[Outputs], Agreement],
     turn: Callable[[], AbstractContextManager[object]] = nullcontext,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Measured:
     """Compare an engine with the reference and take times; its `batch` is then the one that was the fastest.
 
@@ -63,9 +64,9 @@ def measure(
     detail = found.detail
     if not all(np.isfinite(array).all() for array in outputs.values()):
         detail = "It answers with numbers that are not finite."
-    single = _milliseconds(engine, images[:1], turn)
+    single = _milliseconds(engine, images[:1], turn, clock)
     large = np.resize(images, (LARGE, *images.shape[1:]))
-    times = {batch: _milliseconds(engine, large[:batch], turn) * LARGE / batch for batch in BATCHES}
+    times = {batch: _milliseconds(engine, large[:batch], turn, clock) * LARGE / batch for batch in BATCHES}
     engine.batch = min(batch for batch in BATCHES if times[batch] <= CLOSE * min(times.values()))
     return Measured(
         engine=engine.name,
@@ -106,12 +107,15 @@ def choose(measured: Sequence[Measured]) -> str:
 
 
 def _milliseconds(
-    engine: Engine, batch: NDArray[np.uint8], turn: Callable[[], AbstractContextManager[object]]
+    engine: Engine,
+    batch: NDArray[np.uint8],
+    turn: Callable[[], AbstractContextManager[object]],
+    clock: Callable[[], float],
 ) -> float:
     times = []
     for _ in range(ROUNDS + 1):  # the first one warms up
         with turn():
-            began = time.perf_counter()
+            began = clock()
             engine.outputs(batch)
-            times.append(time.perf_counter() - began)
+            times.append(clock() - began)
     return 1000 * median(times[1:])

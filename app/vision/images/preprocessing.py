@@ -113,14 +113,15 @@ class Preprocessing:
         try:
             with pillow_quiet():
                 if isinstance(image, Image.Image):
-                    return self._square(image)
+                    return self.square(image)
                 with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
-                    return self._square(opened)
+                    return self.square(opened)
         except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
             where = f"{image.name}: " if isinstance(image, Path) else ""
             raise InvalidData(f"{where}not a readable image ({error})") from error
 
-    def _square(self, image: Image.Image) -> NDArray[np.uint8]:
+    def square(self, image: Image.Image) -> NDArray[np.uint8]:
+        """Return the centre square of an opened image, resized: [size, size, 3]."""
         # A JPEG can be decoded at 1/2, 1/4 or 1/8 for a fraction of the work. Twice the size asked for is kept,
         # so that the final filter still decides what a pixel is. (No effect on other formats.)
         short = min(image.size)

@@ -73,7 +73,7 @@ class GraphedTrunk:
         try:
             with _no_collection():
                 for count in counts:
-                    self._graphs[count] = self._recorded(count, size)
+                    self._graphs[count] = self.recorded(count, size)
         except Exception:  # whatever it was, the plain trunk does the same work, and raises what is an error
             self._possible = False
         finally:
@@ -85,7 +85,8 @@ class GraphedTrunk:
             gc.collect()
             torch.cuda.empty_cache()
 
-    def _recorded(self, count: int, size: tuple[int, int]) -> Callable[..., Any]:
+    def recorded(self, count: int, size: tuple[int, int]) -> Callable[..., Any]:
+        """Return the recording of a forward and backward pass with so many images of that height and width."""
         images = torch.zeros(count, 3, *size, device=self._device).contiguous(memory_format=torch.channels_last)
         with torch.autocast(self._device.type, dtype=self._dtype, enabled=self._dtype is not None, cache_enabled=False):
             # In a module of its own, for it is that module's `forward` which is replaced.

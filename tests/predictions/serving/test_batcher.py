@@ -61,18 +61,15 @@ def test_a_batch_is_no_larger_than_it_may_be(gated: Gated) -> None:
     batcher.close()
 
 
-def two_batches(gated: Gated, monkeypatch: pytest.MonkeyPatch, fill: float) -> tuple[Batcher, list[Any]]:
+def two_batches(gated: Gated, fill: float) -> tuple[Batcher, list[Any]]:
     """A batcher that waits `fill` seconds for a full batch, which is of two, and the futures of four images."""
-    monkeypatch.setattr("app.predictions.serving.batcher._FILL", fill)
     gated.gate.set()
-    batcher = batcher_of(gated, max_batch=2)
+    batcher = Batcher(gated, max_batch=2, max_waiting=16, fill=fill)  # type: ignore[arg-type]
     return batcher, batcher.admit(4)
 
 
-def test_where_twice_a_batch_is_in_the_house_the_batch_is_waited_for(
-    gated: Gated, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    batcher, futures = two_batches(gated, monkeypatch, 60.0)
+def test_where_twice_a_batch_is_in_the_house_the_batch_is_waited_for(gated: Gated) -> None:
+    batcher, futures = two_batches(gated, 60.0)
     for value in range(4):
         batcher.put(image(value), futures[value], Times())
         time.sleep(0.05)  # one that started at once would have been through
@@ -81,10 +78,8 @@ def test_where_twice_a_batch_is_in_the_house_the_batch_is_waited_for(
     batcher.close()
 
 
-def test_a_batch_is_not_waited_for_when_the_others_come_to_nothing(
-    gated: Gated, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    batcher, futures = two_batches(gated, monkeypatch, 3600.0)
+def test_a_batch_is_not_waited_for_when_the_others_come_to_nothing(gated: Gated) -> None:
+    batcher, futures = two_batches(gated, 3600.0)
     batcher.put(image(1), futures[0], Times())
     futures[1].cancel()
     fail(futures[2], ValueError("unreadable"))
@@ -94,8 +89,8 @@ def test_a_batch_is_not_waited_for_when_the_others_come_to_nothing(
     batcher.close()
 
 
-def test_a_batch_is_not_waited_for_for_long(gated: Gated, monkeypatch: pytest.MonkeyPatch) -> None:
-    batcher, futures = two_batches(gated, monkeypatch, 0.01)
+def test_a_batch_is_not_waited_for_for_long(gated: Gated) -> None:
+    batcher, futures = two_batches(gated, 0.01)
     batcher.put(image(1), futures[0], Times())
     assert futures[0].result(60)[0] == 1
     for future in futures[1:]:

@@ -17,7 +17,7 @@ from app.vision.settings.config import HeadConfig, TrainConfig
 from app.vision.training.fit import fit
 from app.vision.training.result import FitResult
 from tests.support.pictures import CLASSES, Recorder, make_samples
-from tests.vision.conftest import WEIGHTS
+from tests.support.runs import WEIGHTS
 
 NO_STEPS: dict[str, Any] = {"learning_rate": 1e-12, "weight_decay": 0.0, "epochs": 1}
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
 import re
 import signal
 import subprocess
@@ -20,40 +19,10 @@ from app.vision.artefacts.model_file import read_model_document
 from app.vision.command.options import add_config_options, config_values, option_name, options_of
 from app.vision.command.train import main
 from app.vision.settings.config import TrainConfig
-from tests.support.pictures import CLASSES, draw
-from tests.vision.conftest import WEIGHTS
-
-ROOT = Path(__file__).parents[3]
-# One thread: several tests at once on few cores would otherwise wait for each other at every step.
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
-QUICK = ("--backbone", "resnet18-tiny64", "--input-size", "32", "--no-download")
-
-
-def command(*arguments: str | Path) -> list[str]:
-    return [sys.executable, "-m", "app.vision", *map(str, arguments)]
-
-
-def run(*arguments: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        command(*arguments), cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=240
-    )
-    assert done.returncode == code, done.stdout + done.stderr
-    return done
-
-
-def make_folder(root: Path, counts: dict[str, int]) -> Path:
-    for offset, (part, count) in enumerate(counts.items()):
-        for label, name in enumerate(CLASSES):
-            (root / part / name).mkdir(parents=True)
-            for number in range(count):
-                draw(label, 1000 * offset + number).save(root / part / name / f"{number}.png")
-    return root
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three classes of ten images with no splits."""
-    return make_folder(tmp_path_factory.mktemp("flat"), {"": 10})
+from tests.support.commands import ENVIRONMENT, QUICK, command, make_folder, run
+from tests.support.images import REPOSITORY
+from tests.support.pictures import CLASSES
+from tests.support.runs import WEIGHTS
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +107,7 @@ def test_an_interrupted_run_goes_on_where_it_was(folder: Path, tmp_path: Path) -
     out = tmp_path / "parts"
     process = subprocess.Popen(
         command(*options, "--out", out),
-        cwd=ROOT,
+        cwd=REPOSITORY,
         env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -181,7 +150,7 @@ def test_a_killed_run_goes_on_from_what_it_kept(folder: Path, tmp_path: Path) ->
         "loop.REST_S = loop.LONGEST_S = 0.0; train.main(sys.argv[1:])"
     )
     arguments = [sys.executable, "-c", code, *map(str, options), "--out", str(out)]
-    with subprocess.Popen(arguments, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(arguments, cwd=REPOSITORY, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if line.startswith("epoch 2/3"):
@@ -230,7 +199,7 @@ def test_errors_are_one_line_that_says_what_to_do(
 def test_weights_that_cannot_be_had_say_how_to_supply_them(folder: Path, tmp_path: Path) -> None:
     environment = ENVIRONMENT | {"TORCH_HOME": str(tmp_path)}
     arguments = command("train", folder, "--backbone", "resnet34", "--no-download", "--out", tmp_path / "out")
-    done = subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(arguments, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     for part in ("resnet34-b627a593.pth", "https://download.pytorch.org/models/", "--weights"):

@@ -1,5 +1,6 @@
 """Engines answer as the reference does; one that does not is never chosen, however fast it is."""
 
+import shutil
 import subprocess
 import sys
 import threading
@@ -216,11 +217,12 @@ class Slowing(Colours):
         return super().outputs(batch)
 
 
-def test_an_engine_is_given_as_many_images_as_it_is_the_fastest_with(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_is_given_as_many_images_as_it_is_the_fastest_with() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (40, 4, 4, 3), dtype=np.uint8)
     engine = Slowing()
-    monkeypatch.setattr("app.vision.engines.choice.time", engine)
-    found = measure(engine, pixels, against(Colours().outputs(pixels), np.zeros(40, np.int64)))
+    found = measure(
+        engine, pixels, against(Colours().outputs(pixels), np.zeros(40, np.int64)), clock=engine.perf_counter
+    )
     assert found.batch == engine.batch == 8
     assert found.large_ms == pytest.approx(25.6)  # four times 6.4 ms
     classifier = TrainedModel(
@@ -342,7 +344,7 @@ def test_a_compiled_network_labels_as_the_reference_does(network: Network, refer
 
 
 def test_without_a_compiler_a_compiled_engine_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.vision.engines.names.shutil.which", lambda _: None)
+    monkeypatch.setattr(shutil, "which", lambda _: None)
     assert "C++ compiler" in str(obstacle("torch-compile"))
     assert obstacle("torch") is None
 

@@ -135,7 +135,7 @@ def test_threads_that_load_images_leave_the_warnings_of_others_alone(monkeypatch
             first_out.wait(60)
         return pixels
 
-    monkeypatch.setattr(Preprocessing, "_square", square)
+    monkeypatch.setattr(Preprocessing, "square", square)
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(SMALL.load, Image.new("RGB", (1, 1)))
         while list(warnings.filters) == before:  # until it is in

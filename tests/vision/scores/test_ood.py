@@ -17,7 +17,7 @@ from app.vision.scores.ood import LEAST_IMAGES, OodScorer, expected_unknown, fit
 from app.vision.training.fit import fit
 from tests.support.classify import answers_of, probabilities, save_classifier
 from tests.support.pictures import CLASSES, Recorder, make_samples
-from tests.vision.conftest import WEIGHTS, Fit
+from tests.support.runs import WEIGHTS, Fit
 
 
 def features(count: int, size: int, seed: int) -> tuple[Tensor, np.ndarray[tuple[int], np.dtype[np.int64]]]:

@@ -28,7 +28,7 @@ from app.vision.training.pictures import write_pictures
 from app.vision.training.result import FitResult
 from tests.support.images import REPOSITORY
 from tests.support.pictures import Recorder
-from tests.vision.conftest import WEIGHTS
+from tests.support.runs import WEIGHTS
 
 FIELDS = {"backbone": "resnet18-tiny64", "input_size": 32, "epochs": 3, "batch_size": 8, "learning_rate": 0.01}
 

@@ -17,7 +17,7 @@ from app.vision.training import loop
 from app.vision.training.checkpoint import Position
 from app.vision.training.divergence import STEPS, exploded
 from tests.support.pictures import Recorder
-from tests.vision.conftest import Fit
+from tests.support.runs import Fit
 
 
 def steps_until_the_end(losses: list[float], right: float, classes: int) -> int | None:

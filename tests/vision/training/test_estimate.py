@@ -19,7 +19,7 @@ from app.vision.training.estimate import disk, memory, network_size
 from app.vision.training.fit import fit
 from tests.support.images import REPOSITORY
 from tests.support.pictures import CLASSES, Recorder
-from tests.vision.conftest import WEIGHTS
+from tests.support.runs import WEIGHTS
 
 
 @pytest.mark.parametrize("name", BACKBONES)

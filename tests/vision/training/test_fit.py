@@ -19,7 +19,7 @@ from app.vision.settings.config import HeadConfig, TrainConfig
 from app.vision.training.fit import fit, memory_errors
 from tests.support.classify import answers_of, probabilities
 from tests.support.pictures import CLASSES, Recorder
-from tests.vision.conftest import WEIGHTS, Fit
+from tests.support.runs import WEIGHTS, Fit
 
 EPOCH_KEYS = {
     "epoch", "epochs", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_macro_f1", "learning_rate",

@@ -17,7 +17,7 @@ from app.vision.training.pictures import rate_curve
 from app.vision.training.rate_search import HIGHEST, LOWEST, search_rate
 from app.vision.training.result import FitResult
 from tests.support.pictures import CLASSES, Recorder
-from tests.vision.conftest import WEIGHTS, Fit
+from tests.support.runs import WEIGHTS, Fit
 
 # Wide bounds: beyond these such a network learns next to nothing, or comes apart.
 SANE = {

@@ -12,8 +12,7 @@ from app.core.settings import Settings
 from app.jobs import claiming, sharing
 from app.jobs.orm import JobMember
 from app.jobs.queue import Claim
-from tests.jobs.test_waiting import worker
-from tests.support.factories import EXPIRED, training
+from tests.support.factories import EXPIRED, training, worker
 from worker.machines.crew import Breakup, Crew
 
 LEADER, SECOND = "leader", "second"

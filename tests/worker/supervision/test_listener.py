@@ -6,7 +6,8 @@ from pathlib import Path
 
 from app.jobs.doorbell import FifoDoorbell
 from app.jobs.states import JobState
-from tests.worker.conftest import PATIENCE, Site
+from tests.support.services import Service
+from tests.support.waiting import PATIENCE
 from worker.supervision.listener import Listener
 from worker.supervision.worker import Worker
 
@@ -35,7 +36,7 @@ def test_a_folder_that_takes_no_pipe_is_no_fault(tmp_path: Path) -> None:
     listener.stop()
 
 
-def test_a_worker_runs_what_it_is_rung_for_long_before_it_would_look(site: Site) -> None:
+def test_a_worker_runs_what_it_is_rung_for_long_before_it_would_look(site: Service) -> None:
     worker = Worker(site.stage.settings, 10 * PATIENCE, site.stage.settings.doorbell)
     worker.start()
     site.workers.append(worker)

@@ -24,7 +24,7 @@ from app.vision.tasks.classify.pictures import (
 )
 from app.vision.tasks.classify.selective_prediction import LabelledAnswers, coverage_curve, selective_prediction
 from app.vision.training.pictures import write_pictures
-from tests.vision.conftest import Fit
+from tests.support.runs import Fit
 
 HISTORY: list[dict[str, Any]] = [
     {"epoch": 1, "train_loss": 0.7, "val_loss": 0.6, "train_accuracy": 0.5, "val_accuracy": 0.6},

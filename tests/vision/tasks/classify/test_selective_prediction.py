@@ -21,7 +21,7 @@ from app.vision.tasks.classify.selective_prediction import (
     selective_metrics,
     selective_prediction,
 )
-from tests.vision.conftest import Fit
+from tests.support.runs import Fit
 
 CLASSES = ("ants", "bees", "wasps")
 

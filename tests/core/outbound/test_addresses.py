@@ -4,7 +4,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from app.datasets.sources.addresses import Allowed, is_public, read_allowed
+from app.core.outbound.addresses import Allowed, is_public, read_allowed
 
 CLOSED = [
     *(

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from app.datasets.intake.intake import RejectedImage
-from app.datasets.sources.addresses import read_allowed
-from app.datasets.sources.fetching import Fetcher, FetchLimits
+from app.core.outbound.addresses import read_allowed
+from app.core.outbound.errors import OutboundError
+from app.core.outbound.exchange import Bounds, Exchange
+from app.core.outbound.fetching import Fetcher
 from tests.support.tls import TlsServer, body, certificate, redirect, tls_server
 
 
@@ -25,11 +26,12 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TlsServe
 
 
 def fetcher(*allowed: str, max_bytes: int = 1000, seconds: float = 60.0) -> Fetcher:
-    return Fetcher(read_allowed(allowed), FetchLimits(max_bytes, seconds))
+    bounds = Bounds(max_bytes, seconds, "GRAFT_MAX_FILE_BYTES")
+    return Fetcher(Exchange(read_allowed(allowed, "GRAFT_IMPORT_HOSTS"), bounds))
 
 
-def rejected(fetching: Fetcher, url: str, code: str) -> RejectedImage:
-    with pytest.raises(RejectedImage) as caught:
+def rejected(fetching: Fetcher, url: str, code: str) -> OutboundError:
+    with pytest.raises(OutboundError) as caught:
         fetching.fetch(url)
     assert caught.value.code == code, caught.value
     assert caught.value.reason
@@ -47,7 +49,7 @@ def test_a_file_is_fetched_where_its_host_is_allowed(server: TlsServer, monkeypa
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "2130706433", "0x7f.1", "[::1]", "[::ffff:127.0.0.1]"])
 def test_an_inner_address_is_not_asked_however_it_is_written(server: TlsServer, host: str) -> None:
-    with pytest.raises(RejectedImage) as caught:
+    with pytest.raises(OutboundError) as caught:
         fetcher().fetch(server.url("/a.jpg", host))
     assert caught.value.code in ("forbidden_address", "unreachable")  # some resolvers read no odd forms
     assert caught.value.code == "forbidden_address" or host in ("2130706433", "0x7f.1")

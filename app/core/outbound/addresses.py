@@ -1,4 +1,5 @@
-"""Which addresses this service may be sent to: public ones, and what the operator named besides."""
+"""This module says which addresses a caller may send this service to: public ones, and those that the operator
+named."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ _NAT64 = ip_network("64:ff9b::/96")  # RFC 6052
 
 
 def is_public(address: Address) -> bool:
-    """Whether an address is one of the open internet, also where an IPv6 address embeds one of IPv4."""
+    """Return whether an address is one of the open internet, also where an IPv6 address embeds one of IPv4."""
     if isinstance(address, IPv6Address):
         if address.scope_id is not None:
             return False
@@ -46,10 +47,14 @@ def is_public(address: Address) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """What the operator opens beside public addresses: hosts by name, whatever address they have, and networks."""
+    """The operator opens these beside public addresses: hosts by name, whatever address they have, and networks.
+
+    `setting` is where the operator does so, for the remedy.
+    """
 
     hosts: frozenset[str] = frozenset()
     networks: tuple[Network, ...] = ()
+    setting: str | None = None
 
     def permits(self, host: str, address: Address) -> bool:
         if host.lower() in self.hosts or is_public(address):
@@ -58,8 +63,11 @@ class Allowed:
         return any(plain in network for network in self.networks)
 
 
-def read_allowed(words: Iterable[str]) -> Allowed:
-    """From host names, addresses and networks. A word that is no address is a name; ValueError for a bad network."""
+def read_allowed(words: Iterable[str], setting: str | None = None) -> Allowed:
+    """Return what host names, addresses and networks open. A word that is no address is a name.
+
+    Raises `ValueError` for a bad network.
+    """
     hosts, networks = set(), []
     for word in words:
         if "/" in word:
@@ -69,4 +77,4 @@ def read_allowed(words: Iterable[str]) -> Allowed:
             networks.append(ip_network(ip_address(word)))
         except ValueError:
             hosts.add(word.lower())
-    return Allowed(frozenset(hosts), tuple(networks))
+    return Allowed(frozenset(hosts), tuple(networks), setting)

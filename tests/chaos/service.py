@@ -5,37 +5,29 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import psycopg
 
-from app.core.database import Database
-from app.core.settings import Settings
 from tests.chaos import poison
 from tests.chaos.processes import Found, Supervised, processes_of
-from tests.support.deployments import GRAFT, environment
+from tests.support.deployments import GRAFT, environment, parts_of
 from tests.support.servers import Postgres, Redis, free_port, postgres, redis_process
+from tests.support.services import Service
 
 Mode = Literal["embedded", "team"]
 
 
-@dataclass
-class Site:
-    """What the chaos run holds of a service."""
+class Breakable(Service):
+    """What the chaos run holds of a service: `api` and `workers` are processes that are started again when they die."""
 
-    mode: Mode
-    home: Path
-    url: str
-    key: str
-    settings: Settings
-    database: Database
-    api: Supervised
-    workers: list[Supervised]
-    redis: Redis | None = None
-    postgres: Postgres | None = None
-    down: set[str] = field(default_factory=set)  # servers that a fault has taken away
+    def __init__(self, mode: Mode, environment: dict[str, str], url: str, key: str, api: Supervised) -> None:
+        super().__init__(parts_of(environment), url=url, key=key, environment=environment)
+        self.mode, self.api = mode, api
+        self.redis: Redis | None = None
+        self.postgres: Postgres | None = None
+        self.down: set[str] = set()  # servers that a fault has taken away
 
     @property
     def supervised(self) -> list[Supervised]:
@@ -65,7 +57,7 @@ class Site:
 
 
 @contextmanager
-def open_site(mode: Mode, home: Path, workers: int, **settings: str) -> Iterator[Site]:
+def breakable(mode: Mode, home: Path, workers: int, **settings: str) -> Iterator[Breakable]:
     """Start a service of that mode with so many workers; whatever happened to it, nothing of it is left running."""
     home.mkdir(parents=True)
     server: Postgres | None = None
@@ -77,7 +69,7 @@ def open_site(mode: Mode, home: Path, workers: int, **settings: str) -> Iterator
                 connection.execute("CREATE DATABASE graft")
             settings |= {"GRAFT_DATABASE_URL": server.url("graft"), "GRAFT_REDIS_URL": broker.url}
         variables = environment(
-            home, OMP_NUM_THREADS="1", GRAFT_LOG_FORMAT="json", GRAFT_WARM_CHILDREN="true", **poison.environment(home)
+            home, OMP_NUM_THREADS="1", GRAFT_LOG_FORMAT="json", GRAFT_WARM_CHILDREN="true", **poison.environment()
         )
         variables |= settings
 
@@ -93,31 +85,15 @@ def open_site(mode: Mode, home: Path, workers: int, **settings: str) -> Iterator
         port = free_port()
         serve, make = (_embedded, workers - 1) if mode == "embedded" else (_team, workers)
         api, crew = serve(supervised, port, make)
-        known = Settings(
-            home=home,
-            database_url=settings.get("GRAFT_DATABASE_URL"),
-            lease_seconds=float(settings.get("GRAFT_LEASE_SECONDS", Settings.model_fields["lease_seconds"].default)),
-            _env_file=None,
-        )  # type: ignore[call-arg]
-        site = Site(
-            mode,
-            home,
-            f"http://127.0.0.1:{port}",
-            key,
-            known,
-            Database(known.sqlalchemy_url),
-            api,
-            crew,
-            broker,
-            server,
-        )
-        stack.callback(site.database.close)
+        service = Breakable(mode, variables, f"http://127.0.0.1:{port}", key, api)
+        service.workers, service.redis, service.postgres = crew, broker, server
+        stack.callback(service.database.close)
         try:
-            for process in site.supervised:
+            for process in service.supervised:
                 process.start()
-            yield site
+            yield service
         finally:
-            site.stop()
+            service.stop()
 
 
 Maker = Callable[..., Supervised]
