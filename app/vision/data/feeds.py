@@ -17,6 +17,7 @@ from app.vision.images.augmentation import augment, draw
 from app.vision.images.mixing import Mix, mix
 from app.vision.images.preprocessing import Preprocessing
 from app.vision.networks.network import Head, Network
+from app.vision.networks.outputs import joined_tensors, on_the_cpu
 from app.vision.runtime import ranks
 from app.vision.runtime.compilation import CompiledTrunk
 from app.vision.runtime.cuda_graphs import GraphedTrunk
@@ -144,8 +145,8 @@ class ImageFeed:
     def _exactly(self, split: str, rows: NDArray[np.int64], compute: Compute) -> dict[str, Tensor]:
         self._network.eval()
         with torch.inference_mode(), full_precision(self._device):
-            features = self.exact_features
-            return _joined(ranks.in_shares(_chunks(rows), lambda part: _kept(compute(features(split, part)))))
+            shares = ranks.in_shares(_chunks(rows), lambda part: on_the_cpu(compute(self.exact_features(split, part))))
+            return joined_tensors(shares)
 
     def spread_features(self, count: int) -> Tensor:
         self._network.eval()
@@ -218,7 +219,7 @@ class FeatureFeed:
         table = self._features[split][0]
         with torch.inference_mode():
             chunks = _chunks(np.arange(len(table)), 64 * CHUNK)
-            return _joined([_kept(compute(self._read(table, rows))) for rows in chunks])
+            return joined_tensors([on_the_cpu(compute(self._read(table, rows))) for rows in chunks])
 
     def known_features(self, rows: NDArray[np.int64]) -> Tensor:
         return self._read(self._features["train"][0], rows).cpu()
@@ -234,14 +235,6 @@ class FeatureFeed:
 def seeds_of(keys: Sequence[bytes]) -> NDArray[np.uint64]:
     """Return what the augmentation of images depends on, from the hashes of their files."""
     return np.array([int.from_bytes(key[:8], "big") for key in keys], dtype=np.uint64)
-
-
-def _kept(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.cpu() for name, tensor in found.items()}
-
-
-def _joined(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def _spread(size: int, count: int) -> NDArray[np.int64]:

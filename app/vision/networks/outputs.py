@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -21,3 +22,13 @@ def as_arrays(tensors: Mapping[str, Tensor]) -> Outputs:
 def joined(parts: Sequence[Outputs]) -> Outputs:
     """Return the outputs of several batches as if they had been one."""
     return {name: np.concatenate([one[name] for one in parts]) for name in parts[0]}
+
+
+def on_the_cpu(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors by their names, on the CPU."""
+    return {name: tensor.cpu() for name, tensor in tensors.items()}
+
+
+def joined_tensors(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Return the tensors of several batches as if they had been one."""
+    return {name: torch.cat([one[name] for one in parts]) for name in parts[0]}
