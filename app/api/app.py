@@ -10,8 +10,8 @@ from app import __version__
 from app.api import docs, problems
 from app.api.deps import OPEN_ROUTES, Services, authenticate
 from app.api.middleware.body_limit import BodyLimit, Limit
-from app.api.middleware.refusals import Refusals
 from app.api.middleware.request_id import RequestId
+from app.api.predict_path import PredictPath, Shortcuts
 from app.api.routers import (
     backbones,
     dataset_images,
@@ -35,7 +35,6 @@ from app.api.uploads.chunks import Hashes
 from app.api.uploads.tus import TusHeaders
 from app.core.database import Database
 from app.core.logging import configure_logging
-from app.core.recent import Recent
 from app.core.settings import Settings
 from app.datasets.intake.limits import intake_limits
 from app.jobs.doorbell import open_doorbell
@@ -60,17 +59,18 @@ Every call under `/v1`, and under `/v2` (the Open Inference Protocol) but for it
 """
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
-    """The application, ready for a server (`uvicorn app.api.app:create_app --factory`). Nothing is opened at import."""
-    settings = settings or Settings()
+def create_app(settings: Settings | None = None, shortcuts: Shortcuts | None = None) -> FastAPI:
+    """Return the application, ready for a server (`uvicorn app.api.app:create_app --factory`).
+
+    Nothing is opened before it starts. `shortcuts` are those that predict calls take: all, unless given.
+    """
+    settings, shortcuts = settings or Settings(), shortcuts or Shortcuts()
     configure_logging(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        # Threads decode and classify beside the event loop, and ask for the interpreter's lock many times an image: of
-        # a busy loop they would have it after 5 ms each time.
-        sys.setswitchinterval(0.0005)
-        app.state.services = services = _open_services(settings)
+        sys.setswitchinterval(shortcuts.switch_seconds)
+        app.state.services = services = _open_services(settings, shortcuts)
         pins.load_pinned(services)
         try:
             yield
@@ -91,10 +91,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     problems.install(app)
     app.add_middleware(BodyLimit, limits=_limits(settings))
     app.add_middleware(TusHeaders)
-    app.add_middleware(Refusals)
     app.add_middleware(RequestId)  # added last, so it is the outermost
     docs.install(app, OPEN_ROUTES)
-    app.include_router(predict.router)  # first, for routes are tried in their order, and it is what is called the most
+    if shortcuts.first:
+        app.include_router(predict.router)
     app.include_router(datasets.router)
     app.include_router(imports.router)
     app.include_router(dataset_images.router)
@@ -111,6 +111,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(keys.router)
     app.include_router(workers.router)
     app.include_router(health.router)
+    if not shortcuts.first:
+        app.include_router(predict.router)
     return app
 
 
@@ -126,7 +128,7 @@ def _limits(settings: Settings) -> dict[str, Limit]:
     }
 
 
-def _open_services(settings: Settings) -> Services:
+def _open_services(settings: Settings, shortcuts: Shortcuts) -> Services:
     store, database = configured_store(settings), Database(settings.sqlalchemy_url)
     tuner = Tuner(
         database, store, EngineFiles(settings.engine_files, settings.model_cache_bytes), named_engines(settings.engines)
@@ -144,9 +146,7 @@ def _open_services(settings: Settings) -> Services:
         ),
         admission=Admission(max_requests=settings.predict_requests, max_bytes=settings.predict_bytes),
         hashes=Hashes(),
-        principals=Recent(database),
-        references=Recent(database),
-        queries={},
+        predict_path=PredictPath.of(shortcuts, database),
     )
 
 

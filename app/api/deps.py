@@ -9,18 +9,16 @@ from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from app.api.docs import BEARER
+from app.api.predict_path import PredictPath
 from app.api.uploads.chunks import Hashes
 from app.auth import service as auth
 from app.auth.schemas import Scope
 from app.auth.service import Principal
 from app.core.database import Database
 from app.core.paging import MAX_LIMIT
-from app.core.recent import Recent
 from app.core.settings import Settings
 from app.jobs.doorbell import Doorbell
-from app.predictions.references import ModelReference
-from app.predictions.schemas import PredictOptions
-from app.predictions.service import Predictor as PredictionService
+from app.predictions.service import Predictor
 from app.predictions.serving.admission import Admission
 from app.storage import BlobStore
 from app.vision.backbones.weights import WeightStore
@@ -35,12 +33,10 @@ class Services:
     store: BlobStore
     weights: WeightStore
     doorbell: Doorbell
-    predictions: PredictionService
+    predictions: Predictor
     admission: Admission
     hashes: Hashes
-    principals: Recent[Principal]  # by their Authorization header
-    references: Recent[ModelReference]  # by workspace and model id
-    queries: dict[bytes, PredictOptions]  # by the text of the query
+    predict_path: PredictPath
 
 
 # `async`, though they wait for nothing: FastAPI would run each of them in a thread of its own.
@@ -79,7 +75,7 @@ async def authenticate(
     """The application's own dependency: no key, no answer, except on the open routes."""
     if request.scope["route"].path in OPEN_ROUTES:
         return None
-    recent = services.principals
+    recent = services.predict_path.keys
     if (known := recent.get(authorization)) is not None:
         return known
     now = recent.now
@@ -104,7 +100,7 @@ class Needs:
 
 
 Reader = Annotated[Principal, Depends(Needs(Scope.read))]
-Predictor = Annotated[Principal, Depends(Needs(Scope.predict))]
+PredictCaller = Annotated[Principal, Depends(Needs(Scope.predict))]
 Writer = Annotated[Principal, Depends(Needs(Scope.write))]
 Admin = Annotated[Principal, Depends(Needs(Scope.admin))]
 

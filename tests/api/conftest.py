@@ -16,6 +16,7 @@ import uvicorn
 from starlette.testclient import TestClient
 
 from app.api.app import create_app
+from app.api.predict_path import Shortcuts
 from app.core.settings import Settings
 from app.vision.training.run import FitResult
 from tests.support.calls import CLASSES, Api
@@ -26,9 +27,9 @@ MakeApi = Callable[..., Api]
 
 
 @contextmanager
-def open_api(settings: Settings) -> Iterator[Api]:
+def open_api(settings: Settings, shortcuts: Shortcuts | None = None) -> Iterator[Api]:
     # A crash is an answer to its caller, as it is behind a real server, and no exception in the test.
-    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+    with TestClient(create_app(settings, shortcuts), raise_server_exceptions=False) as client:
         services = client.app.state.services  # type: ignore[attr-defined]
         yield Api(client, Stage(settings, services.database, services.store))
 
@@ -51,9 +52,13 @@ def served(settings: Settings) -> Iterator[int]:
 
 @pytest.fixture
 def make_api(settings: Settings, sqlite_url: str) -> Iterator[MakeApi]:
-    """Makes this test's service; keywords are settings."""
+    """Makes this test's service; keywords are settings, and `shortcuts` those of its predict calls."""
     with ExitStack() as stack:
-        yield lambda **given: stack.enter_context(open_api(settings.model_copy(update=given)))
+
+        def make(shortcuts: Shortcuts | None = None, **given: Any) -> Api:
+            return stack.enter_context(open_api(settings.model_copy(update=given), shortcuts))
+
+        yield make
 
 
 @pytest.fixture

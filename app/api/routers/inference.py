@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from app import __version__
-from app.api.deps import Predictor, Reader, ReadSession, Services, ServicesDep
+from app.api.deps import PredictCaller, Reader, ReadSession, Services, ServicesDep
 from app.api.routers.health import checks
 from app.api.views import problems
 from app.core.errors import NotFound, Unavailable
@@ -132,28 +132,34 @@ Length = Annotated[int | None, Header(alias=_HEADER, ge=0, description="Bytes of
 
 
 @router.post(
-    "/models/{model}/infer", response_model=Answer, responses=problems(404, 413, 422), openapi_extra=_BODY,
+    "/models/{model}/infer",
+    response_model=Answer,
+    responses=problems(404, 413, 422),
+    openapi_extra=_BODY,
     summary="Classify images given as tensors",
-)  # fmt: skip
+)
 async def infer(
-    model: str, request: Request, predictor: Predictor, services: ServicesDep, length: Length = None
+    model: str, request: Request, caller: PredictCaller, services: ServicesDep, length: Length = None
 ) -> Any:
     """One input, of any number of images: `encoded` (BYTES: files; base64 in JSON), `pixels` (UINT8, RGB of any size,
     prepared here) or `normalized` (FP32, prepared and normalised as the model's metadata in `/v1/models/{model}` says;
     rounded to whole pixel values). The outputs are `probabilities` and `labels`, and `decisions` and
     `ood_score` where they are asked for.
     """
-    return await _infer(request, services, predictor.workspace_id, model, None, length)
+    return await _infer(request, services, caller.workspace_id, model, None, length)
 
 
 @router.post(
-    "/models/{model}/versions/{version}/infer", response_model=Answer, responses=problems(404, 413, 422),
-    openapi_extra=_BODY, summary="Classify with one version",
-)  # fmt: skip
+    "/models/{model}/versions/{version}/infer",
+    response_model=Answer,
+    responses=problems(404, 413, 422),
+    openapi_extra=_BODY,
+    summary="Classify with one version",
+)
 async def infer_version(
-    model: str, version: str, request: Request, predictor: Predictor, services: ServicesDep, length: Length = None
+    model: str, version: str, request: Request, caller: PredictCaller, services: ServicesDep, length: Length = None
 ) -> Any:
-    return await _infer(request, services, predictor.workspace_id, model, version, length)
+    return await _infer(request, services, caller.workspace_id, model, version, length)
 
 
 async def _infer(
