@@ -13,6 +13,7 @@ import numpy as np
 from app.vision.training.run import FitResult, Sample
 
 TOP = 5  # classes whose probabilities a row names
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 COLUMNS = ("image", "split", "true", "predicted", "probability", "true_probability", "ood_score")
 
 
@@ -50,7 +51,9 @@ def json_lines(rows: Iterable[dict[str, Any]]) -> Iterator[bytes]:
 def csv_lines(rows: Iterable[dict[str, Any]], columns: Sequence[str] = COLUMNS) -> Iterator[bytes]:
     """A heading, then a line a row (RFC 4180), with these of its values; None is nothing between two commas.
 
-    Of the `top` classes that leaves only the first, which is `predicted`.
+    Of the `top` classes that leaves only the first, which is `predicted`. A text that a spreadsheet would take for a
+    formula, since it begins with one of = + - @ tab CR, has an apostrophe before it, as OWASP advises against "CSV
+    injection".
     """
     yield _csv_line(columns)
     for row in rows:
@@ -59,5 +62,7 @@ def csv_lines(rows: Iterable[dict[str, Any]], columns: Sequence[str] = COLUMNS) 
 
 def _csv_line(values: Sequence[Any]) -> bytes:
     line = io.StringIO(newline="")
-    csv.writer(line).writerow(values)
+    csv.writer(line).writerow(
+        [f"'{one}" if isinstance(one, str) and one.startswith(_FORMULA) else one for one in values]
+    )
     return line.getvalue().encode()
