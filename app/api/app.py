@@ -9,9 +9,8 @@ from fastapi import Depends, FastAPI
 from app import __version__
 from app.api import docs, problems
 from app.api.deps import OPEN_ROUTES, Services, authenticate
-from app.api.middleware.body_limit import BodyLimit, Limit
 from app.api.middleware.request_id import RequestId
-from app.api.predict_path import PredictPath, Shortcuts
+from app.api.predict_path.kept import PredictPath, Shortcuts
 from app.api.routers import (
     backbones,
     dataset_images,
@@ -89,7 +88,6 @@ def create_app(settings: Settings | None = None, shortcuts: Shortcuts | None = N
         responses={status: {"model": problems.Problem, "content": {problems.MEDIA_TYPE: {}}} for status in (503, 507)},
     )
     problems.install(app)
-    app.add_middleware(BodyLimit, limits=_limits(settings))
     app.add_middleware(TusHeaders)
     app.add_middleware(RequestId)  # added last, so it is the outermost
     docs.install(app, OPEN_ROUTES)
@@ -114,18 +112,6 @@ def create_app(settings: Settings | None = None, shortcuts: Shortcuts | None = N
     if not shortcuts.first:
         app.include_router(predict.router)
     return app
-
-
-def _limits(settings: Settings) -> dict[str, Limit]:
-    return {
-        # A form is a little larger than the file in it, which is counted by itself.
-        "/v1/datasets:import": Limit(settings.max_import_bytes, "GRAFT_MAX_IMPORT_BYTES"),
-        "/v1/datasets": Limit(settings.max_upload_bytes + 2**20, "GRAFT_MAX_UPLOAD_BYTES"),
-        "/v1/uploads": Limit(settings.max_upload_bytes, "GRAFT_MAX_UPLOAD_BYTES"),
-        "/v1/models": Limit(settings.max_predict_bytes, "GRAFT_MAX_PREDICT_BYTES"),
-        "/v2/models": Limit(settings.max_predict_bytes, "GRAFT_MAX_PREDICT_BYTES"),
-        "": Limit(settings.max_json_bytes, "GRAFT_MAX_JSON_BYTES"),
-    }
 
 
 def _open_services(settings: Settings, shortcuts: Shortcuts) -> Services:

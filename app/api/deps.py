@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from app.api.docs import BEARER
-from app.api.predict_path import PredictPath
+from app.api.predict_path.kept import PredictPath
 from app.api.uploads.chunks import Hashes
 from app.auth import service as auth
 from app.auth.schemas import Scope
@@ -66,20 +66,22 @@ WriteSession = Annotated[Session, Depends(_writing, scope="function")]
 OPEN_ROUTES = frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
 
 
-async def authenticate(
-    request: Request,
-    services: ServicesDep,
-    _documented: Annotated[Any, Security(BEARER)],
-    authorization: Annotated[str | None, Header(include_in_schema=False)] = None,
-) -> Principal | None:
-    """The application's own dependency: no key, no answer, except on the open routes."""
-    if request.scope["route"].path in OPEN_ROUTES:
-        return None
+async def identify(services: Services, authorization: str | None) -> Principal:
+    """Return who sends that header. Raises `Unauthenticated`."""
     recent = services.predict_path.keys
     if (known := recent.get(authorization)) is not None:
         return known
     now = recent.now
     return recent.put(authorization, await run_in_threadpool(_read_principal, services.database, authorization), now)
+
+
+async def authenticate(request: Request, _documented: Annotated[Any, Security(BEARER)]) -> Principal | None:
+    """Return who is calling, as `app.api.routes.Route` has found out; None on an open route.
+
+    It is the application's own dependency: a route that is of another kind fails here.
+    """
+    caller: Principal | None = request.state.caller
+    return caller
 
 
 def _read_principal(database: Database, authorization: str | None) -> Principal:

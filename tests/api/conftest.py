@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 import uvicorn
+from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from app.api.app import create_app
-from app.api.predict_path import Shortcuts
+from app.api.predict_path.kept import Shortcuts
 from app.core.settings import Settings
 from app.vision.training.run import FitResult
 from tests.support.calls import CLASSES, Api
@@ -35,10 +36,10 @@ def open_api(settings: Settings, shortcuts: Shortcuts | None = None) -> Iterator
 
 
 @contextmanager
-def served(settings: Settings) -> Iterator[int]:
-    """The service behind a real server: its port."""
+def served(settings: Settings, app: FastAPI | None = None) -> Iterator[int]:
+    """The service, or a test's own variant of it, behind a real server: its port."""
     listener = socket.create_server(("127.0.0.1", 0))
-    running = uvicorn.Server(uvicorn.Config(create_app(settings), log_config=None, timeout_graceful_shutdown=1))
+    running = uvicorn.Server(uvicorn.Config(app or create_app(settings), log_config=None, timeout_graceful_shutdown=1))
     thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from app.api.predict_path import PredictPath, Shortcuts
+from app.api.predict_path.kept import PredictPath, Shortcuts
 from app.auth.schemas import Scope
 from app.core.errors import Unavailable
 from app.datasets.orm import Dataset, DatasetImage

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from app.api.predict_path import ReadQueries, Recent, Refusals
+from app.api.predict_path.kept import ReadQueries, Recent, Refusals
 from app.core.database import Database
 from app.core.errors import Unavailable
 from app.predictions.schemas import PredictOptions

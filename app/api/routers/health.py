@@ -7,10 +7,11 @@ from pydantic import BaseModel
 from sqlalchemy import text
 
 from app.api.deps import Services, ServicesDep
+from app.api.routes import Route
 from app.core.errors import GraftError
 from app.core.logging import log
 
-router = APIRouter(tags=["health"])
+router = APIRouter(tags=["health"], route_class=Route)
 
 
 class Health(BaseModel):

@@ -14,6 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from app import __version__
 from app.api.deps import PredictCaller, Reader, ReadSession, Services, ServicesDep
 from app.api.routers.health import checks
+from app.api.routes import IMAGES, Route, takes
 from app.api.views import problems
 from app.core.errors import NotFound, Unavailable
 from app.core.ids import parse_id
@@ -34,7 +35,7 @@ from app.predictions.serving.timing import Times
 from app.registry import service as registry
 from app.registry.orm import Model
 
-router = APIRouter(prefix="/v2", tags=["inference protocol"])
+router = APIRouter(prefix="/v2", tags=["inference protocol"], route_class=Route)
 
 _HEADER = "Inference-Header-Content-Length"
 _BODY = {
@@ -138,6 +139,7 @@ Length = Annotated[int | None, Header(alias=_HEADER, ge=0, description="Bytes of
     openapi_extra=_BODY,
     summary="Classify images given as tensors",
 )
+@takes(IMAGES)
 async def infer(
     model: str, request: Request, caller: PredictCaller, services: ServicesDep, length: Length = None
 ) -> Any:
@@ -156,6 +158,7 @@ async def infer(
     openapi_extra=_BODY,
     summary="Classify with one version",
 )
+@takes(IMAGES)
 async def infer_version(
     model: str, version: str, request: Request, caller: PredictCaller, services: ServicesDep, length: Length = None
 ) -> Any:
@@ -170,9 +173,8 @@ async def _infer(
     declared = request.headers.get("content-length", "")
     size = int(declared) if declared.isdecimal() else services.settings.max_predict_bytes
     with services.admission.enter(min(size, services.settings.max_predict_bytes)):
-        found, asked, images = await run_in_threadpool(
-            _read, services, workspace_id, model, version, await request.body(), length
-        )
+        found, side = await run_in_threadpool(_look_up, services, workspace_id, model, version)
+        asked, images = await run_in_threadpool(_read, services, side, await request.body(), length)
         timeout = (asked.parameters.timeout or 0) / 1e6 or services.settings.predict_seconds
         classifier, outcomes = await services.predictions.classify(found, images, timeout=timeout, times=times)
         rows = []
@@ -193,12 +195,14 @@ async def _infer(
     return Response(head + behind, media_type="application/octet-stream", headers={_HEADER: str(len(head))})
 
 
-def _read(
-    services: Services, workspace_id: UUID, model: str, version: str | None, body: bytes, length: int | None
-) -> tuple[ModelReference, InferRequest, list[Prepare]]:
+def _look_up(services: Services, workspace_id: UUID, model: str, version: str | None) -> tuple[ModelReference, int]:
+    """Return the model and the side of its input in pixels, before anything of the body is read."""
     with services.database.reading() as session:
         row = _find(session, workspace_id, model, version)
-        found, side = reference(row), int(row.preprocessing["crop"])
+        return reference(row), int(row.preprocessing["crop"])
+
+
+def _read(services: Services, side: int, body: bytes, length: int | None) -> tuple[InferRequest, list[Prepare]]:
     try:
         asked, binary = read_request(body, length)
     except ValidationError as error:
@@ -207,7 +211,7 @@ def _read(
         ) from None
     check_outputs(asked)
     settings = services.settings
-    return found, asked, read_images(asked, binary, side, services.predictions.limits, settings.max_predict_files)
+    return asked, read_images(asked, binary, side, services.predictions.limits, settings.max_predict_files)
 
 
 _COLUMNS = (*COLUMNS, Model.name, Model.preprocessing)

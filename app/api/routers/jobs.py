@@ -27,6 +27,7 @@ from app.api.deps import (
     WriteSession,
 )
 from app.api.downloads import blob_response
+from app.api.routes import Route
 from app.api.submission import submit_once
 from app.api.views import ListOut, job_view, job_views, problems
 from app.api.waiting import until
@@ -44,7 +45,7 @@ from app.trainings.plan_schemas import PlanOut
 from app.trainings.schemas import TrainRequest
 from app.vision.settings.config import TrainConfig
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=Route)
 
 _LOOK_EVERY = 0.3  # seconds between looks for new events
 _SILENCE = 15.0  # seconds until a comment says that the connection lives: proxies close what is silent for long
@@ -167,7 +168,7 @@ async def stream_events(
     job_id: Annotated[UUID, Depends(_known_job)],
     reader: Reader,
     services: ServicesDep,
-    last_event_id: Annotated[int | None, Header(ge=0)] = None,
+    last_event_id: Annotated[int | None, Header(ge=0, le=2**63 - 1)] = None,
 ) -> EventStream:
     """Server-sent events until the job has ended: `state` and `epoch` carry ids, and with `Last-Event-ID` the stream
     goes on after that one; `progress` is the present figure and carries none."""

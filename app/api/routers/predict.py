@@ -9,7 +9,8 @@ from starlette.concurrency import run_in_threadpool
 
 from app.api.deps import PredictCaller, Services, ServicesDep
 from app.api.images import IMAGES_BODY, read_images, resolve
-from app.api.predict_path import DirectRoute, the_call
+from app.api.predict_path.route import DirectRoute, the_call
+from app.api.routes import IMAGES, takes
 from app.api.views import problems
 from app.core.ids import parse_id
 from app.datasets import service as datasets
@@ -42,6 +43,7 @@ router = APIRouter(prefix="/v1/models", tags=["models"], route_class=DirectRoute
     openapi_extra=IMAGES_BODY,
     summary="Classify images",
 )
+@takes(IMAGES)
 async def predict(
     model: str,
     request: Request,
@@ -60,8 +62,9 @@ async def predict(
     declared = request.headers.get("content-length", "")
     size = int(declared) if declared.isdecimal() else services.settings.max_predict_bytes
     with services.admission.enter(min(size, services.settings.max_predict_bytes)):
+        found = await _find(services, caller.workspace_id, model)
         sent, options = await read_images(request, options, services.settings.max_predict_files)
-        found, images = await _find(services, caller.workspace_id, model, sent)
+        images = await _stored(services, caller.workspace_id, sent)
         timeout = options.timeout or services.settings.predict_seconds
         try:
             answer = await services.predictions.predict(found, images, options, timeout=timeout, times=times)
@@ -73,23 +76,31 @@ async def predict(
     return Response(answer.model_dump_json(), status_code=207 if partial else 200, media_type="application/json")
 
 
-async def _find(
-    services: Services, workspace_id: UUID, model: str, sent: list[SentImage | JsonImage]
-) -> tuple[ModelReference, list[SentImage]]:
-    """Return the model and the images; a model that was asked for by its id a moment ago is not looked up again."""
+async def _find(services: Services, workspace_id: UUID, model: str) -> ModelReference:
+    """Return the model; one that was asked for by its id a moment ago is not looked up again."""
     model_id, recent = parse_id(model), services.predict_path.models
     now, known = recent.now, None if model_id is None else recent.get((workspace_id, model_id))
-    images = [image for image in sent if isinstance(image, SentImage)]
-    if known is not None and len(images) == len(sent):
-        return known, images
-    found, images = await run_in_threadpool(_read, services, workspace_id, model, sent)
-    return found if model_id is None else recent.put((workspace_id, model_id), found, now), images
+    if known is not None:
+        return known
+    found = await run_in_threadpool(_read, services, workspace_id, model)
+    return found if model_id is None else recent.put((workspace_id, model_id), found, now)
 
 
-def _read(
-    services: Services, workspace_id: UUID, model: str, sent: list[SentImage | JsonImage]
-) -> tuple[ModelReference, list[SentImage]]:
+def _read(services: Services, workspace_id: UUID, model: str) -> ModelReference:
     with services.database.reading() as session:
-        found = reference(registry.find(session, workspace_id, model, columns=COLUMNS))
-        images = resolve(sent, lambda wanted: datasets.find_images(session, workspace_id, wanted), services.store.read)
-    return found, images
+        return reference(registry.find(session, workspace_id, model, columns=COLUMNS))
+
+
+async def _stored(services: Services, workspace_id: UUID, sent: list[SentImage | JsonImage]) -> list[SentImage]:
+    """Return the images, with those that are named by ids found in the workspace."""
+    images = [image for image in sent if isinstance(image, SentImage)]
+    if len(images) == len(sent):
+        return images
+
+    def find() -> list[SentImage]:
+        with services.database.reading() as session:
+            return resolve(
+                sent, lambda wanted: datasets.find_images(session, workspace_id, wanted), services.store.read
+            )
+
+    return await run_in_threadpool(find)

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from app.api.deps import IdempotencyKey, PredictCaller, Reader, Services, ServicesDep
 from app.api.downloads import TABLE, Rows, TableFormat, table_response
+from app.api.routes import Route
 from app.api.submission import submit_once
 from app.api.views import problems
 from app.datasets import service as datasets
@@ -19,7 +20,7 @@ from app.predictions.batch.rows import result_csv
 from app.predictions.batch.schemas import PredictJobRequest
 from app.storage import Blob
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=Route)
 
 
 @router.post(

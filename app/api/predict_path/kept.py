@@ -1,4 +1,4 @@
-"""The predict call's way around FastAPI and the database: every shortcut that it takes, and how each is switched off.
+"""The predict call's shortcuts: how each is switched off, and what is kept so that they can be taken.
 
 What each of them saves is measured by `python -m bench.predict_path`; figures and reasons stand in
 docs/explanation/fast-paths.md. Everything here belongs to the event loop's thread alone: no lock is needed.
@@ -6,16 +6,10 @@ docs/explanation/fast-paths.md. Everything here belongs to the event loop's thre
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Hashable
+from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
-from fastapi import Request
-from fastapi.responses import Response
-from fastapi.routing import APIRoute
-
-from app.api.problems import problem
-from app.auth.schemas import Scope
 from app.auth.service import Principal
 from app.core.database import Database
 from app.core.errors import Unavailable
@@ -148,42 +142,3 @@ class PredictPath:
             ReadQueries(),
             Refusals(shortcuts.refused_seconds),
         )
-
-
-def the_call(request: Request) -> Call | None:
-    """Return what makes two calls the same to `Refusals`: the model, the options and the key.
-
-    It is None for JSON, which has options in its body: another deadline may get another answer.
-    """
-    if request.headers.get("content-type", "").lower().startswith("application/json"):
-        return None
-    return request.url.path, request.scope["query_string"], request.headers.get("authorization", "")
-
-
-class DirectRoute(APIRoute):
-    """A route that calls its endpoint directly where key and query are known from calls before.
-
-    FastAPI works out for each call anew what its endpoint depends on. That is most of what a call takes of the event
-    loop, for whose thread the threads that decode and classify have to wait, since it holds the interpreter's lock.
-    The endpoint takes `(model, request, caller, services, options)`.
-    """
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        in_full = super().get_route_handler()
-        endpoint: Callable[..., Coroutine[Any, Any, Response]] = self.endpoint
-
-        async def handle(request: Request) -> Response:
-            services = request.app.state.services
-            path: PredictPath = services.predict_path
-            if (error := path.refusals.get(the_call(request))) is not None:
-                return problem(request, error)
-            if not path.shortcuts.direct:
-                return await in_full(request)
-            caller = path.keys.get(request.headers.get("authorization"))
-            options = path.queries.get(request.scope["query_string"])
-            if caller is None or options is None:
-                return await in_full(request)
-            caller.require(Scope.predict)
-            return await endpoint(request.path_params["model"], request, caller, services, options)
-
-        return handle
