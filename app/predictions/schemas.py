@@ -57,7 +57,9 @@ class Naming(BaseModel):
 
     top_k: int = Field(default=5, ge=1, le=1000, description="How many classes to name, most probable first.")
     threshold: float = Field(default=0.0, ge=0, le=1, description="Name no class that is less probable than this.")
-    classes: list[str] = Field(default=[], max_length=1000, description="Name none but these; empty: all of them.")
+    classes: list[str] = Field(
+        default=[], max_length=1000, fail_fast=True, description="Name none but these; empty: all of them."
+    )
     probabilities: Literal["top", "all"] = Field(
         default="top", description="`all` adds the probability of every class, by its label."
     )
@@ -123,7 +125,7 @@ class PredictRequest(PredictOptions):
         }
     )
 
-    images: list[JsonImage] = Field(min_length=1)
+    images: list[JsonImage] = Field(min_length=1, max_length=10_000, fail_fast=True)
 
 
 class ClassProbability(BaseModel):

@@ -32,4 +32,5 @@ def _check_augmentation(value: Any) -> Any:
     return value
 
 
-Augmentation = Annotated[PresetName | list[AugmentationStep] | None, BeforeValidator(_check_augmentation)]
+Steps = Annotated[list[AugmentationStep], Field(max_length=32)]
+Augmentation = Annotated[PresetName | Steps | None, BeforeValidator(_check_augmentation)]

@@ -52,7 +52,7 @@ class ImportRequest(UploadOptions):
         },
     )
 
-    urls: Annotated[list[Named], Field(min_length=1)] | None = None
+    urls: Annotated[list[Named], Field(min_length=1, max_length=500_000, fail_fast=True)] | None = None
     s3: str | None = Field(default=None, max_length=1024, description="s3://bucket/prefix that the operator allows.")
     folder: str | None = Field(default=None, max_length=1024, description="A folder that the operator allows.")
 

@@ -46,6 +46,7 @@ class PredictJobRequest(Scheduled, Naming):
         default=None,
         min_length=1,
         max_length=MOST_IMAGES,
+        fail_fast=True,
         description="Images of any of the workspace's datasets: the SHA-256 of their bytes, or ids.",
     )
     dataset: str | None = Field(
