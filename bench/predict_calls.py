@@ -3,8 +3,9 @@
 It stands alone, so that another commit's tree can run it: what it imports of the service exists in both.
 
 Standard input is JSON: the `home`, a `key`, a `model`, `images` in base64, and for each variant by name the shortcuts
-that differ (`{}` for a tree without them). Standard output is JSON: for each variant a list with one pair a block of
-calls, microseconds of processor time a call, those of the event loop's thread and those of the whole process.
+that differ (null for a tree without them). Standard output is JSON: for each variant a list with an entry a block of
+calls, in microseconds: processor time a call of the event loop's thread, that of the whole process, time a call, and
+how late the event loop was on average for what was due.
 """
 
 import asyncio
@@ -53,12 +54,25 @@ async def call(app: Any, path: str, headers: list[tuple[bytes, bytes]], body: by
     return status
 
 
-async def measure(given: Any) -> dict[str, list[tuple[float, float]]]:
+class Lateness:
+    """How late the event loop is for something that is due every 2 ms."""
+
+    def __init__(self) -> None:
+        self.late: list[float] = []
+
+    async def watch(self) -> None:
+        while True:
+            due = time.monotonic() + 0.002
+            await asyncio.sleep(0.002)
+            self.late.append(time.monotonic() - due)
+
+
+async def measure(given: Any) -> dict[str, list[list[float]]]:
     """Ask each variant in turn for a block of calls, and return what a call of each block cost."""
     images = [base64.b64decode(one) for one in given["images"]]
     headers = [(b"authorization", f"Bearer {given['key']}".encode()), (b"content-type", b"image/jpeg")]
     path = f"/v1/models/{given['model']}/predict"
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in given["variants"]}
+    found: dict[str, list[list[float]]] = {name: [] for name in given["variants"]}
     async with AsyncExitStack() as stack:
         apps = {}
         for name, shortcuts in given["variants"].items():
@@ -73,7 +87,10 @@ async def measure(given: Any) -> dict[str, list[tuple[float, float]]]:
             apps[name] = app
         for number in range(given["blocks"] + 1):
             for name, app in apps.items():
-                loop, process = time.thread_time(), time.process_time()
+                sys.setswitchinterval((given["variants"][name] or {}).get("switch_seconds", 0.0005))
+                lateness = Lateness()
+                watcher = asyncio.create_task(lateness.watch()) if given["at_once"] > 1 else None
+                began, loop, process = time.monotonic(), time.thread_time(), time.process_time()
                 left, statuses = iter(range(given["calls"])), list[int]()
 
                 async def ask(app: Any = app, left: Any = left, statuses: list[int] = statuses) -> None:
@@ -84,8 +101,11 @@ async def measure(given: Any) -> dict[str, list[tuple[float, float]]]:
                 await asyncio.gather(*(ask() for _ in range(given["at_once"])))
                 assert set(statuses) <= {200, 503}, statuses
                 if number:  # the first block loads the model
-                    cost = time.thread_time() - loop, time.process_time() - process
-                    found[name].append((1e6 * cost[0] / len(statuses), 1e6 * cost[1] / len(statuses)))
+                    cost = time.thread_time() - loop, time.process_time() - process, time.monotonic() - began
+                    late = sum(lateness.late) / max(1, len(lateness.late))
+                    found[name].append([*(1e6 * one / len(statuses) for one in cost), 1e6 * late])
+                if watcher is not None:
+                    watcher.cancel()
     return found
 
 

@@ -3,8 +3,9 @@
 All variants run in one process and are asked in turn, a block of calls each, through ASGI: the server and the network
 cost the same with all of them. Images and network are small. `loop_us` is the processor time a call that the event
 loop's thread takes, `process_us` what the whole process takes: decoding, classifying and reading the database run in
-other threads. Of the blocks the lower quartile counts, since whatever else runs on the machine only adds. The variant
-`refused_seconds` is measured with 96 callers for a queue of 64 images, where most calls are refused.
+other threads. Of the blocks the lower quartile counts, since whatever else runs on the machine only adds.
+`switch_seconds` is measured with 16 callers, by how late the event loop is on average (`late_us`); `refused_seconds`
+with 96 callers for a queue of 64 images, where most calls are refused.
 
 `--before` names a checkout of another commit with an environment of its own, and compares with that instead, in turn.
 """
@@ -42,6 +43,7 @@ ONE_BY_ONE: dict[str, dict[str, Any]] = {
     "first": {"first": False},
     "none": {"direct": False, "keys": False, "models": False, "first": False},
 }
+TOGETHER: dict[str, dict[str, Any]] = {"switch_seconds": {"switch_seconds": 0.005}}
 OVERLOADED: dict[str, dict[str, Any]] = {"refused_seconds": {"refused_seconds": 0.0}}
 
 
@@ -95,7 +97,8 @@ def low(blocks: list[list[float]], column: int) -> float:
 
 def table(found: dict[str, list[list[float]]]) -> dict[str, dict[str, float]]:
     """Each variant's costs, and what a call costs more than with all shortcuts."""
-    rows = {name: {"loop_us": low(one, 0), "process_us": low(one, 1)} for name, one in found.items()}
+    columns = {"loop_us": 0, "process_us": 1, "call_us": 2, "late_us": 3}
+    rows = {name: {told: low(one, column) for told, column in columns.items()} for name, one in found.items()}
     for row in rows.values():
         row["loop_more"] = round(row["loop_us"] / rows["all"]["loop_us"] - 1, 3)
         row["process_more"] = round(row["process_us"] / rows["all"]["process_us"] - 1, 3)
@@ -121,12 +124,14 @@ def main() -> None:
     given = parser.parse_args()
     with trained(given) as home:
         single = home | {"blocks": given.blocks, "calls": given.calls, "at_once": 1, "queue": 256}
+        together = single | {"calls": 256, "at_once": 16}
         crowded = single | {"calls": 1024, "at_once": 96, "queue": 64}
         if given.before:
             found = {"before": against(given.before.absolute(), single, given.rounds)}
         else:
             found = {
                 "one_by_one": table(costs(HERE, single | {"variants": {"all": {}, **ONE_BY_ONE}})),
+                "together": table(costs(HERE, together | {"variants": {"all": {}, **TOGETHER}})),
                 "overloaded": table(costs(HERE, crowded | {"variants": {"all": {}, **OVERLOADED}})),
             }
     emit("predict_path", **found, backbone=given.backbone, size=given.size)
