@@ -1,1 +1,1 @@
-"""One command for each figure that the project claims: `python -m bench.NAME --data FOLDER_OR_ZIP`."""
+"""Measure each figure that the project claims by one command: `python -m bench.NAME --data FOLDER_OR_ZIP`."""

@@ -1,4 +1,4 @@
-"""How much a network multiplies, and how fast these cores can: both in 1e9 multiplications."""
+"""Count a network's multiplications, and those that these cores can do in a second; both in 1e9."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bench.rounds import clock
 
 
 def multiplications(network: nn.Module, forward: Callable[[], object]) -> float:
-    """Of the convolutions and linear layers of `network` in one call of `forward`, which passes an image through it."""
+    """Return those of all convolutions and linear layers in one call of `forward`, which passes an image through."""
     counted = 0
 
     def count(layer: nn.Module, _: Any, output: torch.Tensor) -> None:
@@ -28,6 +28,6 @@ def multiplications(network: nn.Module, forward: Callable[[], object]) -> float:
 
 
 def matrix_multiplications(dtype: torch.dtype = torch.float32, side: int = 2048) -> float:
-    """A second, of a product of square matrices, the best of ten: about all that these cores can do."""
+    """Return those a second of a product of square matrices, the best of ten: about all that these cores can do."""
     first, second = torch.rand(side, side).to(dtype), torch.rand(side, side).to(dtype)
     return side**3 / 1e9 / min(clock(lambda: first @ second) for _ in range(10))

@@ -1,4 +1,4 @@
-"""How long a job waits for nothing: from sending `POST /v1/jobs` to the first line of the child that runs it.
+"""Measure how long a job waits on an idle machine: from `POST /v1/jobs` to the first line of the child that runs it.
 
 The service runs as its users start it, on an idle machine, with a child kept warm; each sample is one training of a
 moment. `--mode team` (uvicorn, `celery worker`, PostgreSQL, Redis) is held against an LPUSH/BRPOP round trip between
@@ -28,9 +28,9 @@ import redis
 
 from bench.rounds import emit, note
 from tests.support import deployments, images
-from tests.support.deployments import Deployment
 from tests.support.images import REPOSITORY
 from tests.support.servers import postgres, redis_process
+from tests.support.services import Service
 
 EMBEDDED_MS, TEAM_MS = 60.0, 20.0
 SPEC = {"dataset": "tiny", "backbone": "resnet18-tiny64", "input_size": 32, "epochs": 1, "augmentation": "none"}
@@ -43,7 +43,7 @@ if "worker.child" in sys.orig_argv and "train" in sys.orig_argv:
     import os, time
     import worker.child.parent
 
-    say, said = worker.parent.Parent.say, []
+    say, said = worker.child.parent.Parent.say, []
 
     def noted(self, kind, body):
         now = time.monotonic_ns()
@@ -53,20 +53,20 @@ if "worker.child" in sys.orig_argv and "train" in sys.orig_argv:
             with open(os.environ["DISPATCH_NOTES"], "a") as notes:
                 notes.write(("ready" if kind == "ready" else "first") + f" {now}\\n")
 
-    worker.parent.Parent.say = noted
+    worker.child.parent.Parent.say = noted
 """
 
 
 @contextmanager
-def service(mode: str, folder: Path, notes: Path) -> Iterator[tuple[Deployment, str | None]]:
+def running(mode: str, folder: Path, notes: Path) -> Iterator[tuple[Service, str | None]]:
     hooks = folder / "hooks"
     hooks.mkdir()
     (hooks / "sitecustomize.py").write_text(HOOK)
     variables = {"PYTHONPATH": f"{hooks}:{REPOSITORY}", "DISPATCH_NOTES": str(notes), "OMP_NUM_THREADS": "1"}
     variables["GRAFT_WARM_CHILDREN"] = "true"
     if mode == "embedded":
-        with deployments.embedded(folder / "home", **variables) as deployment:
-            yield deployment, None
+        with deployments.embedded(folder / "home", **variables) as service:
+            yield service, None
         return
     with ExitStack() as stack:
         server, broker = stack.enter_context(postgres()), stack.enter_context(redis_process())
@@ -77,7 +77,7 @@ def service(mode: str, folder: Path, notes: Path) -> Iterator[tuple[Deployment, 
 
 
 def noted(notes: Path, what: str) -> list[int]:
-    """Nanoseconds of the monotonic clock, which all processes share."""
+    """Return the times noted, in nanoseconds of the monotonic clock, which all processes share."""
     lines = notes.read_text().splitlines() if notes.exists() else []
     return [int(line.split()[1]) for line in lines if line.startswith(what)]
 
@@ -91,11 +91,11 @@ def wait_for_notes(notes: Path, what: str, number: int) -> int:
     return found[number - 1]
 
 
-def submit(deployment: Deployment) -> tuple[int, int, str]:
+def submit(service: Service) -> tuple[int, int, str]:
     """When the request went out on an open connection, when its answer was there, and the job's id."""
-    body, headers = json.dumps(SPEC).encode(), {"Authorization": f"Bearer {deployment.key}"}
+    body, headers = json.dumps(SPEC).encode(), {"Authorization": f"Bearer {service.key}"}
     # Not by the tests' client, which takes a millisecond before it sends anything.
-    with closing(HTTPConnection(urlsplit(deployment.url).netloc)) as connection:
+    with closing(HTTPConnection(urlsplit(service.url).netloc)) as connection:
         connection.connect()
         began = time.monotonic_ns()
         connection.request("POST", "/v1/jobs", body, {**headers, "Content-Type": "application/json"})
@@ -106,18 +106,18 @@ def submit(deployment: Deployment) -> tuple[int, int, str]:
     return began, answered, json.loads(answer)["id"]
 
 
-def samples(deployment: Deployment, notes: Path, number: int) -> Iterator[float]:
+def samples(service: Service, notes: Path, number: int) -> Iterator[float]:
     """Milliseconds from the request to the child's first line."""
     archive = images.folder_zip({"brick": 8, "moss": 8}, split={"train": 8, "val": 4}, size=(32, 32))
-    deployment.http.post("/v1/datasets", params={"name": "tiny"}, content=archive).raise_for_status()
-    assert deployment.wait_for_dataset("tiny")["state"] == "ready"
+    service.http.post("/v1/datasets", params={"name": "tiny"}, content=archive).raise_for_status()
+    assert service.wait_for_dataset("tiny")["state"] == "ready"
     draw = random.Random(0)
     for taken in range(number + 1):
         wait_for_notes(notes, "ready", taken + 1)
         time.sleep(1.0 + draw.random())  # it is warm, and nothing else goes on
-        began, answered, job = submit(deployment)
+        began, answered, job = submit(service)
         first = wait_for_notes(notes, "first", taken + 1)
-        assert deployment.wait_for_job(job)["state"] == "succeeded"
+        assert service.wait_for_job(job)["state"] == "succeeded"
         note(f"{(first - began) / 1e6:.1f} ms, of which the answer took {(answered - began) / 1e6:.1f}")
         if taken:  # the first one finds caches empty and modules not imported
             yield (first - began) / 1e6
@@ -130,7 +130,7 @@ def _echo(url: str) -> None:
 
 
 def round_trip(url: str, number: int = 500) -> float:
-    """Milliseconds from an LPUSH here to its echo here, by way of another process that BRPOPs; the median."""
+    """Return the median milliseconds from an LPUSH here to its echo, by way of another process that BRPOPs."""
     echo = multiprocessing.get_context("spawn").Process(target=_echo, args=(url,))
     echo.start()
     took = []
@@ -149,8 +149,8 @@ def measure(mode: str, number: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="graft-dispatch-") as name:
         folder = Path(name)
         notes = folder / "notes"
-        with service(mode, folder, notes) as (deployment, redis_url):
-            took = sorted(samples(deployment, notes, number))
+        with running(mode, folder, notes) as (service, redis_url):
+            took = sorted(samples(service, notes, number))
             trip = round_trip(redis_url) if redis_url else None
     bound = EMBEDDED_MS if trip is None else 2 * trip + TEAM_MS
     p50 = statistics.median(took)

@@ -1,4 +1,4 @@
-"""The epoch loop's images a second from the second epoch on, against the bare step on a tensor already in memory.
+"""Compare the epoch loop's images a second, from the second epoch on, with the bare step on a tensor in memory.
 
 One run trains; between two of its epochs, the same number of steps run on synthetic images that were normalised
 beforehand. What the loop loses against them is what reading the pack, augmenting and book-keeping cost. An epoch
@@ -10,6 +10,7 @@ in the background.
 
 from __future__ import annotations
 
+import argparse
 import math
 import tempfile
 import time
@@ -34,7 +35,7 @@ TARGET = 0.95
 
 
 class Synthetic:
-    """The same network and optimiser, stepping over images that lie ready in memory."""
+    """Step the same network and optimiser over images that lie ready in memory."""
 
     def __init__(self, config: TrainConfig, weights: Path, classes: int, images: int, batch: int) -> None:
         backbone = get_backbone(config.backbone)
@@ -66,7 +67,7 @@ class Synthetic:
 
 
 class Stopwatch:
-    """The observer: times the loop's steps, and in turn with them the synthetic ones."""
+    """Observe the run: time the loop's steps and, in turn with them, the synthetic ones."""
 
     def __init__(self, synthetic: Synthetic, by_step: bool) -> None:
         self.synthetic = synthetic
@@ -108,18 +109,34 @@ class Stopwatch:
         self._resumed_at = time.perf_counter()
 
 
-def main() -> None:
+def options_parser() -> argparse.ArgumentParser:
+    """Return the parser of this benchmark's options."""
     parser = arguments(__doc__)
     parser.add_argument("--train", choices=("last_stages", "all"), default="all")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--augmentation", default="light")
     parser.add_argument("--by", choices=("epoch", "step"), default="epoch", help="what the two sides take turns after")
-    options = parser.parse_args()
+    return parser
+
+
+def configuration(options: argparse.Namespace, seed: int) -> TrainConfig:
+    """Return the training that is timed; its first epoch is for warming up."""
+    return TrainConfig(
+        options.backbone,
+        train=options.train,
+        head=HeadConfig(),
+        epochs=options.rounds + 1,
+        batch_size=options.batch,
+        augmentation=options.augmentation,
+        input_size=options.size,
+        seed=seed,
+    )
+
+
+def main() -> None:
+    options = options_parser().parse_args()
     weights = weights_file(options.backbone, options.weights)
-    config = TrainConfig(
-        options.backbone, train=options.train, head=HeadConfig(), epochs=options.rounds + 1, batch_size=options.batch,
-        augmentation=options.augmentation, input_size=options.size,
-    )  # fmt: skip
+    config = configuration(options, 0)
     with tempfile.TemporaryDirectory() as scratch:
         samples, classes = read_image_folder(image_folder(options.data, Path(scratch)))
         images = sum(sample.split == "train" for sample in samples)

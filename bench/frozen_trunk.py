@@ -1,4 +1,4 @@
-"""Frozen-trunk fine-tuning, end to end, against the fixed feature extractor of PyTorch's transfer-learning tutorial.
+"""Compare frozen-trunk fine-tuning, end to end, with the fixed feature extractor of PyTorch's tutorial.
 
 Ours is timed from nothing, with its defaults: weights, decoding, features, training (40 epochs of the head),
 evaluation, the model file. The tutorial's loop is timed without its set-up, and starts from seed 0. Its epochs are
@@ -8,6 +8,7 @@ round's, times five. `--full` gives it a whole run in every round.
 
 from __future__ import annotations
 
+import argparse
 import copy
 import statistics
 import tempfile
@@ -32,24 +33,16 @@ TARGETS = {1: 30.0, 2: 15.0}  # by the number of views
 
 
 class Tutorial:
-    """pytorch.org/tutorials/beginner/transfer_learning_tutorial.html, "ConvNet as fixed feature extractor"."""
+    """Train as pytorch.org/tutorials/beginner/transfer_learning_tutorial.html, "ConvNet as fixed feature extractor"."""
 
     def __init__(self, folder: Path, backbone: str, weights: Path, size: int, workers: int) -> None:
-        normalize = transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+        normal = [transforms.ToTensor(), transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])]
+        drawn = [transforms.RandomResizedCrop(size), transforms.RandomHorizontalFlip()]
+        centred = [transforms.Resize(size * 256 // 224), transforms.CenterCrop(size)]
         data_transforms = {
-            "train": transforms.Compose([
-                transforms.RandomResizedCrop(size),
-                transforms.RandomHorizontalFlip(),
-                transforms.ToTensor(),
-                normalize,
-            ]),
-            "val": transforms.Compose([
-                transforms.Resize(size * 256 // 224),
-                transforms.CenterCrop(size),
-                transforms.ToTensor(),
-                normalize,
-            ]),
-        }  # fmt: skip
+            "train": transforms.Compose([*drawn, *normal]),
+            "val": transforms.Compose([*centred, *normal]),
+        }
         datasets = {
             phase: torchvision.datasets.ImageFolder(str(folder / phase), transform)
             for phase, transform in data_transforms.items()
@@ -96,13 +89,26 @@ class Tutorial:
             self.epochs_done += 1
 
 
-def main() -> None:
+def options_parser() -> argparse.ArgumentParser:
+    """Return the parser of this benchmark's options."""
     parser = arguments(__doc__)
     parser.add_argument("--views", type=int, default=1, help="augmented copies of each image; 1 is none")
     parser.add_argument("--tutorial-epochs", type=int, default=5, help="epochs of the tutorial's loop in a round")
     parser.add_argument("--workers", type=int, default=2, help="of the tutorial's DataLoader")
     parser.add_argument("--full", action="store_true", help="a whole run of the tutorial in every round")
-    options = parser.parse_args()
+    return parser
+
+
+def configuration(options: argparse.Namespace, seed: int) -> TrainConfig:
+    """Return our side's training: all defaults, but for the augmentation that comes with several views."""
+    views: dict[str, Any] = {"augmentation": "none"}
+    if options.views > 1:
+        views = {"augmentation": "standard", "views": options.views}
+    return TrainConfig(options.backbone, input_size=options.size, seed=seed, **views)
+
+
+def main() -> None:
+    options = options_parser().parse_args()
     weights = weights_file(options.backbone, options.weights)
     ours: list[float] = []
     theirs: list[float] = []
@@ -113,10 +119,7 @@ def main() -> None:
         part = EPOCHS if options.full else options.tutorial_epochs
 
         def graftwork(number: int) -> float:
-            views: dict[str, Any] = {"augmentation": "none"}
-            if options.views > 1:
-                views = {"augmentation": "standard", "views": options.views}
-            config = TrainConfig(options.backbone, input_size=options.size, seed=number, **views)
+            config = configuration(options, number)
 
             def run() -> None:
                 with tempfile.TemporaryDirectory(dir=scratch) as workdir:

@@ -1,4 +1,4 @@
-"""Full fine-tuning, end to end, against a loop in the manner of torchvision's reference training script.
+"""Compare full fine-tuning, end to end, with a loop in the manner of torchvision's reference training script.
 
 Both train the same number of epochs from the same weights with SGD, batches of 32 and a cosine schedule, and validate
 after every epoch. The reference decodes and augments each sample in a DataLoader, in float32.
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,9 +23,9 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 from app.vision.data.imagefolder import read_image_folder
+from app.vision.data.samples import Sample
 from app.vision.settings.config import TrainConfig
 from app.vision.training.fit import fit
-from app.vision.training.run import Sample
 from bench.arithmetic import matrix_multiplications, multiplications
 from bench.inputs import Quiet, image_folder, torchvision_network, weights_file
 from bench.rounds import alternate, arguments, clock, compared, device, emit, spread
@@ -36,9 +36,10 @@ TOLERANCE = 0.03  # a few images of a validation set of 150
 
 
 def reference(folder: Path, backbone: str, weights: Path, size: int, epochs: int, workers: int, seed: int) -> float:
-    """Train as references/classification does; gives the best validation accuracy."""
+    """Train as references/classification does; return the best validation accuracy."""
     torch.manual_seed(seed)
-    floats = [v2.PILToTensor(), v2.ToDtype(torch.float, scale=True), v2.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))]  # fmt: skip # noqa: E501
+    normal = v2.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    floats = [v2.PILToTensor(), v2.ToDtype(torch.float, scale=True), normal]
     crop = v2.RandomResizedCrop(size, antialias=True)
     train_set = torchvision.datasets.ImageFolder(
         str(folder / "train"), v2.Compose([crop, v2.RandomHorizontalFlip(0.5), *floats])
@@ -94,11 +95,32 @@ def _profile(
     }
 
 
-def main() -> None:
+def options_parser() -> ArgumentParser:
+    """Return the parser of this benchmark's options."""
     parser = arguments(__doc__)
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--workers", type=int, default=2, help="of the reference's DataLoader")
-    options = parser.parse_args()
+    return parser
+
+
+def configuration(options: Namespace, seed: int) -> TrainConfig:
+    """Return our side's training, with the reference's optimiser, rate, decay, batch and augmentation."""
+    return TrainConfig(
+        options.backbone,
+        train="all",
+        epochs=options.epochs,
+        batch_size=BATCH,
+        optimizer="sgd",
+        learning_rate=RATE,
+        weight_decay=DECAY,
+        augmentation="standard",
+        input_size=options.size,
+        seed=seed,
+    )
+
+
+def main() -> None:
+    options = options_parser().parse_args()
     weights = weights_file(options.backbone, options.weights)
     ours: list[float] = []
     theirs: list[float] = []
@@ -107,10 +129,7 @@ def main() -> None:
         samples, classes = read_image_folder(folder)
 
         def graftwork(number: int) -> float:
-            config = TrainConfig(
-                options.backbone, train="all", epochs=options.epochs, batch_size=BATCH, optimizer="sgd",
-                learning_rate=RATE, weight_decay=DECAY, augmentation="standard", input_size=options.size, seed=number,
-            )  # fmt: skip
+            config = configuration(options, number)
 
             def run() -> None:
                 with tempfile.TemporaryDirectory(dir=scratch) as workdir:

@@ -1,4 +1,4 @@
-"""Images a second that an upload is read with, against a plain loop that decodes and hashes each image once.
+"""Compare the images a second of reading an upload with a plain loop that decodes and hashes each image once.
 
 Both read the same zip. The loop keeps nothing; the ingestion checks, strips, hashes, and writes every image to a
 store that survives a power cut, in as many processes as there are cores. Three kinds: many very small images, many of
@@ -35,7 +35,7 @@ KINDS = {"small": (10_000, 64, 64), "medium": (10_000, 224, 224), "photos": (100
 
 
 def make(path: Path, count: int, width: int, height: int) -> Path:
-    """A zip of `count` distinct JPEGs; large ones are tiles of a small texture, which decode just as slowly."""
+    """Return a zip of `count` distinct JPEGs; large ones are tiles of a small texture, which decode just as slowly."""
     with zipfile.ZipFile(path, "w") as archive:
         for number in range(count):
             label = number % len(CLASSES)
@@ -60,15 +60,21 @@ def plain(path: Path) -> None:
 
 
 def ours(path: Path, count: int) -> float:
-    """Seconds. What is stored stays in a folder beside `path`."""
+    """Return the seconds of an ingestion. What is stored stays in a folder beside `path`."""
     processes = len(os.sched_getaffinity(0))
     began = time.perf_counter()
     with IntakePool(IntakeLimits(), processes) as pool:
         found = ingest(
-            path, FilesystemStore(Path(tempfile.mkdtemp(dir=path.parent))),
-            val_fraction=0.2, test_fraction=0.0, seed=0,
-            archive_limits=ArchiveLimits(), take_in=pool.take_in_all, threads=processes, progress=lambda _: None,
-        )  # fmt: skip
+            path,
+            FilesystemStore(Path(tempfile.mkdtemp(dir=path.parent))),
+            val_fraction=0.2,
+            test_fraction=0.0,
+            seed=0,
+            archive_limits=ArchiveLimits(),
+            take_in=pool.take_in_all,
+            threads=processes,
+            progress=lambda _: None,
+        )
         seconds = time.perf_counter() - began
         assert found.report["accepted"] == count, found.report
         return seconds

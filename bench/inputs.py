@@ -1,4 +1,4 @@
-"""What the benchmarks work on: a folder of photographs, given or generated, and a network with its weights."""
+"""Provide what the benchmarks work on: a folder of photographs, given or generated, and a network with its weights."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COUNTS = {"train": 240, "val": 150}
 
 
 def image_folder(data: Path | None, scratch: Path) -> Path:
-    """The folder that holds train/ and val/: `data` itself, what its zip holds, or generated photographs."""
+    """Return the folder that holds train/ and val/: `data` itself, what its zip holds, or generated photographs."""
     if data is None:
         return generated_photographs(scratch / "generated")
     if data.is_file():
@@ -33,7 +33,7 @@ def image_folder(data: Path | None, scratch: Path) -> Path:
 
 
 def generated_photographs(folder: Path) -> Path:
-    """JPEGs of 500 × 375 pixels, as large as the usual photograph of a data set; the class sets hue and stripes."""
+    """Write JPEGs of 500 × 375 pixels, as photographs of a data set often are; the class sets hue and stripes."""
     for split, count in COUNTS.items():
         for label, name in enumerate(CLASSES):
             (folder / split / name).mkdir(parents=True)
@@ -44,7 +44,7 @@ def generated_photographs(folder: Path) -> Path:
 
 
 def textured(label: int, rng: np.random.Generator, width: int, height: int) -> Image.Image:
-    """A noisy picture with stripes."""
+    """Return a noisy picture with stripes."""
     y, x = np.mgrid[0:height, 0:width] / width
     angle, hue = label * 1.1 + rng.normal(0, 0.5), (0.2 + 0.3 * label + rng.normal(0, 0.15)) % 1
     wave = np.sin(2 * np.pi * ((8 + rng.normal(0, 3)) * (x * np.cos(angle) + y * np.sin(angle)) + rng.random()))
@@ -54,7 +54,7 @@ def textured(label: int, rng: np.random.Generator, width: int, height: int) -> I
 
 
 def weights_file(backbone: str, given: Path | None) -> Path:
-    """The file with the weights that both sides start from."""
+    """Return the file with the weights that both sides start from."""
     found = get_backbone(backbone)
     if given is None and not found.bundled:
         raise SystemExit(f"--weights: name the file {found.weights_file}, published at {found.weights_url}")
@@ -62,7 +62,7 @@ def weights_file(backbone: str, given: Path | None) -> Path:
 
 
 def torchvision_network(backbone: str, weights: Path, classes: int) -> nn.Module:
-    """torchvision's own network with the pretrained trunk and a new last layer."""
+    """Return torchvision's own network with the pretrained trunk and a new last layer."""
     network: nn.Module = torchvision.models.get_model(backbone.partition("-")[0], weights=None)
     state = load_state_dict(weights, get_backbone(backbone))
     state = {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
@@ -75,7 +75,7 @@ def torchvision_network(backbone: str, weights: Path, classes: int) -> nn.Module
 
 
 class Quiet:
-    """The observer of a run that nobody follows; `each_epoch` hears its metrics."""
+    """Observe a run that nobody follows; `each_epoch` is called with its metrics."""
 
     def __init__(self, each_epoch: Callable[[dict[str, Any]], object] = lambda _: None) -> None:
         self._each_epoch = each_epoch

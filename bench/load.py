@@ -1,4 +1,4 @@
-"""Load on a service from a process of its own: connections that ask one after another, or requests at random times.
+"""Put load on a service from a process of its own: connections that ask in turn, or requests at random times.
 
 One event loop and no HTTP library: on a machine of few cores what the client takes is taken from the service.
 """
@@ -27,8 +27,8 @@ Image: TypeAlias = "bytes | Sequence[bytes]"  # what one request sends: a JPEG, 
 
 @dataclass(frozen=True)
 class Target:
-    """Where images go: each body is posted to `url`; `label` is where the answer's JSON has the class, and None in it
-    stands for each item of a list."""
+    """Say where images go: each body is posted to `url`; `label` is where the answer's JSON has the class, and None in
+    it stands for each item of a list."""
 
     url: str
     headers: dict[str, str]
@@ -38,7 +38,7 @@ class Target:
 
 @dataclass
 class Answers:
-    """`latencies` in seconds, of the answers with status 200; `labels` by the image's number; `cpu` seconds used."""
+    """Hold `latencies` in seconds, of answers with status 200; `labels` by the image's number; `cpu` seconds used."""
 
     seconds: float = 0.0
     cpu: float = 0.0
@@ -53,19 +53,19 @@ class Answers:
 
     @property
     def rate_without_client(self) -> float:
-        """What the rate would be if the service had also had the processor time that the client took."""
+        """Return what the rate would be if the service had also had the processor time that the client took."""
         return self.rate / (1 - self.cpu / (self.seconds * len(os.sched_getaffinity(0))))
 
 
 def closed_loop(target: Target, images: Sequence[Image], seconds: float, connections: int) -> Answers:
-    """As many connections, each sending one image after another."""
+    """Send one image after another on each of so many connections."""
     return _in_a_process(_closed, target, images, seconds, connections)
 
 
 def open_loop(
     target: Target, images: Sequence[Image], seconds: float, rate: float, connections: int, *, from_due: bool = True
 ) -> Answers:
-    """`rate` requests a second at random times (a Poisson process), whatever the answers.
+    """Send `rate` requests a second at random times (a Poisson process), whatever the answers.
 
     A latency counts from when the request was due, also where all `connections` were busy; or else from its sending.
     """
@@ -162,7 +162,7 @@ async def _gather(
 
 
 class _Connection(asyncio.Protocol):
-    """HTTP/1.1, one request after another; of an answer's head the little that is asked for here."""
+    """Speak HTTP/1.1, one request after another, and read of an answer's head the little that is needed here."""
 
     def __init__(self) -> None:
         self.closed = False
@@ -177,7 +177,7 @@ class _Connection(asyncio.Protocol):
         return link
 
     async def ask(self, request: Sequence[bytes]) -> tuple[int, bool, bytes]:
-        """The status, whether there is a Retry-After, and the body. Raises OSError and ValueError."""
+        """Return the status, whether there is a Retry-After, and the body. Raises OSError and ValueError."""
         self._received.clear()
         self._size = 0
         self._answer = asyncio.get_running_loop().create_future()
@@ -223,7 +223,7 @@ def _cpu() -> float:
 
 
 def _requests(target: Target, images: Sequence[Image]) -> list[tuple[bytes, bytes]]:
-    """Head and body of each image's request."""
+    """Return head and body of each image's request."""
     address, line, kind = urlsplit(target.url), "e6f1b2", "image/jpeg"
     groups = [[one] if isinstance(one, bytes) else one for one in images]
     if target.form is None:
@@ -240,7 +240,7 @@ def _requests(target: Target, images: Sequence[Image]) -> list[tuple[bytes, byte
 
 
 def _label(answer: Any, path: Sequence[str | int | None]) -> str:
-    """What the answer has at `path`; of several items, their labels with commas."""
+    """Return what the answer has at `path`; of several items, their labels with commas."""
     if not path:
         return str(answer)
     if path[0] is None:
@@ -249,6 +249,6 @@ def _label(answer: Any, path: Sequence[str | int | None]) -> str:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The smallest value that `share` of them do not exceed."""
+    """Return the smallest value that `share` of them do not exceed."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]

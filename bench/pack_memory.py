@@ -1,4 +1,4 @@
-"""Peak memory of a training run on a pack four times larger than another's, each in a process of its own.
+"""Compare the peak memory of a training on a pack four times as large as another's, each in its own process.
 
 `ratio` compares peak resident memory, pages of the mapped pack included, although the system takes those back when
 it needs them; `ratio_without_files` compares what only swapping could take back.
@@ -27,7 +27,7 @@ MIB = 2**20
 
 
 def make(folder: Path, images: int) -> Path:
-    """Small distinct pictures: only the pack's size matters, and it does not depend on theirs."""
+    """Write small distinct pictures: only the pack's size matters, and it does not depend on theirs."""
     for split, count in (("train", images), ("val", 32)):
         for number in range(count):
             label = number % len(CLASSES)
@@ -53,11 +53,9 @@ def child(folder: Path, options: dict[str, str | int]) -> None:
         str(options["backbone"]), train="last_stages", epochs=int(options["epochs"]), input_size=int(options["size"])
     )
     samples, classes = read_image_folder(folder)
+    weights = Path(str(options["weights"]))
     with tempfile.TemporaryDirectory() as scratch:
-        fit(
-            config, samples, classes,
-            weights=Path(str(options["weights"])), workdir=Path(scratch), observer=Quiet(),
-        )  # fmt: skip
+        fit(config, samples, classes, weights=weights, workdir=Path(scratch), observer=Quiet())
     done.set()
     watcher.join()
     print(json.dumps({"rss": _status("VmHWM"), "anonymous": peak}))

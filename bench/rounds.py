@@ -1,4 +1,4 @@
-"""Measures two things in turn (A B A B …), so that a busy machine slows both alike, and prints one JSON line."""
+"""Measure two things in turn (A B A B …), so that a busy machine slows both alike, and print one JSON line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Timed = Callable[[int], float]
 
 
 def clock(work: Callable[[], object]) -> float:
-    """Seconds that `work` takes, the accelerator's queue included."""
+    """Return the seconds that `work` takes, the accelerator's queue included."""
     _finish()
     began = time.perf_counter()
     work()
@@ -28,7 +28,7 @@ def clock(work: Callable[[], object]) -> float:
 
 
 def alternate(first: Timed, second: Timed, rounds: int) -> tuple[list[float], list[float]]:
-    """What `first` and `second` answer to each round's number, called in turn."""
+    """Return what `first` and `second` answer to each round's number, called in turn."""
     pairs = []
     for number in range(rounds):
         pairs.append((first(number), second(number)))
@@ -37,7 +37,7 @@ def alternate(first: Timed, second: Timed, rounds: int) -> tuple[list[float], li
 
 
 def compared(numerators: Sequence[float], denominators: Sequence[float]) -> dict[str, Any]:
-    """The ratio of the medians, and the lowest and highest ratio of a single round."""
+    """Return the ratio of the medians, and the lowest and highest ratio of a single round."""
     ratios = [above / below for above, below in zip(numerators, denominators, strict=True)]
     return {
         "ratio": round(statistics.median(numerators) / statistics.median(denominators), 3),
@@ -46,7 +46,7 @@ def compared(numerators: Sequence[float], denominators: Sequence[float]) -> dict
 
 
 def spread(values: Sequence[float], digits: int = 3) -> dict[str, float]:
-    """Median, lowest and highest."""
+    """Return the median, the lowest and the highest."""
     return {
         "median": round(statistics.median(values), digits),
         "low": round(min(values), digits),
@@ -55,7 +55,7 @@ def spread(values: Sequence[float], digits: int = 3) -> dict[str, float]:
 
 
 def arguments(description: str | None, **defaults: Any) -> argparse.ArgumentParser:
-    """The options that every benchmark has; `defaults` replace some of the defaults."""
+    """Return a parser of the options that every benchmark has; `defaults` replace some of the defaults."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument(
@@ -69,7 +69,7 @@ def arguments(description: str | None, **defaults: Any) -> argparse.ArgumentPars
 
 
 def emit(name: str, **figures: Any) -> None:
-    """Print the one line that a benchmark is for."""
+    """Print the benchmark's one line."""
     print(json.dumps({"bench": name, **figures, "machine": machine()}), flush=True)
 
 
@@ -79,7 +79,7 @@ def note(line: str) -> None:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """Return what the figures were measured on."""
     on_gpu = torch.cuda.is_available()
     return {
         "device": torch.cuda.get_device_name() if on_gpu else _processor(),
@@ -91,7 +91,7 @@ def machine() -> dict[str, Any]:
 
 
 def device() -> torch.device:
-    """The accelerator, if there is one."""
+    """Return the accelerator, or else the processor."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 

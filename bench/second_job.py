@@ -1,4 +1,4 @@
-"""A frozen-trunk training whose images and features are in the cache, against the first one that put them there.
+"""Compare a frozen-trunk training whose images and features are cached with the first one that put them there.
 
 Both are timed end to end, from reading the weights to the model file, and must give the same model to the bit.
 """
@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from app.vision.data.imagefolder import read_image_folder
 from app.vision.data.rowcache import RowCache
@@ -26,20 +28,16 @@ def main() -> None:
     models: set[str] = set()
     with tempfile.TemporaryDirectory() as scratch:
         samples, classes = read_image_folder(image_folder(options.data, Path(scratch)))
-        config = TrainConfig(
-            options.backbone, epochs=options.epochs, input_size=options.size, views=options.views,
-            augmentation="none" if options.views == 1 else "standard",
-        )  # fmt: skip
+        drawn: dict[str, Any] = {"views": options.views, "augmentation": "none" if options.views == 1 else "standard"}
+        config = TrainConfig(options.backbone, epochs=options.epochs, input_size=options.size, **drawn)
 
         def job(number: int) -> float:
             cache = RowCache(Path(scratch) / f"cache-{number}", 2**33)
+            train = partial(fit, config, samples, classes, weights=weights, observer=Quiet(), cache=cache)
 
             def run() -> None:
                 with tempfile.TemporaryDirectory(dir=scratch) as workdir:
-                    result = fit(
-                        config, samples, classes,
-                        weights=weights, workdir=Path(workdir), observer=Quiet(), cache=cache,
-                    )  # fmt: skip
+                    result = train(workdir=Path(workdir))
                     models.add(hashlib.sha256(result.model_path.read_bytes()).hexdigest())
 
             return clock(run)

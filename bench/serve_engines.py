@@ -1,4 +1,4 @@
-"""Engines against torch eager in float32 on the same held-out photographs, each at the batch where it is the fastest.
+"""Compare engines with torch eager in float32 on the same held-out photographs, each at its fastest batch.
 
 The engine that a service would choose here (the fastest that agrees with the reference) is timed in turn with the
 reference. All engines answer the same prepared images; agreement and accuracy are printed for each. `profile` tells
@@ -23,13 +23,13 @@ from app.predictions.serving.engine_files import EngineFiles
 from app.predictions.serving.engine_making import make_engine
 from app.vision.artefacts.model_file import load_model
 from app.vision.data.imagefolder import read_image_folder
-from app.vision.engines.choice import choose, measure
-from app.vision.engines.engine import Engine, Outputs
+from app.vision.data.samples import Sample
+from app.vision.engines.choice import choose, measure, outputs_of
+from app.vision.engines.engine import Engine
+from app.vision.engines.model import TrainedModel
 from app.vision.engines.names import ENGINES, obstacle
 from app.vision.settings.config import TrainConfig
-from app.vision.tasks.classify.classifier import Classifier
 from app.vision.training.fit import fit
-from app.vision.training.run import Sample
 from bench.arithmetic import matrix_multiplications, multiplications
 from bench.inputs import Quiet, image_folder, weights_file
 from bench.rounds import alternate, arguments, clock, compared, emit, note, spread
@@ -38,8 +38,8 @@ BATCHES = (1, 8, 32)
 TARGET = 6.0
 
 
-def engines(classifier: Classifier, calibration: NDArray[np.uint8], folder: Path) -> dict[str, Engine]:
-    """Every engine that this machine can have, the reference first."""
+def engines(classifier: TrainedModel, calibration: NDArray[np.uint8], folder: Path) -> dict[str, Engine]:
+    """Return every engine that this machine can have, the reference first."""
     files, found = EngineFiles(folder, 2**40), {}
     for name in ENGINES:
         if (reason := obstacle(name)) is not None:
@@ -49,13 +49,13 @@ def engines(classifier: Classifier, calibration: NDArray[np.uint8], folder: Path
     return found
 
 
-def prepared(classifier: Classifier, samples: list[Sample]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def prepared(classifier: TrainedModel, samples: list[Sample]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     images = np.stack([classifier.prepare(sample.path) for sample in samples])
     return images, np.array([sample.label for sample in samples])
 
 
 def images_per_second(engine: Engine, images: NDArray[np.uint8], batch: int) -> float:
-    """Over all images, the last batch filled up from the start."""
+    """Return the rate over all images, the last batch filled up from the start."""
     count = -(-len(images) // batch)
     filled = np.resize(images, (count * batch, *images.shape[1:]))
     seconds = clock(lambda: [engine.outputs(filled[n * batch : (n + 1) * batch]) for n in range(count)])
@@ -63,7 +63,7 @@ def images_per_second(engine: Engine, images: NDArray[np.uint8], batch: int) -> 
 
 
 def layer_shares(path: Path, images: NDArray[np.uint8]) -> dict[str, float]:
-    """The share of the time that each kind of layer and of its implementation takes."""
+    """Return the share of the time that each kind of layer and of its implementation takes."""
     import openvino
 
     options = {"PERF_COUNT": True, "INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": 1}
@@ -95,8 +95,9 @@ def main() -> None:
         calibration, _ = prepared(classifier, train[:: max(1, len(train) // 128)])
 
         found = engines(classifier, calibration, folder / "engines")
-        reference = Outputs.joined([classifier.reference.outputs(part) for part in np.array_split(images, 8)])
-        measured = [measure(one, reference, images, labels, novelty=classifier.novelty) for one in found.values()]
+        reference = outputs_of(classifier.reference, images)
+        agreement = partial(classifier.answers.agreement, reference=reference, labels=labels)
+        measured = [measure(one, images, agreement) for one in found.values()]
         for one in measured:
             note(f"{one.engine}: {one}")
         chosen = choose(measured)

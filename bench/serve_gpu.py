@@ -1,4 +1,4 @@
-"""Images a second over HTTP in requests of 32, on a GPU, against the same network compiled in bfloat16 in this process.
+"""Compare images a second over HTTP, 32 a request, on a GPU, with the same network compiled in bfloat16 here.
 
 The loop in this process decodes and prepares the same JPEGs with a thread a core and classifies them 32 at a time, or
 128 where that is faster. `of_model` is the ratio to the compiled network alone, whose images lie ready in memory.
@@ -6,6 +6,7 @@ The loop in this process decodes and prepares the same JPEGs with a thread a cor
 
 from __future__ import annotations
 
+import argparse
 import copy
 from dataclasses import replace
 
@@ -13,9 +14,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from app.vision.engines.engine import Outputs, fold_batch_norms
+from app.vision.engines.engine import fold_batch_norms
+from app.vision.engines.model import TrainedModel
 from app.vision.engines.names import obstacle
-from app.vision.tasks.classify.classifier import Classifier
+from app.vision.networks.outputs import Outputs, as_arrays
 from bench.load import Answers, closed_loop
 from bench.rounds import alternate, arguments, clock, compared, emit, note, spread
 from bench.served import in_process, same_labels, served, serving_arguments
@@ -27,41 +29,45 @@ ENGINE = "cuda-bf16"
 
 
 class Compiled:
-    """The trunk in bfloat16 with folded batch norms, as torch.compile makes it for the GPU."""
+    """Run the trunk in bfloat16 with folded batch norms, as torch.compile makes it for the GPU."""
 
     name = "compiled-bf16"
     nbytes = 0
     batch = REQUEST
 
-    def __init__(self, classifier: Classifier) -> None:
+    def __init__(self, classifier: TrainedModel) -> None:
         network = copy.deepcopy(classifier.network).requires_grad_(False).eval()
         fold_batch_norms(network.trunk)
         network.trunk.to(torch.bfloat16)
         network.to("cuda").to(memory_format=torch.channels_last)
         normalize = classifier.preprocessing.normalize
-        self._scored = torch.compile(lambda pixels: network.scored(normalize(pixels).bfloat16()))
+        self._scored = torch.compile(lambda pixels: network.outputs(normalize(pixels).bfloat16()))
 
     def outputs(self, batch: NDArray[np.uint8]) -> Outputs:
         with torch.inference_mode():
-            return Outputs.of(self._scored(torch.from_numpy(batch).to("cuda")))
+            return as_arrays(self._scored(torch.from_numpy(batch).to("cuda")))
+
+
+def options_parser() -> argparse.ArgumentParser:
+    """Return the parser of this benchmark's options."""
+    parser: argparse.ArgumentParser = serving_arguments(arguments(__doc__))
+    parser.set_defaults(engines=ENGINE, connections=8)
+    return parser
 
 
 def main() -> None:
-    parser = serving_arguments(arguments(__doc__))
-    parser.set_defaults(engines=ENGINE, connections=8)
-    given = parser.parse_args()
+    given = options_parser().parse_args()
     if (reason := obstacle(ENGINE)) is not None:
         raise SystemExit(reason)
     with served(given) as service:
         classifier, images = service.classifier, service.images
         groups = [[images[(first * 7 + offset) % len(images)] for offset in range(REQUEST)] for first in range(GROUPS)]
-        target = replace(
-            service.target(engine=ENGINE), form="file", label=("items", None, "predictions", 0, "label")
-        )  # fmt: skip
+        label = ("items", None, "predictions", 0, "label")
+        target = replace(service.target(engine=ENGINE), form="file", label=label)
         classifier.engine = Compiled(classifier)
         ready = np.stack([classifier.prepare(images[number % len(images)]) for number in range(REQUEST)])
         for size in (REQUEST, 1):  # compiled for both, outside the clock
-            classifier.predict(ready[:size])
+            classifier.answer(ready[:size])
         best = max(
             (REQUEST, 4 * REQUEST), key=lambda batch: in_process(classifier, images, given.seconds / 5, batch)[0]
         )

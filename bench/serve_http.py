@@ -1,4 +1,4 @@
-"""Throughput over HTTP, a real service and a real client process, against a loop in this process with the same engine.
+"""Compare throughput over HTTP, with a real service and client, with a loop in this process on the same engine.
 
 The loop decodes and prepares the same JPEGs with as many threads as cores and classifies them at its best batch.
 `ratio` is the plain one; `without_client` grants the service the processor time that the client took.

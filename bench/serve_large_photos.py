@@ -1,4 +1,4 @@
-"""Photographs of 12 megapixels: our decoding and the engine, against decoding them whole with Pillow and that engine.
+"""Compare our decoding of photographs of 12 megapixels with decoding them whole with Pillow, on the same engine.
 
 The other side is the published evaluation: the whole picture as RGB, torchvision's Resize and CenterCrop. The
 photographs are the held-out ones, enlarged to 4000 x 3000.
@@ -30,7 +30,7 @@ def enlarged(data: bytes, size: tuple[int, int]) -> bytes:
 
 
 def whole(preprocessing: Any) -> Any:
-    """Decodes every pixel, then resizes and crops as torchvision's presets do."""
+    """Decode every pixel, then resize and crop as torchvision's presets do."""
     prepare = Compose([Resize(preprocessing.resize), CenterCrop(preprocessing.crop)])
 
     def read(data: bytes) -> NDArray[np.uint8]:
@@ -54,8 +54,8 @@ def main() -> None:
         for start in range(0, len(images), 8):  # all of them, once each
             part = images[start : start + 8]
             for labels, read in ((answered, classifier.prepare), (expected, prepare)):
-                for number, row in enumerate(classifier.predict(np.stack([read(one) for one in part]))):
-                    labels[start + number] = classifier.classes[int(row.argmax())]
+                for number, row in enumerate(classifier.answer(np.stack([read(one) for one in part]))):
+                    labels[start + number] = classifier.classes[int(row.probabilities.argmax())]
         ours, theirs = alternate(
             lambda _: in_process(classifier, images, given.seconds, 8)[0],
             lambda _: in_process(classifier, images, given.seconds, 8, prepare)[0],

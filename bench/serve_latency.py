@@ -1,4 +1,4 @@
-"""Latency over HTTP: at one connection against decoding and classifying in this process, and under a Poisson load.
+"""Measure latency over HTTP: at one connection against the same work in this process, and under a Poisson load.
 
 One connection: p50 at most 1.10 times the time in process plus 2 ms. Then requests at random times, at 70 % of what 32
 connections get through: p99 at most 1.5 times p50. `constant_service` is what that would be if nothing but the chance
@@ -22,7 +22,7 @@ SHARE = 0.7
 
 
 def constant_service(servers: int, share: float, calls: int = 400_000) -> float:
-    """p99 over p50 of first come, first served at `share` of the capacity, calls at random times."""
+    """Return p99 over p50 of first come, first served at `share` of the capacity, calls at random times."""
     draw, now, free, took = random.Random(0), 0.0, [0.0] * servers, []
     for _ in range(calls):
         now += draw.expovariate(share * servers)

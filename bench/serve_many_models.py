@@ -1,4 +1,4 @@
-"""Two hundred models in turn over a memory budget of five: each call loads its model again, and none may fail.
+"""Ask two hundred models in turn with memory for five: each call loads its model again, and none may fail.
 
 The models are one network under two hundred heads, so that a wrong model shows as a wrong answer. `ratio` is the time
 of a call whose model has to be loaded over that of a call whose model is there.
@@ -27,6 +27,7 @@ from app.vision.backbones.weights import load_state_dict
 from app.vision.images.preprocessing import Preprocessing
 from app.vision.networks.network import build_network, load_trunk
 from app.vision.settings.config import TrainConfig
+from app.vision.tasks.classify.task import model_document
 from bench.inputs import CLASSES, weights_file
 from bench.rounds import arguments, clock, compared, emit, note, spread
 
@@ -34,7 +35,7 @@ BUDGET = 5  # models
 
 
 def write_models(store: FilesystemStore, scratch: Path, count: int, backbone_name: str, weights: Path) -> list[Blob]:
-    """Model number n favours the first class by n / 100 in its logit, and knows nothing else."""
+    """Write models of which number n favours the first class by n / 100 in its logit, and knows nothing else."""
     backbone = get_backbone(backbone_name)
     config = TrainConfig(backbone=backbone_name)
     preprocessing = Preprocessing.for_backbone(backbone, backbone.input_size)
@@ -45,7 +46,8 @@ def write_models(store: FilesystemStore, scratch: Path, count: int, backbone_nam
         with torch.no_grad():
             network.head.layers[-1].bias.copy_(torch.tensor([number / 100, 0.0]))
         path = scratch / f"{number}.safetensors"
-        save_model(path, network, config=config, classes=CLASSES, preprocessing=preprocessing, metrics={})
+        about = model_document(config, classes=CLASSES, preprocessing=preprocessing.to_dict(), metrics={})
+        save_model(path, network, about, {})
         written.append(store.put_file(path, move=True))
     return written
 

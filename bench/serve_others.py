@@ -1,4 +1,4 @@
-"""Throughput over HTTP against LitServe, BentoML and a plain FastAPI handler (torch eager, Pillow).
+"""Compare throughput over HTTP with LitServe, BentoML and a plain FastAPI handler (torch eager, Pillow).
 
 The same weights, JPEGs and client process for all; each other server is written as its own documentation has it, in
 bench/others, and runs in an environment that uv makes in a temporary folder, with this one's torch. `ratio` is ours,
@@ -28,7 +28,7 @@ from typing import Any
 import torch
 
 from app.vision.backbones.catalogue import get_backbone
-from app.vision.tasks.classify.classifier import Classifier
+from app.vision.engines.model import TrainedModel
 from bench.inputs import torchvision_network, weights_file
 from bench.load import Answers, Target, closed_loop
 from bench.rounds import arguments, compared, emit, note, spread
@@ -45,7 +45,7 @@ PACKAGES = {
 COMMANDS = {
     "fastapi": ["{python}", "plain_fastapi.py", "{port}", "{folder}"],
     "litserve": ["{python}", "lit_serve.py", "{port}", "{folder}"],
-    "bentoml": ["{python}", "-m", "bentoml", "serve", "bento:Classifier", "--port", "{port}", "--working-dir", "."],
+    "bentoml": ["{python}", "-m", "bentoml", "serve", "bento:TrainedModel", "--port", "{port}", "--working-dir", "."],
 }
 ROUTES: dict[str, tuple[str, str, tuple[str | int, ...]]] = {
     "fastapi": ("/predict", "file", ("label",)),
@@ -54,8 +54,8 @@ ROUTES: dict[str, tuple[str, str, tuple[str | int, ...]]] = {
 }
 
 
-def write_network(classifier: Classifier, backbone: str, weights: Path, folder: Path) -> None:
-    """The classifier as torchvision's own network: what standardises the features goes into the last layer."""
+def write_network(classifier: TrainedModel, backbone: str, weights: Path, folder: Path) -> None:
+    """Write the classifier as torchvision's own network: what standardises the features goes into the last layer."""
     network = torchvision_network(backbone, weights, len(classifier.classes))
     state = classifier.network.trunk.state_dict()
     network.load_state_dict({name.removeprefix("stem."): tensor for name, tensor in state.items()}, strict=False)
@@ -72,7 +72,7 @@ def write_network(classifier: Classifier, backbone: str, weights: Path, folder: 
 
 
 def environment(name: str, folder: Path) -> str:
-    """The Python of a new environment with that server, and torch, torchvision and Pillow as they are here."""
+    """Return the Python of a new environment with that server, and torch, torchvision and Pillow as they are here."""
     uv = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     if uv is None:
         raise SystemExit("uv is not installed here: pip install uv, or make")
@@ -86,7 +86,7 @@ def environment(name: str, folder: Path) -> str:
 
 @dataclass(frozen=True)
 class Asked:
-    """Somebody who is asked, and the process group that stands still meanwhile if it is not; None for ours."""
+    """Hold a server that is asked, and the process group that is stopped while it is not; None for ours."""
 
     target: Target
     group: int | None = None
@@ -106,7 +106,7 @@ class Asked:
 
 @contextlib.contextmanager
 def running(name: str, python: str, folder: Path) -> Iterator[Asked]:
-    """The server, once it answers; it stands still then."""
+    """Give the server once it answers; it is stopped then."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [part.format(python=python, port=port, folder=folder) for part in COMMANDS[name]]
@@ -147,7 +147,7 @@ def _accepts(port: int) -> bool:
 
 
 def targets(given: Any, service: Served, scratch: Path, stack: contextlib.ExitStack) -> dict[str, Asked]:
-    """Everybody who is asked: ours with its own engine and with theirs, and the others that can be had."""
+    """Return all that are asked: ours with its own engine and with theirs, and the others that can be had."""
     found = {"graftwork": Asked(service.target()), "graftwork torch": Asked(service.target(engine="torch"))}
     model = scratch / "network"
     write_network(service.classifier, given.backbone, weights_file(given.backbone, given.weights), model)

@@ -1,4 +1,4 @@
-"""A service at three times its capacity: every request is answered or refused within its deadline, and nothing grows.
+"""Ask a service three times its capacity: each request is answered or refused in time, and nothing grows.
 
 Capacity is what 32 connections get through. Then requests come at random times at three times that rate, each with a
 deadline: an answer, or a 503 with Retry-After, has to be there in time. `ratio` is the throughput meanwhile over
@@ -24,7 +24,7 @@ GRACE = 0.5  # seconds that a connection may take beside the service's deadline
 
 
 class Memory:
-    """Samples the resident bytes of the process whose command line has `mark`, while the context lasts."""
+    """Sample the resident bytes of the process whose command line has `mark`, while the context lasts."""
 
     def __init__(self, mark: str) -> None:
         self.samples: list[int] = []
@@ -73,10 +73,8 @@ def main() -> None:
         rate = TIMES * statistics.median(capacities)
         note(f"capacity {rate / TIMES:.1f} images a second, asking for {rate:.1f}")
         with Memory(f"--home\0{service.home}") as memory:
-            over = open_loop(
-                service.target(timeout=given.deadline), service.images, given.overload_seconds, rate,
-                given.open_connections, from_due=False,
-            )  # fmt: skip
+            target, seconds = service.target(timeout=given.deadline), given.overload_seconds
+            over = open_loop(target, service.images, seconds, rate, given.open_connections, from_due=False)
     slowest = max(over.latencies + over.refused, default=0.0)
     ratio = compared([over.rate], [statistics.median(capacities)])
     in_time = slowest <= given.deadline + GRACE

@@ -1,4 +1,4 @@
-"""A service of a benchmark's own, with a model whose engine has been chosen, and the same model in this process."""
+"""Run a service of a benchmark's own, with a model whose engine has been chosen, and the same model here."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from app.predictions.serving.engine_files import EngineFiles
 from app.predictions.serving.engine_making import make_engine
 from app.vision.artefacts.model_file import load_model
 from app.vision.data.imagefolder import read_image_folder
+from app.vision.engines.model import TrainedModel
 from app.vision.engines.names import REFERENCE, EngineName
-from app.vision.tasks.classify.classifier import Classifier
 from bench.inputs import image_folder
 from bench.load import Target, closed_loop
 from bench.rounds import note
@@ -33,13 +33,13 @@ from bench.rounds import note
 
 @dataclass(frozen=True)
 class Served:
-    """A running service, its model as `GET /v1/models/{id}` says it, and the held-out JPEGs that are sent."""
+    """Hold a running service, its model as `GET /v1/models/{id}` says it, and the held-out JPEGs that are sent."""
 
     client: Client
     home: Path
     model: dict[str, Any]
     images: list[bytes]
-    classifier: Classifier  # with the engine that the service chose, until it is given another
+    classifier: TrainedModel  # with the engine that the service chose, until it is given another
 
     @property
     def engine(self) -> str:
@@ -65,7 +65,7 @@ class Served:
 
 @contextmanager
 def served(given: Any) -> Iterator[Served]:
-    """For the arguments `--data --backbone --size --epochs --warm` (seconds of load before the engine is chosen)."""
+    """Serve as `--data --backbone --size --epochs --warm` (seconds of load before the engine is chosen) say."""
     if given.engines == REFERENCE:  # a service that has no choice measures nothing
         raise SystemExit(f"--engines {REFERENCE} leaves nothing to choose; bench.serve_http has --engine for that")
     with tempfile.TemporaryDirectory() as scratch:
@@ -106,9 +106,9 @@ Prepare = Callable[[bytes], "NDArray[np.uint8]"]
 
 
 def in_process(
-    classifier: Classifier, images: list[bytes], seconds: float, batch: int, prepare: Prepare | None = None
+    classifier: TrainedModel, images: list[bytes], seconds: float, batch: int, prepare: Prepare | None = None
 ) -> tuple[float, dict[int, str]]:
-    """Images a second of decoding with a thread a core, then classifying, batch after batch; and their labels."""
+    """Return the rate of decoding with a thread a core, then classifying, batch after batch; and the labels."""
     prepare = prepare or classifier.prepare
     labels: dict[int, str] = {}
     done, began = 0, time.perf_counter()
@@ -116,20 +116,20 @@ def in_process(
         while time.perf_counter() - began < seconds:
             numbers = [(done + offset) % len(images) for offset in range(batch)]
             prepared = np.stack(list(pool.map(lambda number: prepare(images[number]), numbers)))
-            for number, row in zip(numbers, classifier.predict(prepared), strict=True):
-                labels[number] = classifier.classes[int(row.argmax())]
+            for number, row in zip(numbers, classifier.answer(prepared), strict=True):
+                labels[number] = classifier.classes[int(row.probabilities.argmax())]
             done += batch
     return done / (time.perf_counter() - began), labels
 
 
 def same_labels(ours: dict[int, str], theirs: dict[int, str]) -> float | None:
-    """The share of the images that both have answered and labelled alike; None where there are none."""
+    """Return the share of the images that both have answered and labelled alike; None where there are none."""
     both = ours.keys() & theirs.keys()
     return round(sum(ours[number] == theirs[number] for number in both) / len(both), 4) if both else None
 
 
 def serving_arguments(parser: Any) -> Any:
-    """The options that every benchmark with a service has."""
+    """Add the options that every benchmark with a service has, and return the parser."""
     parser.add_argument("--seconds", type=float, default=10.0, help="of each round")
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--epochs", type=int, default=10, help="of the training that makes the model")

@@ -1,4 +1,4 @@
-"""Eight processes write job rows to one SQLite file for a minute, as workers and an API do: does one find it locked?
+"""Let eight processes write job rows to one SQLite file for a minute, as workers and an API do, and count failures.
 
 Each submits, claims, renews, reports, keeps metrics and a checkpoint, and ends a job, over and over, through the
 queue's own functions; every call is a transaction. Prints one JSON line, and fails if a transaction failed.
@@ -19,6 +19,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
+from app import work  # noqa: F401  (the queue asks what kinds of job there are)
 from app.core.database import Database
 from app.core.errors import GraftError
 from app.core.migrations import migrate
@@ -26,14 +27,13 @@ from app.datasets.service import latest_versions
 from app.jobs import claiming, events, queue
 from app.jobs.orm import Job
 from app.jobs.queue import Claim
-from app.jobs.states import JobKind
 from app.storage import Blob
 
 LEASE = 600.0  # seconds
 
 
 def contend(url: str, processes: int, seconds: float) -> dict[str, Any]:
-    """So many processes at one file for that long: jobs ended, transactions, the failed ones, how long one took."""
+    """Return what so many processes did: jobs ended, transactions, the failed ones, how long one took."""
     context = multiprocessing.get_context("spawn")
     told: Any = context.Queue()
     workspace_id, dataset_id, version_id = _dataset(url)
@@ -85,9 +85,13 @@ def _write(url: str, workspace_id: UUID, dataset_id: UUID, version_id: UUID, sec
 
     def submit(session: Session) -> None:
         job = Job(
-            workspace_id=workspace_id, dataset_id=dataset_id, dataset_version_id=version_id, kind=JobKind.train,
-            spec={}, max_attempts=3,
-        )  # fmt: skip
+            workspace_id=workspace_id,
+            dataset_id=dataset_id,
+            dataset_version_id=version_id,
+            kind="train",
+            spec={},
+            max_attempts=3,
+        )
         session.add(job)
         session.flush()
         events.tell_state(session, job)
@@ -95,7 +99,7 @@ def _write(url: str, workspace_id: UUID, dataset_id: UUID, version_id: UUID, sec
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         write(submit)
-        job = write(lambda session: claiming.claim(session, [JobKind.train], "bench", LEASE))
+        job = write(lambda session: claiming.claim(session, ["train"], "bench", LEASE))
         if job is None:
             continue
         held = Claim(job.id, job.epoch)

@@ -1,4 +1,4 @@
-"""Megabytes a second of a large upload, against a bare ASGI handler that writes the raw body to a file.
+"""Compare megabytes a second of a large upload with a bare ASGI handler that writes the raw body to a file.
 
 Both are served by uvicorn in a process of its own, and are sent the same bytes. The service also counts, hashes, and
 looks at what came; the bytes are no archive, so that what is measured is receiving them. `memory_mib` is by how much
@@ -34,7 +34,7 @@ TARGET_MEMORY_MIB = 64
 
 
 async def bare(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """The handler to compare with: the body goes to a file, and nothing else happens."""
+    """Answer as the handler to compare with: the body goes to a file, and nothing else happens."""
     if scope["type"] != "http":
         return
     with tempfile.TemporaryFile(dir=os.environ["GRAFT_HOME"]) as file:
@@ -90,7 +90,7 @@ def send(url: str, key: str, size: int, status: int, resumable: bool = False) ->
 
 
 def peak(process: subprocess.Popen[bytes]) -> int:
-    """Peak resident memory in bytes."""
+    """Return the peak resident memory in bytes."""
     lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 

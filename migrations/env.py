@@ -1,4 +1,4 @@
-"""Alembic's entry: sees every table, runs on the connection it is given or on the database of the settings."""
+"""Run migrations for Alembic, with every table imported, on a given connection or the settings' database."""
 
 from typing import Any, Literal
 
@@ -8,6 +8,7 @@ from sqlalchemy import Connection
 
 import app.api.orm
 import app.auth.orm
+import app.core.outbox
 import app.datasets.orm
 import app.jobs.orm
 import app.predictions.orm

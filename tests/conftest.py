@@ -2,8 +2,8 @@
 
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
-from itertools import count
 from pathlib import Path
 
 import psycopg
@@ -13,9 +13,16 @@ from sqlalchemy import make_url
 from app.core.database import Database
 from app.core.migrations import migrate
 from app.core.settings import Settings
+from app.storage import S3Options
 from tests.support import servers
+from tests.support.databases import Databases
 
-_numbers = count()
+pytest_plugins = ["tests.support.durations"]
+
+# Where Python may not keep what it compiles, each of some thousand processes compiles torch and all the rest again,
+# which is half of what they do.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # Folders with long tests, the longest first: for what is long and begins last, all other processes wait.
 _FIRST = ("worker", "e2e", "chaos", "cli", "vision", "bench", "jobs")
@@ -57,6 +64,15 @@ def redis_url() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def s3_options() -> Iterator[S3Options]:
+    """How to reach an S3 server with one empty bucket."""
+    from tests.support.buckets import s3_server  # imports libraries that few tests need
+
+    with s3_server() as options:
+        yield options
+
+
+@pytest.fixture(scope="session")
 def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("sqlite") / "migrated.db"
     _migrate(f"sqlite:///{path}")
@@ -90,13 +106,18 @@ def sqlite_url(migrated_sqlite: Path, tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'graftwork.db'}"
 
 
+@pytest.fixture(scope="session")
+def databases(migrated_postgres: str, postgres_url: Callable[[str], str]) -> Iterator[Databases]:
+    databases = Databases(postgres_url, migrated_postgres)
+    yield databases
+    databases.close()
+
+
 @pytest.fixture
-def postgresql_url(migrated_postgres: str, postgres_url: Callable[[str], str]) -> Iterator[str]:
-    """A fresh, migrated PostgreSQL database."""
-    name = f"graft_{os.getpid()}_{next(_numbers)}"
-    _execute(postgres_url("postgres"), f"CREATE DATABASE {name} TEMPLATE {migrated_postgres}")
-    yield postgres_url(name)
-    _execute(postgres_url("postgres"), f"DROP DATABASE {name} WITH (FORCE)")
+def postgresql_url(databases: Databases) -> Iterator[str]:
+    """An empty, migrated PostgreSQL database."""
+    with databases.one() as url:
+        yield url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

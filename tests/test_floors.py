@@ -4,11 +4,10 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.support.source import MODULES, ROOT, imports, tree
 
 FLOORS = {
     "app": 0,  # the version, and nothing else
@@ -18,21 +17,24 @@ FLOORS = {
     "app.auth": 1,
     "app.datasets": 2,
     "app.jobs": 3,
-    "app.trainings": 3,
     "app.registry": 4,
+    "app.ingestions": 5,
+    "app.trainings": 5,
     "app.predictions": 5,
-    "app.api": 6,
-    "app.cli": 6,
-    "worker": 7,
-    "migrations": 7,
+    "app.work": 6,
+    "app.operations": 7,
+    "app.api": 7,
+    "app.cli": 7,
+    "worker": 8,
+    "migrations": 8,
 }
 # Arrows within a floor. Storage raises core's errors and reads its settings; the command starts the API.
 WITHIN_A_FLOOR = {
     ("app.storage", "app.core"),
     ("app.cli", "app.api"),
+    ("app.cli", "app.operations"),
+    ("app.operations", "app"),
     ("app.api", "app"),
-    ("app.jobs", "app.trainings"),
-    ("app.trainings", "app.jobs"),
 }
 
 # Who may import a library: packages, or single modules.
@@ -63,31 +65,11 @@ ENVIRONMENT = {
     "worker.machines.ranks",  # gloo and NCCL are told the network between machines that way
 }
 
-MODULES = {
-    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
-    for top in ("app", "worker", "migrations")
-    for path in sorted((ROOT / top).rglob("*.py"))
-}
-
-
-def tree(module: str) -> ast.Module:
-    return ast.parse(MODULES[module].read_text())
-
 
 def package(module: str) -> str:
     """The row of the table that a module belongs to."""
     two = ".".join(module.split(".")[:2])
     return two if two in FLOORS else module.split(".")[0]
-
-
-def imports(module: str) -> Iterator[str]:
-    """The full names of what a module imports, also inside functions and for type checkers alone."""
-    for node in ast.walk(tree(module)):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{module} has a relative import, which hides where it points"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def our_arrows(module: str) -> Iterator[tuple[str, str]]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -17,6 +18,7 @@ from sqlalchemy import Connection, Engine, inspect, select
 
 import app.api.orm
 import app.auth.orm
+import app.core.outbox
 import app.datasets.orm
 import app.jobs.orm
 import app.predictions.orm
@@ -24,7 +26,10 @@ import app.registry.orm  # noqa: F401
 from app.auth.orm import Workspace
 from app.auth.service import ensure_workspace
 from app.core.database import Base, Database
-from app.core.migrations import alembic_config, migrate
+from app.core.errors import Conflict
+from app.core.migrations import alembic_config, migrate, schema_of
+from app.jobs import events
+from app.jobs import service as jobs
 
 ROOT = Path(__file__).parents[1]
 _numbers = count()
@@ -94,7 +99,7 @@ def test_the_check_constraints_are_those_of_the_code(empty: Database) -> None:
     downgrade(empty)
     Base.metadata.create_all(empty.engine)
     assert checks(empty.engine) == migrated
-    assert migrated["jobs"] == {"ck_jobs_jobkind", "ck_jobs_jobstate", "ck_jobs_finished"}
+    assert migrated["jobs"] == {"ck_jobs_jobstate", "ck_jobs_finished"}
 
 
 def test_down_to_nothing_and_up_again(empty: Database) -> None:
@@ -113,6 +118,21 @@ def test_migrating_twice_changes_nothing(empty: Database) -> None:
     migrate(empty)
     with empty.reading() as session:
         assert session.scalars(select(Workspace.name)).all() == ["kept"]
+
+
+def test_a_database_that_a_newer_version_has_changed_is_refused_and_left_alone(empty: Database) -> None:
+    with empty.migrating() as connection:
+        assert schema_of(connection).says() == "The database is empty. Run `graft migrate`."
+    migrate(empty)
+    with empty.migrating() as connection:
+        assert schema_of(connection).fits
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(Conflict, match=r"schema \(9999\) is a newer Graftwork's. Start that version"):
+        migrate(empty)
+    with empty.migrating() as connection:
+        assert connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar() == "9999"
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
+        assert "(0001) is older than this code needs" in schema_of(connection).says()
 
 
 def test_threads_that_migrate_at_once_end_in_one_schema(empty: Database) -> None:
@@ -181,6 +201,41 @@ def test_jobs_that_were_there_are_kept_and_those_that_predict_go_with_their_kind
         assert kept(connection) == ["train"]
 
 
+def test_a_kind_of_job_needs_no_change_of_the_schema_and_rows_are_kept(empty: Database) -> None:
+    config = alembic_config()
+    one, then = "0" * 31 + "1", "'2026-01-01 00:00:00+00:00'"
+
+    def put(connection: Connection, number: int, kind: str) -> None:
+        job_id = f"'{number:032x}'"
+        values = {
+            **{"id": job_id, "workspace_id": f"'{one}'", "kind": f"'{kind}'", "state": "'queued'", "spec": "'{}'"},
+            **{"max_attempts": "3", "created_at": then, "lease_expires_at": then},
+            **dict.fromkeys(("priority", "ran_seconds", "attempt", "epoch", "progress", "event_seq"), "0"),
+        }
+        connection.exec_driver_sql(f"INSERT INTO jobs ({', '.join(values)}) VALUES ({', '.join(values.values())})")
+        connection.exec_driver_sql(
+            f"INSERT INTO epoch_metrics (job_id, epoch, attempt, metrics) VALUES ({job_id}, 1, 1, '{{}}')"
+        )
+
+    def kinds(connection: Connection, table: str = "epoch_metrics") -> list[str]:
+        query = f"SELECT kind FROM jobs JOIN {table} ON {table}.job_id = jobs.id ORDER BY kind"
+        return [kind for (kind,) in connection.exec_driver_sql(query)]
+
+    with empty.migrating() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0013")
+        connection.exec_driver_sql(f"INSERT INTO workspaces (id, name, created_at) VALUES ('{one}', 'w', {then})")
+        for number, kind in enumerate(("train", "ingest", "predict"), start=1):
+            put(connection, number, kind)
+        command.upgrade(config, "head")
+        put(connection, 4, "evaluate")
+        assert kinds(connection) == ["evaluate", "ingest", "predict", "train"]
+        command.downgrade(config, "0013")
+        assert kinds(connection) == ["ingest", "predict", "train"]
+        command.upgrade(config, "head")
+        assert kinds(connection) == ["ingest", "predict", "train"]
+
+
 def test_the_images_of_versions_that_were_there_before_are_known(empty: Database) -> None:
     """Until 0007 a dataset had one version, of all its images."""
     config = alembic_config()
@@ -202,3 +257,75 @@ def test_the_images_of_versions_that_were_there_before_are_known(empty: Database
         command.upgrade(config, "head")
         found = connection.exec_driver_sql("SELECT version_id, sha256 FROM dataset_version_images ORDER BY sha256")
         assert [(str(version).replace("-", ""), sha256) for version, sha256 in found] == [(two, "aa"), (two, "bb")]
+
+
+def test_the_events_of_jobs_that_were_there_move_to_the_outbox_and_back(empty: Database) -> None:
+    config = alembic_config()
+    one, two = "0" * 31 + "1", "0" * 31 + "2"
+    then, later = "'2026-01-01 00:00:00.000000'", "'2026-01-01 00:00:01.000000'"
+    if empty.url.get_backend_name() == "postgresql":
+        then, later = f"{then}::timestamptz", f"{later}::timestamptz"
+    told = [(one, 1, "state", "queued", then), (two, 1, "state", "queued", then), (one, 2, "epoch", "first", later)]
+
+    def rows(connection: Connection, query: str) -> list[tuple[object, ...]]:
+        return [
+            tuple(str(value).replace("-", "") if isinstance(value, UUID) else value for value in row)
+            for row in connection.exec_driver_sql(query)
+        ]
+
+    with empty.migrating() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0013")
+        connection.exec_driver_sql(f"INSERT INTO workspaces (id, name, created_at) VALUES ('{one}', 'w', {then})")
+        for job_id in (one, two):
+            values = {
+                **{"id": f"'{job_id}'", "workspace_id": f"'{one}'", "kind": "'train'", "state": "'queued'"},
+                **{"spec": "'{}'", "max_attempts": "3", "created_at": then, "lease_expires_at": then},
+                **dict.fromkeys(("priority", "ran_seconds", "attempt", "epoch", "progress", "event_seq"), "0"),
+            }
+            connection.exec_driver_sql(f"INSERT INTO jobs ({', '.join(values)}) VALUES ({', '.join(values.values())})")
+        for job_id, seq, kind, said, at in reversed(told):
+            row = f"('{job_id}', {seq}, '{kind}', '{{\"said\": \"{said}\"}}', {at})"
+            connection.exec_driver_sql(f"INSERT INTO job_events (job_id, seq, type, data, created_at) VALUES {row}")
+        before = rows(connection, "SELECT * FROM job_events ORDER BY job_id, seq")
+        command.upgrade(config, "0014")
+        order = "SELECT workspace_id, subject_id, number, topic FROM events ORDER BY sequence"
+        assert rows(connection, order) == [(one, job, seq, f"job.{kind}") for job, seq, kind, _, _ in told]
+        connection.exec_driver_sql(
+            "INSERT INTO events (workspace_id, topic, subject_id, body, created_at) "
+            f"VALUES ('{one}', 'model.created', '{two}', '{{}}', {later})"
+        )
+        assert rows(connection, "SELECT max(sequence) FROM events") == [(4,)]  # numbers go on after those that moved
+        command.downgrade(config, "0013")
+        assert rows(connection, "SELECT * FROM job_events ORDER BY job_id, seq") == before
+
+
+def test_a_stream_that_was_read_before_the_migration_goes_on_after_it(empty: Database) -> None:
+    """The ids and bodies that a client of a job's stream knows are the same."""
+    config = alembic_config()
+    one, then = "0" * 31 + "1", "'2026-01-01 00:00:00.000000'"
+    if empty.url.get_backend_name() == "postgresql":
+        then += "::timestamptz"
+    with empty.migrating() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0013")
+        connection.exec_driver_sql(f"INSERT INTO workspaces (id, name, created_at) VALUES ('{one}', 'w', {then})")
+        values = {
+            **{"id": f"'{one}'", "workspace_id": f"'{one}'", "kind": "'train'", "state": "'queued'"},
+            **{"spec": "'{}'", "max_attempts": "3", "created_at": then, "lease_expires_at": then, "event_seq": "2"},
+            **dict.fromkeys(("priority", "ran_seconds", "attempt", "epoch", "progress"), "0"),
+        }
+        connection.exec_driver_sql(f"INSERT INTO jobs ({', '.join(values)}) VALUES ({', '.join(values.values())})")
+        for seq, body in ((1, '{"state": "queued"}'), (2, '{"epoch": 1, "loss": 0.25}')):
+            kind = "state" if seq == 1 else "epoch"
+            row = f"('{one}', {seq}, '{kind}', '{body}', {then})"
+            connection.exec_driver_sql(f"INSERT INTO job_events (job_id, seq, type, data, created_at) VALUES {row}")
+        command.upgrade(config, "head")
+    with empty.writing() as session:
+        jobs.cancel(session, UUID(one), UUID(one))
+    with empty.reading() as session:
+        found = [(told.seq, told.type, told.data) for told in events.after(session, UUID(one), 1)]
+    assert found == [
+        (2, "epoch", {"epoch": 1, "loss": 0.25}),
+        (3, "state", {"state": "cancelled", "attempt": 0, "progress": 0.0}),
+    ]

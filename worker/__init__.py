@@ -1,1 +1,1 @@
-"""Floor 7: runs jobs. Claims them, supervises one child process a job, and is the one that writes."""
+"""Floor 9: runs jobs. Claims them, supervises one child process a job, and is the one that writes."""

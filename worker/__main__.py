@@ -6,6 +6,7 @@ import sys
 import threading
 from typing import Any
 
+from app.core.home import make_private
 from app.core.logging import configure_logging, log
 from app.core.settings import Settings
 from worker.supervision.worker import Worker
@@ -15,6 +16,7 @@ def main() -> None:
     """Run until SIGTERM or SIGINT or, with `--with-parent`, until stdin closes."""
     settings = Settings()
     configure_logging(settings)
+    make_private(settings)
     done = threading.Event()
 
     def stop(*_: Any) -> None:

@@ -1,5 +1,6 @@
 """The team's worker: `celery -A worker.celery_app worker --pool=threads --concurrency=3`.
 
+Three threads let a ring for each resource (io, cpu, gpu) through at once; how many jobs run is the slots' business.
 A message says that a job waits, and no more; the task's body is the embedded worker's claim loop. So a message that is
 lost, late or doubled changes nothing, and so does a broker that loses all of them.
 """
@@ -9,10 +10,10 @@ from typing import Any
 
 from celery import Celery, signals
 
+from app.core.home import make_private
 from app.core.logging import configure_logging
 from app.core.settings import Settings
 from app.jobs.doorbell import QUEUE, TASK
-from app.jobs.states import JobKind
 from worker.supervision.worker import Worker
 
 _settings = Settings()
@@ -48,6 +49,7 @@ def _log(**_: Any) -> None:
 @signals.celeryd_after_setup.connect  # type: ignore[untyped-decorator]
 def _start(**_: Any) -> None:
     global _worker
+    make_private(_settings)
     _worker = Worker(_settings, _settings.broker_poll_seconds)
     _worker.start()
 
@@ -63,4 +65,4 @@ def _stop(**_: Any) -> None:
 def run_jobs(kind: str) -> None:
     """Run waiting jobs of this kind."""
     if _worker is not None:
-        _worker.ring(JobKind(kind))
+        _worker.ring(kind)

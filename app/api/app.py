@@ -3,20 +3,24 @@
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from fastapi import Depends, FastAPI
 
 from app import __version__
 from app.api import docs, problems
 from app.api.deps import OPEN_ROUTES, Services, authenticate
+from app.api.draining import Draining
 from app.api.middleware.request_id import RequestId
 from app.api.predict_path.kept import PredictPath, Shortcuts
+from app.api.readiness import Readiness
 from app.api.routers import (
     backbones,
     dataset_images,
     dataset_versions,
     datasets,
     decisions,
+    events,
     health,
     imports,
     inference,
@@ -30,9 +34,11 @@ from app.api.routers import (
     uploads,
     workers,
 )
+from app.api.routes import Route
 from app.api.uploads.chunks import Hashes
 from app.api.uploads.tus import TusHeaders
-from app.core.database import Database
+from app.core.database import configured_database
+from app.core.home import make_private
 from app.core.logging import configure_logging
 from app.core.settings import Settings
 from app.datasets.intake.limits import intake_limits
@@ -46,15 +52,16 @@ from app.predictions.serving.tuning import Tuner
 from app.storage.configured import configured_store
 from app.trainings.weights import configured_weights
 from app.vision.engines.names import named_engines
+from app.work import register_further
 
 _DESCRIPTION = """Fine-tune and serve image classifiers.
 
 1. `POST /v1/datasets`: upload labelled images.
 2. `POST /v1/jobs`: fine-tune a pretrained backbone on them.
-3. `POST /v1/models/{id}/predict`: classify images with the model that comes out.
+3. `POST /v1/models/{id}/predict`: classify images with the trained model.
 
-Every call under `/v1`, and under `/v2` (the Open Inference Protocol) but for its health, needs
-`Authorization: Bearer gw_…`. Errors are RFC 9457 problem documents with a stable `code`.
+Every call under `/v1` and `/v2` (the Open Inference Protocol) needs `Authorization: Bearer gw_…`; only health routes
+need no key. Errors are RFC 9457 problem documents with a stable `code`.
 """
 
 
@@ -65,15 +72,21 @@ def create_app(settings: Settings | None = None, shortcuts: Shortcuts | None = N
     """
     settings, shortcuts = settings or Settings(), shortcuts or Shortcuts()
     configure_logging(settings)
+    register_further(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        make_private(settings)
         sys.setswitchinterval(shortcuts.switch_seconds)
         app.state.services = services = _open_services(settings, shortcuts)
-        pins.load_pinned(services)
+        services.draining.watch_signals()
+        load_pinned = partial(pins.load_pinned, services)
+        app.state.readiness = readiness = Readiness(services, load_pinned, settings.readiness_seconds)
+        await readiness.for_answers()  # the pinned models begin to load now, and not with the first probe
         try:
             yield
         finally:
+            readiness.close()
             services.predictions.close()
             services.database.close()
 
@@ -87,6 +100,7 @@ def create_app(settings: Settings | None = None, shortcuts: Shortcuts | None = N
         redoc_url=None,
         responses={status: {"model": problems.Problem, "content": {problems.MEDIA_TYPE: {}}} for status in (503, 507)},
     )
+    app.router.route_class = Route  # so is every route of the routers below
     problems.install(app)
     app.add_middleware(TusHeaders)
     app.add_middleware(RequestId)  # added last, so it is the outermost
@@ -107,6 +121,7 @@ def create_app(settings: Settings | None = None, shortcuts: Shortcuts | None = N
     app.include_router(reports.router)
     app.include_router(backbones.router)
     app.include_router(keys.router)
+    app.include_router(events.router)
     app.include_router(workers.router)
     app.include_router(health.router)
     if not shortcuts.first:
@@ -115,7 +130,7 @@ def create_app(settings: Settings | None = None, shortcuts: Shortcuts | None = N
 
 
 def _open_services(settings: Settings, shortcuts: Shortcuts) -> Services:
-    store, database = configured_store(settings), Database(settings.sqlalchemy_url)
+    store, database = configured_store(settings), configured_database(settings)
     tuner = Tuner(
         database, store, EngineFiles(settings.engine_files, settings.model_cache_bytes), named_engines(settings.engines)
     )
@@ -125,6 +140,7 @@ def _open_services(settings: Settings, shortcuts: Shortcuts) -> Services:
         store=store,
         weights=configured_weights(settings),
         doorbell=open_doorbell(settings),
+        draining=Draining(settings.drain_seconds),
         predictions=Predictor(
             ModelCache(store, _cache_limits(settings), scratch=settings.scratch, tuner=tuner),
             Decoder(settings.decode_threads),

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from app.api.docs import BEARER
+from app.api.draining import Draining
 from app.api.predict_path.kept import PredictPath
 from app.api.uploads.chunks import Hashes
 from app.auth import service as auth
@@ -34,6 +35,7 @@ class Services:
     weights: WeightStore
     doorbell: Doorbell
     predictions: Predictor
+    draining: Draining
     admission: Admission
     hashes: Hashes
     predict_path: PredictPath
@@ -63,7 +65,7 @@ ReadSession = Annotated[Session, Depends(_reading, scope="function")]
 WriteSession = Annotated[Session, Depends(_writing, scope="function")]
 
 # Routes that answer without a key. Every other route is closed; a test walks them all.
-OPEN_ROUTES = frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
+OPEN_ROUTES = frozenset({"/healthz", "/readyz", "/readyz/uploads", "/v2/health/live", "/v2/health/ready"})
 
 
 async def identify(services: Services, authorization: str | None) -> Principal:

@@ -23,7 +23,7 @@ _FILES = Path(fastapi_offline.__file__).parent / "static"
 
 
 def install(app: FastAPI, open_routes: Iterable[str]) -> None:
-    """Serve the page. Outside FastAPI's own routes, for it needs no key; its calls do, except to `open_routes`."""
+    """Serve the page, which needs no key and so is not a FastAPI route. Its calls need one, except to `open_routes`."""
     app.mount("/docs/files", StaticFiles(directory=_FILES), name="docs-files")
 
     async def page(request: Request) -> HTMLResponse:
@@ -49,9 +49,10 @@ def install(app: FastAPI, open_routes: Iterable[str]) -> None:
         )
         schema["components"]["schemas"] |= read_by_hand["$defs"]
         # FastAPI describes streams with a word of OpenAPI 3.2 in a document of 3.1, which no validator takes.
-        stream = schema["paths"]["/v1/jobs/{job_id}/events"]["get"]["responses"]["200"]["content"]["text/event-stream"]
-        stream["schema"] = {"type": "string"}
-        stream.pop("itemSchema", None)
+        for path in ("/v1/jobs/{job_id}/events", "/v1/events/stream"):
+            stream = schema["paths"][path]["get"]["responses"]["200"]["content"]["text/event-stream"]
+            stream["schema"] = {"type": "string"}
+            stream.pop("itemSchema", None)
         return schema
 
     app.openapi = openapi  # type: ignore[method-assign]

@@ -1,4 +1,4 @@
-"""Answers that are a blob, or a file made while it is sent."""
+"""Send a blob as a response, or a file that is made while it is sent."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -24,7 +24,10 @@ Rows = Iterator[dict[str, Any]]
 
 
 def blob_response(store: BlobStore, sha256: str, size: int, media_type: str, name: str) -> StreamingResponse:
-    """The blob's bytes under a file name; memory does not grow with its size. Raises BlobMissing before the answer."""
+    """Return a response that streams the blob under a file name, with the same memory for any size.
+
+    Raises BlobMissing before the response begins.
+    """
     file = store.open(sha256)
 
     def chunks() -> Iterator[bytes]:
@@ -43,7 +46,10 @@ def blob_response(store: BlobStore, sha256: str, size: int, media_type: str, nam
 def table_response(
     store: BlobStore, blob: Blob, name: str, format: TableFormat, to_csv: Callable[[Rows], Iterator[bytes]]
 ) -> StreamingResponse:
-    """A blob of JSON lines as it is, or through `to_csv`, line by line. Raises BlobMissing before the answer."""
+    """Return a response that streams a blob of JSON lines unchanged, or as CSV through `to_csv`.
+
+    Raises BlobMissing before the response begins.
+    """
     if format == "jsonl":
         return blob_response(store, blob.sha256, blob.size, "application/jsonl", f"{name}.jsonl")
     file = store.open(blob.sha256)

@@ -1,7 +1,7 @@
-"""`Idempotency-Key`: a create call that is sent again makes nothing new and gets the first answer.
+"""Answer a create call that is repeated under the same `Idempotency-Key` with the first response.
 
-The key, the thing created and the answer are one transaction. A second request under the same key that comes while
-the first is under way waits at the key's row in the database, and then finds the answer.
+The key, the created thing and the response are written in one transaction. A second request under the same key that
+comes while the first one runs waits at the key's row in the database, and then finds the response.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ HEADER = "Idempotency-Key"
 
 
 def fingerprint(*parts: Any) -> str:
-    """A hash of everything that makes a request the same request."""
+    """Return a hash of all `parts`; two requests are the same if their hashes are equal."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -32,9 +32,9 @@ def answer_once(
     request_sha256: str,
     create: Callable[[], JSONResponse],
 ) -> JSONResponse:
-    """Run `create` unless this key was answered before; then give that answer.
+    """Return what `create` returns or, if this key was used before, the response stored under it.
 
-    The same key with another request is `Invalid`. Without a key, `create` simply runs.
+    Without a key, `create` always runs. Raises `Invalid` if the key was used for another request.
     """
     if key is None:
         return create()

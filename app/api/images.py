@@ -46,7 +46,10 @@ FindStored = Callable[[Sequence[str]], dict[str, str]]  # SHA-256 by reference, 
 async def read_images(
     request: Request, options: PredictOptions, max_files: int
 ) -> tuple[list[SentImage | JsonImage], PredictOptions]:
-    """What was sent: images, or the ids of stored ones for `resolve` to find. JSON may bring options."""
+    """Return the images of the body and the call's options, which a JSON body can override.
+
+    Images that are named by id are returned as `JsonImage`, for `resolve` to find.
+    """
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type == "multipart/form-data":
         images: list[SentImage | JsonImage] = list(await _read_form(request, max_files))
@@ -72,7 +75,7 @@ async def read_images(
 
 
 def resolve(images: Sequence[SentImage | JsonImage], find: FindStored, read: ReadStored) -> list[SentImage]:
-    """The images with each stored one found; one that is not there becomes an error of its own, like a bad file."""
+    """Return the images in order. Reading a stored image that does not exist raises an error for that image alone."""
     wanted = [image.id for image in images if isinstance(image, JsonImage) and image.id is not None]
     found = find(wanted) if wanted else {}
     return [
@@ -125,13 +128,13 @@ async def _read_form(request: Request, max_files: int) -> list[SentImage]:
 
 async def _read_part(name: str, part: UploadFile | str) -> SentImage:
     if name != "file" or not isinstance(part, UploadFile):
-        detail = f"There is no form field {name!r}: each image is a file part named 'file'."
+        detail = f"There is no form field {name!r}. Send each image as a file part named 'file'."
         raise Invalid(detail, errors=[FieldError(name, detail, "unknown_field")])
     return _sent(await part.read(), part.filename)
 
 
 def _bad_form(why: str, max_files: int) -> Invalid | Malformed:
-    """Starlette's refusal of a form, in our own words."""
+    """Return our error for a form that Starlette refused, and `why` it did."""
     if why.startswith("Too many files"):
         return _too_many(max_files, "file")
     detail = f"The form cannot be read ({why.rstrip('.')}). Send it with curl -F file=@a.jpg -F file=@b.jpg."

@@ -1,4 +1,4 @@
-"""Table of answers kept for `Idempotency-Key`."""
+"""Define the table of responses that are kept for `Idempotency-Key`."""
 
 from datetime import datetime
 from typing import Any

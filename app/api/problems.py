@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problem documents. No stack trace and no exception text of ours leaves the server."""
+"""Render errors as RFC 9457 problem documents. No stack trace and no internal exception text leaves the server."""
 
 from http import HTTPStatus
 from typing import Any
@@ -18,7 +18,9 @@ MOST_ERRORS = 32  # that an answer names
 
 
 class FieldProblem(BaseModel):
-    field: str = Field(description="A dotted path in the body, a parameter, a header, or a file of the upload.")
+    field: str = Field(
+        description="A dotted path in the body, or the name of a parameter, a header or an uploaded file."
+    )
     code: str
     message: str
 
@@ -29,17 +31,22 @@ class Problem(BaseModel):
     type: str
     title: str
     status: int
-    code: str = Field(description="Stable and for programs.")
+    code: str = Field(description="A stable word for programs.")
     detail: str
     instance: str
     errors: list[FieldProblem] = Field(default=[], max_length=MOST_ERRORS)
-    error_count: int | None = Field(default=None, description="How many there are, where there are more.")
-    request_id: str | None = Field(default=None, description="Of a 500: the service's log has it, too.")
-    error: str | None = Field(default=None, description="`detail` again, under `/v2`: its protocol has it there.")
+    error_count: int | None = Field(default=None, description="The number of errors, where it is more than are listed.")
+    request_id: str | None = Field(default=None, description="With a 500: the request's id, as in the service's log.")
+    error: str | None = Field(
+        default=None, description="The same text as `detail`, where the protocol of `/v2` has it."
+    )
 
 
 def problem(request: Request, error: GraftError, count: int = 0) -> JSONResponse:
-    """Return the answer that says what was wrong and what to do; `count` is that of all errors."""
+    """Return the problem document for `error`, with the headers that its status needs.
+
+    `count` is the number of all errors, where `error` holds some of them.
+    """
     headers = {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
@@ -94,8 +101,8 @@ def crashed(request: Request, error: Exception) -> JSONResponse:
     """Log a fault of the service's own, and return the answer; both have the request's id."""
     log.error("request_crashed", path=request.url.path, exc_info=error)
     detail = (
-        f"Something went wrong in the service; its log says what, at the request {request.state.request_id}. "
-        "Nothing of this request was kept."
+        f"The service failed, and its log says why, under the request's id {request.state.request_id}. "
+        "Nothing of this request was stored."
     )
     return problem(request, GraftError(detail))
 
@@ -112,7 +119,7 @@ def _invalid(error: RequestValidationError) -> GraftError:
 
 
 def _field(error: Any) -> str:
-    """`head.dropout` for ("body", "head", "dropout"); a union's branches are pydantic's business, not the caller's."""
+    """Return a field's dotted path: `head.dropout` for ("body", "head", "dropout")."""
     location = error["loc"][1:] if error["loc"][0] in ("body", "query", "path", "header") else error["loc"]
     path = ".".join(str(part) for part in location) or "body"
     return path.encode("utf-8", "backslashreplace").decode()  # JSON may hold names that UTF-8 cannot
@@ -137,9 +144,9 @@ def _not_json(why: str) -> Malformed:
 
 
 def _from_http(request: Request, error: HTTPException) -> GraftError:
-    """What the framework refuses, in our own words."""
+    """Return our error for a request that the framework refused."""
     if error.status_code == 404:
-        return NotFound(f"There is no {request.url.path}. GET /docs lists what there is.", code="no_such_route")
+        return NotFound(f"There is no route {request.url.path}. GET /docs lists all routes.", code="no_such_route")
     if error.status_code == 400:  # raised for a JSON body alone; routes that read forms put it in their own words
         return _not_json("it cannot be parsed")
     if error.status_code == 413:
@@ -147,7 +154,7 @@ def _from_http(request: Request, error: HTTPException) -> GraftError:
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "")
         known = GraftError(
-            f"{request.url.path} does not take {request.method}, but {allowed}. GET /docs lists what there is.",
+            f"{request.url.path} does not accept {request.method}, but {allowed}. GET /docs lists all routes.",
             code="method_not_allowed",
         )
     else:
@@ -161,8 +168,8 @@ def _phrase(status: int) -> str:
 
 
 def document(schema: dict[str, Any]) -> None:
-    """Say in the OpenAPI `schema` that every error is a problem document, those that FastAPI adds by itself too, and
-    that a body may be malformed."""
+    """Describe every error in the OpenAPI `schema` as a problem document, also those that FastAPI adds by itself, and
+    add the response for a malformed body."""
     reference = {"$ref": f"#/components/schemas/{Problem.__name__}"}
     for operations in schema["paths"].values():
         for operation in operations.values():

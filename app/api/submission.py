@@ -1,4 +1,4 @@
-"""Queue a job, and answer who asked for it."""
+"""Queue a job and respond to its caller."""
 
 from collections.abc import Callable
 from uuid import UUID
@@ -9,10 +9,10 @@ from sqlalchemy.orm import Session
 
 from app.api.deps import Services
 from app.api.idempotency import answer_once, fingerprint
+from app.api.job_out import JobOut
 from app.api.views import job_view
 from app.core.errors import Unavailable
 from app.jobs.orm import Job
-from app.jobs.schemas import JobOut
 
 
 def submit_once(
@@ -23,7 +23,7 @@ def submit_once(
     body: BaseModel,
     submit: Callable[[Session], Job],
 ) -> JSONResponse:
-    """202 and the job that `submit` queues; for a `key` that was used before on this route, what was answered then."""
+    """Return a 202 with the job that `submit` queues or, if `key` was used before on this route, the first response."""
     with services.database.writing() as session:
         if key is not None:  # the answer is kept in the job's transaction
 

@@ -6,18 +6,19 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
+from app.api.job_out import JobOut
 from app.api.problems import MEDIA_TYPE, Problem
 from app.core.settings import Settings
 from app.datasets import service as datasets
 from app.datasets.orm import Dataset
 from app.datasets.schemas import DatasetOut, VersionOut
 from app.datasets.states import DatasetState
-from app.jobs import service as jobs
+from app.ingestions import service as ingestions
 from app.jobs import sharing
 from app.jobs.orm import Job
-from app.jobs.schemas import JobOut
 from app.jobs.states import JobState
-from app.jobs.waiting import outlooks
+from app.jobs.types import KNOWN
+from app.jobs.waiting import queue_places
 from app.predictions.schemas import EnginesOut, Serving
 from app.predictions.serving.tuning import engines_of
 from app.registry import service as registry
@@ -38,10 +39,10 @@ def dataset_views(session: Session, rows: Sequence[Dataset]) -> list[DatasetOut]
     """Datasets with their newest version and how far reading them has come."""
     ids = [row.id for row in rows]
     versions = datasets.latest_versions(session, ids)
-    ingestions = jobs.ingestion_jobs(session, ids)
+    filled_by = ingestions.newest_of(session, ids)
     views = []
     for row in rows:
-        version, job = versions.get(row.id), ingestions.get(row.id)
+        version, job = versions.get(row.id), filled_by.get(row.id)
         views.append(
             DatasetOut.model_validate(
                 {
@@ -83,16 +84,19 @@ def served_model(session: Session, model: Model, serving: Serving) -> ServedMode
 def job_views(session: Session, rows: Sequence[Job], settings: Settings) -> list[JobOut]:
     """Jobs, with what they wait for."""
     queued = {row.kind for row in rows if row.state is JobState.queued}
-    found = [outlooks(session, kind, settings.max_running_jobs) for kind in queued]
-    known = {job_id: outlook for one in found for job_id, outlook in one.items()}
+    slots = {kind.slot for kind in KNOWN if kind.name in queued}
+    found = [queue_places(session, slot, settings.max_running_jobs) for slot in slots]
+    known = {job_id: place for one in found for job_id, place in one.items()}
     shared = [row.id for row in rows if row.state is JobState.running and sharing.machines_of(row) > 1]
     gathering = sharing.lacking(session, shared) if shared else set()
     views = []
     for row in rows:
         view = JobOut.model_validate(row)
-        if row.state is JobState.queued and (outlook := known.get(row.id)):
-            view.waiting_for = outlook.waiting_for
-            view.queue_position, view.wait_seconds = outlook.place, outlook.seconds
+        if row.state is JobState.queued and KNOWN.find(row.kind) is None:
+            view.waiting_for = "worker"  # of newer code
+        elif row.state is JobState.queued and (stands := known.get(row.id)):
+            view.waiting_for = stands.waiting_for
+            view.queue_position, view.wait_seconds = stands.place, stands.seconds
         elif row.id in gathering:
             view.waiting_for = "machines"
         views.append(view)

@@ -1,1 +1,1 @@
-"""Floor 1: workspaces, API keys, scopes."""
+"""Workspaces, API keys and scopes."""

@@ -1,4 +1,4 @@
-"""What the API says of keys, and what a caller may ask for."""
+"""Define how the API describes keys, and how a caller asks for one."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Scope(StrEnum):
-    """What a key may do. `admin` may do everything; `write` may also read and predict; `predict` may also read."""
+    """A right of a key. `admin` may do everything; `write` may also read and predict; `predict` may also read."""
 
     read = "read"
     predict = "predict"
@@ -31,7 +31,7 @@ class NewKey(BaseModel):
         min_length=1,
         max_length=len(Scope),
         fail_fast=True,
-        description="What it may do; see `Scope`.",
+        description="The key's rights; see `Scope`.",
     )
 
 
@@ -40,11 +40,11 @@ class KeyOut(BaseModel):
 
     id: UUID
     name: str
-    prefix: str = Field(description="The first characters of the secret, to tell keys apart.")
+    prefix: str = Field(description="The first characters of the secret, to distinguish keys.")
     scopes: list[Scope]
     created_at: datetime
     revoked_at: datetime | None
 
 
 class CreatedKey(KeyOut):
-    secret: str = Field(description="The key itself. It is shown this once; only its hash is kept.")
+    secret: str = Field(description="The key itself. It is shown only in this response; the service stores its hash.")

@@ -1,4 +1,4 @@
-"""Make, find and revoke API keys. A key is kept as its SHA-256 and shown once."""
+"""Create, find and revoke API keys. A key is stored as its SHA-256 and shown once."""
 
 import hashlib
 import secrets
@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from app.auth.orm import ApiKey, Workspace
 from app.auth.schemas import Scope
+from app.core import outbox
 from app.core.clock import DatabaseTime
 from app.core.errors import Forbidden, NotFound, Unauthenticated
 from app.core.paging import Page, paginate
@@ -23,7 +24,7 @@ _HOW = "Send 'Authorization: Bearer gw_...'; 'graft keys create' makes a key."
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who is calling: the key and the workspace it belongs to."""
+    """The caller: a key, its scopes, and the workspace it belongs to."""
 
     workspace_id: UUID
     key_id: UUID
@@ -39,7 +40,7 @@ class Principal:
 
 
 def ensure_workspace(session: Session, name: str = DEFAULT_WORKSPACE) -> Workspace:
-    """The workspace of that name, made if it is not there."""
+    """Return the workspace of that name, and create it if it does not exist."""
     found = session.scalar(select(Workspace).where(Workspace.name == name))
     if found is not None:
         return found
@@ -54,7 +55,7 @@ def ensure_workspace(session: Session, name: str = DEFAULT_WORKSPACE) -> Workspa
 
 
 def create_key(session: Session, workspace_id: UUID, name: str, scopes: Sequence[Scope]) -> tuple[ApiKey, str]:
-    """A new key and its secret. 256 bits of randomness need no slow hash and no salt."""
+    """Create a key; return it and its secret. 256 random bits need no slow hash and no salt."""
     secret = _PREFIX + secrets.token_urlsafe(32)
     key = ApiKey(
         workspace_id=workspace_id,
@@ -65,19 +66,26 @@ def create_key(session: Session, workspace_id: UUID, name: str, scopes: Sequence
     )
     session.add(key)
     session.flush()
+    _tell(session, key, "created")
     return key, secret
+
+
+def _tell(session: Session, key: ApiKey, what: str) -> None:
+    outbox.tell(
+        session, key.workspace_id, f"key.{what}", key.id, {"name": key.name, "prefix": key.prefix, "scopes": key.scopes}
+    )
 
 
 _KEY = select(ApiKey).where(ApiKey.secret_sha256 == bindparam("secret_sha256"))
 
 
 def authenticate(session: Session, authorization: str | None) -> Principal:
-    """The caller behind an `Authorization` header, or `Unauthenticated`."""
+    """Return the caller that an `Authorization` header identifies. Raises `Unauthenticated`."""
     if not authorization:
         raise Unauthenticated(f"This call needs an API key. {_HOW}")
     kind, _, secret = authorization.partition(" ")
     if kind.lower() != "bearer" or not secret.startswith(_PREFIX):
-        raise Unauthenticated(f"The Authorization header is not a Graftwork key. {_HOW}")
+        raise Unauthenticated(f"The Authorization header does not hold a Graftwork key. {_HOW}")
     key = session.scalar(_KEY, {"secret_sha256": _digest(secret.strip())})
     if key is None:
         raise Unauthenticated(f"There is no such API key. {_HOW}")
@@ -86,13 +94,18 @@ def authenticate(session: Session, authorization: str | None) -> Principal:
     return Principal(key.workspace_id, key.id, frozenset(Scope(scope) for scope in key.scopes))
 
 
+def is_valid(session: Session, key_id: UUID) -> bool:
+    """Whether a key that was authenticated before is not revoked by now."""
+    return session.scalar(select(ApiKey.id).where(ApiKey.id == key_id, ApiKey.revoked_at.is_(None))) is not None
+
+
 def list_keys(session: Session, workspace_id: UUID, *, limit: int, cursor: str | None) -> Page[ApiKey]:
     query = select(ApiKey).where(ApiKey.workspace_id == workspace_id)
     return paginate(session, query, ApiKey.id, limit=limit, cursor=cursor)
 
 
 def revoke_key(session: Session, workspace_id: UUID, key_id: UUID) -> ApiKey:
-    """Close a key for good; revoking twice changes nothing."""
+    """Revoke a key for good and return it; revoking it again changes nothing."""
     key = session.scalar(select(ApiKey).where(ApiKey.id == key_id, ApiKey.workspace_id == workspace_id))
     if key is None:
         raise NotFound(f"There is no key {key_id}. 'graft keys list' shows them.")
@@ -100,6 +113,7 @@ def revoke_key(session: Session, workspace_id: UUID, key_id: UUID) -> ApiKey:
         key.revoked_at = DatabaseTime()
         session.flush()
         session.refresh(key)
+        _tell(session, key, "revoked")
     return key
 
 

@@ -1,1 +1,1 @@
-"""Floor 6: the `graft` command. Heavy imports stand inside the commands, so that `graft --help` is quick."""
+"""The `graft` command. Commands import heavy modules only when they run, so that `graft --help` is quick."""

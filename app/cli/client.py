@@ -1,4 +1,4 @@
-"""The HTTP API as the commands use it: finds the service and the key, turns every failure into one line."""
+"""Call the HTTP API for the commands: find the service and the key, and turn every failure into one line."""
 
 import json
 import os
@@ -11,12 +11,13 @@ from urllib.parse import quote
 import httpx2
 
 from app.cli.errors import CommandError
-from app.cli.options import given
+from app.cli.fields import without_none
 from app.core.settings import Settings
 
 
 class Client:
-    """Calls one service. Address and key come from the arguments, else GRAFT_URL and GRAFT_API_KEY, else `graft up`."""
+    """A client of one service. Address and key come from the arguments, from GRAFT_URL and GRAFT_API_KEY, or from the
+    file that `graft up` writes, in this order."""
 
     def __init__(self, url: str | None = None, key: str | None = None, settings: Settings | None = None) -> None:
         settings = settings or Settings()
@@ -26,7 +27,7 @@ class Client:
         self._http = httpx2.Client(
             base_url=self.url,
             headers={"Authorization": f"Bearer {self.key}"} if self.key else {},
-            # Uploads and long waits take as long as they take; a dead service shows when connecting.
+            # An upload or a wait may take long; a dead service is noticed at the connection.
             timeout=httpx2.Timeout(120.0, connect=5.0),
         )
 
@@ -34,12 +35,12 @@ class Client:
         self._http.close()
 
     def get(self, path: str, **params: Any) -> Any:
-        return self._call("GET", path, params=given(params))
+        return self._call("GET", path, params=without_none(params))
 
     def post(self, path: str, body: Any = None, *, params: dict[str, Any] | None = None, **kwargs: Any) -> Any:
         if body is not None:
             kwargs["json"] = body
-        return self._call("POST", path, params=given(params or {}), **kwargs)
+        return self._call("POST", path, params=without_none(params or {}), **kwargs)
 
     def patch(self, path: str, body: Any) -> Any:
         return self._call("PATCH", path, json=body)
@@ -48,14 +49,14 @@ class Client:
         return self._call("DELETE", path)
 
     def upload(self, path: str, file: BinaryIO, size: int, params: dict[str, Any]) -> Any:
-        """Stream a file as the body; reading `file` is what a progress bar can watch."""
+        """Send a file as the body and return the response; a progress bar can watch how `file` is read."""
 
         def chunks() -> Iterator[bytes]:
             while chunk := file.read(1 << 20):
                 yield chunk
 
         headers = {"Content-Length": str(size), "Content-Type": "application/octet-stream"}
-        return self._call("POST", path, params=given(params), content=chunks(), headers=headers)
+        return self._call("POST", path, params=without_none(params), content=chunks(), headers=headers)
 
     def put(self, path: str, body: Any) -> Any:
         return self._call("PUT", path, json=body)
@@ -64,13 +65,13 @@ class Client:
         return self.send_files(f"/v1/models/{quote(model, safe='@')}/predict", images, **options)
 
     def send_files(self, path: str, files: list[Path], **params: Any) -> Any:
-        """Send files as the parts `file` of one form."""
+        """Send files as the parts `file` of one form, and return the response."""
         with ExitStack() as opened:
             parts = [("file", (file.name, opened.enter_context(_open(file)))) for file in files]
-            return self._call("POST", path, params=given(params), files=parts)
+            return self._call("POST", path, params=without_none(params), files=parts)
 
     def download(self, path: str, target: Path) -> None:
-        """Write an answer's body to the file `target`, which is whole or not there."""
+        """Write a response's body to the file `target`, which appears only when it is complete."""
         partial = target.with_name(f"{target.name}.part")
         try:
             with self._http.stream("GET", path) as answer, partial.open("wb") as file:
@@ -88,7 +89,7 @@ class Client:
             partial.unlink(missing_ok=True)
 
     def events(self, job_id: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        """A job's events until it has ended; a broken connection is taken up where it broke."""
+        """Yield a job's events as (type, data) until it has ended, and reconnect after a broken connection."""
         seen, failures = "", 0
         while True:
             try:
@@ -113,7 +114,7 @@ class Client:
                     raise self.no_service(error) from None
 
     def request(self, method: str, path: str, **kwargs: Any) -> httpx2.Response:
-        """The bare answer, whatever it says; a broken connection raises `httpx2.TransportError`."""
+        """Return the response, whatever its status. A broken connection raises `httpx2.TransportError`."""
         return self._http.request(method, path, **kwargs)
 
     def _call(self, method: str, path: str, **kwargs: Any) -> Any:
@@ -140,7 +141,7 @@ def refusal(answer: httpx2.Response) -> CommandError:
         extra = [text for text in named if text.partition(": ")[2] not in line]
         line = " ".join([line, *extra])
     except (ValueError, KeyError, TypeError):
-        line = f"The service answered {answer.status_code} and no reason; is {answer.url} a Graftwork service?"
+        line = f"The answer is a {answer.status_code} without a reason. Check that {answer.url} is a Graftwork service."
     return CommandError(line, exit_code)
 
 
@@ -153,7 +154,7 @@ def _read_saved(path: Path) -> dict[str, str]:
 
 
 def save(path: Path, url: str, key: str) -> None:
-    """Keep a service's address and key where `Client` finds them, readable by their owner alone."""
+    """Write a service's address and key to a file for `Client`, which only its owner can read."""
     temporary = path.with_suffix(".tmp")
     with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:  # noqa: PTH123
         json.dump({"url": url, "key": key}, file)

@@ -1,5 +1,6 @@
-"""The `graft` command. What its commands do stands in the modules beside this one."""
+"""Define the `graft` command and its top-level commands; the others are in `app.cli.commands`."""
 
+import math
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,13 +12,14 @@ from app.cli.commands.images import images
 from app.cli.commands.jobs import jobs, train
 from app.cli.commands.keys import keys
 from app.cli.commands.models import backbones, models
+from app.cli.commands.operations import backup, check, restore
 from app.cli.commands.predict import predict
 from app.cli.commands.workers import workers
 from app.cli.errors import CommandError
 from app.cli.options import settings
 from app.core.errors import GraftError
 
-Home = Annotated[Path | None, typer.Option(help="Where data is kept; GRAFT_HOME, else ~/.graftwork.")]
+Home = Annotated[Path | None, typer.Option(help="Folder for all data; GRAFT_HOME or ~/.graftwork if left out.")]
 Host = Annotated[str | None, typer.Option(help="Address to listen on.")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.", min=0, max=65535)]
 
@@ -33,8 +35,10 @@ app = typer.Typer(
 
 
 def run() -> None:
-    """The console script. Every failure is one line on stderr that says what to do, and an exit code:
-    1 refused or failed, 2 wrong usage, 3 no service, 4 no valid key, 130 interrupted."""
+    """Run the console script and exit. A failure is one line on stderr that says what to do, and an exit code.
+
+    The codes are 1 refused or failed, 2 wrong usage, 3 no service, 4 no valid key, 130 interrupted.
+    """
     try:
         sys.exit(app(standalone_mode=False, prog_name="graft"))
     except typer.Exit as error:
@@ -56,20 +60,20 @@ def run() -> None:
 
 @app.command()
 def up(home: Home = None, host: Host = None, port: Port = None) -> None:
-    """Start the embedded service: SQLite, local files, no broker. Ctrl-C stops it."""
-    given = settings(home=home, host=host, port=port)
+    """Start the service and a worker on this machine, with SQLite and local files. Ctrl-C stops them."""
+    configured = settings(home=home, host=host, port=port)
     from app.cli.up import up
 
-    up(given)
+    up(configured)
 
 
 @app.command()
 def demo(
     data: Annotated[
-        Path | None, typer.Option(help="Your own images, a folder or an archive; else handwritten digits.")
+        Path | None, typer.Option(help="A folder or an archive of your own images; handwritten digits if left out.")
     ] = None,
 ) -> None:
-    """The whole job on real images: start, upload, fine-tune, classify three held-out images, stop."""
+    """Show everything on real images: start a service, upload, fine-tune, classify three held-out images, stop."""
     from app.cli.demo.command import demo
 
     demo(data)
@@ -77,18 +81,24 @@ def demo(
 
 @app.command()
 def api(host: Host = None, port: Port = None) -> None:
-    """Serve the HTTP API alone, beside workers of their own."""
+    """Serve the HTTP API only; workers run as separate processes."""
     import uvicorn
 
     from app.api.app import create_app
 
-    given = settings(host=host, port=port)
-    uvicorn.run(create_app(given), host=given.host, port=given.port, log_config=None)
+    configured = settings(host=host, port=port)
+    uvicorn.run(
+        create_app(configured),
+        host=configured.host,
+        port=configured.port,
+        log_config=None,
+        timeout_graceful_shutdown=math.ceil(configured.stop_seconds),
+    )
 
 
 @app.command()
 def env() -> None:
-    """Print the service's address and key for a shell: eval "$(graft env)"."""
+    """Print the service's address and key as shell variables. Usage: eval "$(graft env)"."""
     import shlex
 
     from app.cli.client import Client
@@ -99,11 +109,14 @@ def env() -> None:
 
 @app.command()
 def migrate() -> None:
-    """Bring the database to the newest schema."""
-    from app.core.database import Database
+    """Update the database to the newest schema."""
+    from app.core.database import configured_database
+    from app.core.home import make_private
     from app.core.migrations import migrate
 
-    database = Database(settings().sqlalchemy_url)
+    configured = settings()
+    make_private(configured)
+    database = configured_database(configured)
     migrate(database)
     database.close()
 
@@ -112,6 +125,9 @@ app.command()(train)
 app.command()(predict)
 app.command()(backbones)
 app.command()(workers)
+app.command()(backup)
+app.command()(restore)
+app.command()(check)
 datasets.add_typer(images)
 for name, group in (("datasets", datasets), ("jobs", jobs), ("models", models), ("keys", keys)):
     app.add_typer(group, name=name)

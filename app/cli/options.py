@@ -1,4 +1,4 @@
-"""What the commands share: options, the settings, the client, JSON on stdout."""
+"""Provide what the commands share: options, the settings, the client, JSON on stdout."""
 
 import json
 import os
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
     from app.cli.client import Client
     from app.core.settings import Settings
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines, and nothing else, on stdout.")]
+Json = Annotated[bool, typer.Option("--json", help="Print only JSON on stdout.")]
 
 
-def settings(**said: Any) -> "Settings":
-    """The settings, with what the command line gives put over the environment, for this process and its children."""
+def settings(**overrides: Any) -> "Settings":
+    """Return the settings. `overrides` that are not None are written to the environment first, also for children."""
     from pydantic import ValidationError
 
     from app.core.settings import Settings
 
-    for field, value in said.items():
+    for field, value in overrides.items():
         if value is not None:
             os.environ[f"GRAFT_{field.upper()}"] = str(value.absolute() if isinstance(value, Path) else value)
     try:
@@ -36,11 +36,6 @@ def client() -> "Client":
     from app.cli.client import Client
 
     return Client(settings=settings())
-
-
-def given(fields: dict[str, Any]) -> dict[str, Any]:
-    """Those of them that are not None: what was not said is left to the service."""
-    return {name: value for name, value in fields.items() if value is not None}
 
 
 def print_json(value: Any) -> None:

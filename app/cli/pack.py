@@ -1,4 +1,4 @@
-"""Bring what a person has on disk, a folder or an archive, into the archive that is uploaded."""
+"""Pack a folder into an archive for an upload."""
 
 import tempfile
 import zipfile
@@ -11,7 +11,7 @@ from app.cli.errors import CommandError
 
 @contextmanager
 def as_archive(path: Path) -> Iterator[Path]:
-    """`path` itself if it is a file; a folder packed into a zip that is gone afterwards."""
+    """Yield `path` if it is a file. Pack a folder into a temporary zip and yield that."""
     if path.is_file():
         yield path
         return

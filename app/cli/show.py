@@ -1,4 +1,4 @@
-"""What people see on the terminal: tables, and progress that follows a dataset or a job to its end."""
+"""Print tables on the terminal, and show progress while a dataset or a job is followed to its end."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -29,10 +29,10 @@ _WIDEST = 1000  # characters of a line
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str | None = None) -> None:
-    """Print rows under columns; numbers stand to the right.
+    """Print a table; columns of numbers are aligned to the right.
 
-    Where things are listed by their ids, each has one line: a terminal that is too narrow goes on below, where columns
-    cut into pieces could not be read.
+    In a table with a column `id` each row has one line, which a narrow terminal wraps as a whole. Wrapped cells would
+    make the ids unreadable.
     """
     if title:
         console.print(title)  # above the table, not in it: there it would wrap at the table's width
@@ -54,7 +54,7 @@ def _text(value: Any) -> str:
 
 @contextmanager
 def upload_bar(path: Path, size: int) -> Iterator[Any]:
-    """Open `path` for reading with a bar that follows it."""
+    """Open `path` for reading and yield the file; a progress bar shows how much has been read."""
     with (
         Progress(
             TextColumn("Uploading {task.description}"),
@@ -81,7 +81,7 @@ def _bar() -> Progress:
 
 
 def watch_dataset(client: Client, dataset_id: str) -> dict[str, Any]:
-    """Follow an upload until it has been read; raises `CommandError` if it could not be."""
+    """Follow an upload until it has been read and return the dataset. Raises `CommandError` if reading failed."""
     with _bar() as progress:
         task = progress.add_task("Checking images", total=1.0, note="")
         while True:
@@ -99,7 +99,7 @@ def watch_dataset(client: Client, dataset_id: str) -> dict[str, Any]:
 
 
 def watch_job(client: Client, job_id: str) -> dict[str, Any]:
-    """Follow a job until it has ended, a line for each epoch; raises `CommandError` unless it succeeded."""
+    """Follow a job until it has ended, with its epochs, and return it. Raises `CommandError` unless it succeeded."""
     with _bar() as progress:
         task = progress.add_task("Waiting for a worker", total=1.0, note="")
         for event, data in client.events(job_id):
@@ -107,7 +107,8 @@ def watch_job(client: Client, job_id: str) -> dict[str, Any]:
                 phase = (data["phase"] or "starting").capitalize()
                 progress.update(task, description=phase, completed=data["progress"])
             elif event == "epoch":
-                note = f"epoch {data['epoch']}/{data['epochs']}  val accuracy {data['val_accuracy']:.1%}"
+                note = f"epoch {data['epoch']}" + (f"/{data['epochs']}" if "epochs" in data else "")
+                note += f"  val accuracy {data['val_accuracy']:.1%}" if "val_accuracy" in data else ""
                 progress.update(task, note=note)
             elif event == "state" and data["state"] == "succeeded":
                 progress.update(task, completed=1.0)
@@ -128,7 +129,7 @@ def show_dataset(dataset: dict[str, Any]) -> None:
 
 
 def show_model(model: dict[str, Any]) -> None:
-    """Accuracy and per-class results, on the test split where there is one."""
+    """Print accuracy and per-class metrics, of the test split if there is one."""
     split = "test" if "test" in model["metrics"] else "val"
     metrics = model["metrics"][split]
     rows = [[one["class"], one["precision"], one["recall"], one["f1"], one["support"]] for one in metrics["per_class"]]
@@ -143,16 +144,19 @@ def _show_decisions(decisions: dict[str, Any], split: str) -> None:
     found = decisions["splits"][split]
     right = "" if found["precision"] is None else f", {found['precision']:.1%} of them right"
     console.print(
-        f"At a target precision of {decisions['target_precision']:g} {found['coverage']:.1%} are accepted{right}; "
-        f"{found['unknown']} unknown."
+        f"At a target precision of {decisions['target_precision']:g}, {found['coverage']:.1%} of the {split} images "
+        f"are accepted{right}, and {found['unknown']} images are unknown."
     )
     if without := [label for label, threshold in decisions["thresholds"].items() if threshold is None]:
-        console.print(f"Never accepted, for validation does not show it: {', '.join(without)}", style="yellow")
+        console.print(
+            f"These classes are never accepted, because validation does not prove the target: {', '.join(without)}",
+            style="yellow",
+        )
 
 
 def show_predictions(items: Sequence[dict[str, Any]]) -> None:
     rows: list[list[Any]] = []
-    judged = any(item["decision"] for item in items)
+    with_decisions = any(item["decision"] for item in items)
     for item in items:
         if item["status"] == "ok":
             best, *others = item["predictions"] or [{"label": "–", "probability": None}]  # all below the threshold
@@ -161,21 +165,24 @@ def show_predictions(items: Sequence[dict[str, Any]]) -> None:
             rows.append([item["file"], best["label"], share, runners_up])
         else:
             rows.append([item["file"], "–", "–", item["error"]["detail"]])
-        if judged:
+        if with_decisions:
             rows[-1].insert(1, item["decision"])
-    table(["image", *(["decision"] if judged else []), "class", "probability", "next"], rows)
+    table(["image", *(["decision"] if with_decisions else []), "class", "probability", "next"], rows)
 
 
 def show_predicted(job: dict[str, Any], place: str) -> None:
-    """How many images of a job that predicts came to each class, and where its rows are."""
+    """Print how often each class was predicted in a job that predicts, and where its rows are."""
     result = job["result"]
     rows = [[label, count] for label, count in result["predicted"].items() if count]
-    title = f"{result['images']} images by {job['spec']['model_name']}, {result['errors']} unreadable; rows in {place}"
+    title = (
+        f"{job['spec']['model_name']} classified {result['images']} images, of which {result['errors']} could not be "
+        f"read. The rows are in {place}"
+    )
     table(["class", "images"], rows, title)
 
 
-def waiting(job: dict[str, Any]) -> str:
-    """What a queued job waits for, in a few words: `#2, 90 s`, `worker`."""
+def waiting_text(job: dict[str, Any]) -> str:
+    """Return what a queued job waits for, in a few words: `#2, 90 s`, `worker`."""
     if job["waiting_for"] != "slot":
         return job["waiting_for"] or ""
     estimate = "" if job["wait_seconds"] is None else f", {job['wait_seconds']:.0f} s"
@@ -183,10 +190,10 @@ def waiting(job: dict[str, Any]) -> str:
 
 
 def show_plan(plan: dict[str, Any]) -> None:
-    """What would be trained, on what, with what faults and at what expense."""
+    """Print a training's plan: the network, the images, the cost, and the faults of the data."""
     network, images, counts = plan["network"], plan["images"], plan["images"]["counts"]
     rows = [[label, *(counts[split].get(label, 0) for split in counts)] for label in network["classes"]]
-    title = f"Version {images['version']} would train {network['backbone']} at {network['input_size']} px"
+    title = f"Version {images['version']} would train a {network['backbone']} at {network['input_size']} px"
     table(["class", *counts], rows, title)
     console.print(
         f"{network['trainable_parameters']:,} of {network['parameters']:,} parameters learn: "
@@ -196,12 +203,12 @@ def show_plan(plan: dict[str, Any]) -> None:
         estimate = plan[name]
         shown = _amount(estimate["value"], estimate["unit"])
         console.print(f"{name}: {shown}. {estimate['basis']}")
-    ahead = plan["waiting_for"] if plan["jobs_ahead"] is None else f"{plan['jobs_ahead']} ahead"
-    console.print(f"waits for: {ahead}")
+    ahead = plan["waiting_for"] if plan["jobs_ahead"] is None else f"{plan['jobs_ahead']} jobs ahead"
+    console.print(f"The job would wait for: {ahead}")
     for finding in plan["findings"]:
         console.print(f"{finding['severity']}: {finding['message']} {finding['remedy']}", style="yellow")
     if plan["refusal"] is not None:
-        console.print(f"It would be refused: {plan['refusal']['detail']}", style="red")
+        console.print(f"The job would be refused: {plan['refusal']['detail']}", style="red")
 
 
 def _amount(value: float | None, unit: str) -> str:

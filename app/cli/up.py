@@ -1,4 +1,4 @@
-"""`graft up`: the embedded service. The API runs in this process, the worker in a child that is kept alive."""
+"""Run the embedded service of `graft up`: the API in this process, and the worker in a child that is kept alive."""
 
 import fcntl
 import json
@@ -20,8 +20,9 @@ from app.auth import service as auth
 from app.auth.schemas import Scope
 from app.cli.client import save
 from app.cli.errors import CommandError
-from app.core.database import Database
+from app.core.database import Database, configured_database
 from app.core.errors import Unauthenticated
+from app.core.home import make_private
 from app.core.migrations import migrate
 from app.core.settings import Settings
 
@@ -29,14 +30,14 @@ _WORKER_STOPS_WITHIN = 30.0  # seconds: a running job is given time to keep its 
 
 
 def up(settings: Settings) -> None:
-    """Serve until Ctrl-C or SIGTERM."""
+    """Run the API and the worker until Ctrl-C or SIGTERM."""
     console = Console(stderr=True)
-    settings.home.mkdir(parents=True, exist_ok=True)
+    make_private(settings)
     # torch makes this folder when it is imported, here and in the worker; not beside everybody's temporary files.
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(settings.home.absolute() / "torchinductor"))
     with _OnlyOne(settings.home / "up.lock"), _bind(settings.host, settings.port) as listener:
         url = f"http://{settings.host}:{listener.getsockname()[1]}"
-        database = Database(settings.sqlalchemy_url)
+        database = configured_database(settings)
         migrate(database)
         save(settings.client_file, url, _local_key(database, settings))
         database.close()
@@ -55,11 +56,11 @@ def up(settings: Settings) -> None:
             pass
         finally:
             worker.stop()
-            console.print("Stopped. Jobs that were running go on with the next 'graft up'.")
+            console.print("Stopped. Jobs that were running resume with the next 'graft up'.")
 
 
 class _OnlyOne:
-    """Hold the folder for one service: two would share a database file and fight over the scratch folder."""
+    """A lock of the folder for one service. Two services would delete each other's scratch files."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -71,7 +72,7 @@ class _OnlyOne:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise CommandError(
-                f"A service runs in {self._path.parent} already. Use that one, or another folder: --home PATH."
+                f"A service already runs in {self._path.parent}. Use that one, or choose another folder: --home PATH."
             ) from None
 
     def __exit__(self, *_: object) -> None:
@@ -84,11 +85,11 @@ def _bind(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port))
     except OSError as error:
         reason = f"{host}:{port} cannot be used: {error.strerror}."
-        raise CommandError(f"{reason} Choose another: --port 0 takes a free one.") from None
+        raise CommandError(f"{reason} Choose another port; --port 0 takes a free one.") from None
 
 
 def _local_key(database: Database, settings: Settings) -> str:
-    """The key that `graft` keeps for this folder, made the first time."""
+    """Return the key that `graft` keeps for this folder, and create it the first time."""
     try:
         saved: str = json.loads(settings.client_file.read_text())["key"]
         with database.reading() as session:
@@ -105,12 +106,14 @@ def _announce(server: uvicorn.Server, console: Console, url: str, client_file: P
         time.sleep(0.05)
     console.print(f"Graftwork is ready at [bold]{url}[/] (API documentation: {url}/docs).", soft_wrap=True)
     console.print(
-        f"'graft' finds it by itself. For curl, the key is in {client_file}. Ctrl-C stops it.", soft_wrap=True
+        f"'graft' finds the service by itself. For curl, 'graft env' prints address and key (from {client_file}). "
+        "Ctrl-C stops the service.",
+        soft_wrap=True,
     )
 
 
 class _WorkerProcess:
-    """The worker, started again if it dies; its stdin tells it when this process is gone."""
+    """The worker's process, which is started again if it dies; it stops when its stdin is closed."""
 
     def __init__(self, settings: Settings) -> None:
         self._environment = {**os.environ, "GRAFT_HOME": str(settings.home.absolute())}
@@ -132,7 +135,7 @@ class _WorkerProcess:
             while process.poll() is None and not self._stopping.wait(0.2):
                 pass
             assert process.stdin is not None
-            process.stdin.close()  # the worker takes this as the word to stop
+            process.stdin.close()  # the worker stops when its stdin ends
             try:
                 process.wait(_WORKER_STOPS_WITHIN)
             except subprocess.TimeoutExpired:

@@ -1,1 +1,1 @@
-"""Floor 0: what every domain stands on: settings, errors, database, ids, paging, clock, logging."""
+"""This package holds what every domain needs: settings, errors, database, ids, paging, clock, logging, the outbox."""

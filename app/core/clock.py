@@ -1,4 +1,4 @@
-"""The database's clock: leases compare times of one machine, whichever process wrote them."""
+"""This module reads the database's clock: leases compare times of one machine, whichever process wrote them."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -10,7 +10,8 @@ from sqlalchemy.sql.functions import FunctionElement
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """An aware UTC datetime. PostgreSQL keeps the zone; SQLite, which has none, keeps text that sorts in time order."""
+    """This column type holds an aware UTC datetime. PostgreSQL keeps the zone; SQLite, which has none, keeps text that
+    sorts in time order."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -35,7 +36,7 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 class DatabaseTime(FunctionElement[datetime]):
-    """SQL for the database's current time plus `seconds` (may be negative), read when the statement runs."""
+    """This is SQL for the database's current time plus `seconds` (may be negative), read when the statement runs."""
 
     type = UtcDateTime()
     inherit_cache = True  # the seconds are a bound parameter: statements with it are compiled once
@@ -58,5 +59,5 @@ def _sqlite(element: DatabaseTime, compiler: SQLCompiler, **kw: Any) -> str:
 
 
 def utc_now() -> datetime:
-    """This process's clock; for things that no other process compares."""
+    """Return this process's time; for things that no other process compares."""
     return datetime.now(UTC)

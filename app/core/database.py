@@ -1,25 +1,22 @@
-"""The database: one engine a process, short transactions, SQLite and PostgreSQL behind the same two methods."""
+"""This module opens the database: one engine a process, short transactions, SQLite and PostgreSQL alike."""
 
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from enum import Enum as PythonEnum
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import JSON, Connection, Engine, Enum, MetaData, create_engine, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, InternalError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import DeclarativeBase, ORMExecuteState, Session
 
-from app.core.errors import Invalid, StorageFull, Unavailable
+from app.core.driver_errors import driver_errors_explained
+from app.core.settings import Settings
 
 # SQLite releases without the WAL-reset bug (https://sqlite.org/wal.html): a crash there can corrupt the file.
 _WAL_SAFE = ((3, 51, 3), (3, 50, 7), (3, 44, 6))
-
-# A process that is paused in the midst of a transaction holds its locks no longer than this (PostgreSQL).
-_IDLE_SECONDS = 5.0
 
 # How long a process waits for another one's transaction, and for another one's migration (SQLite), in ms.
 _WAITS_MS = 10_000
@@ -42,7 +39,7 @@ class Base(DeclarativeBase):
 
 
 def enum_column(states: type[PythonEnum]) -> Enum:
-    """A column type that keeps an enum's value as text, checked by the database."""
+    """Return a column type that keeps an enum's value as text, checked by the database."""
     return Enum(
         states,
         name=states.__name__.lower(),
@@ -54,7 +51,7 @@ def enum_column(states: type[PythonEnum]) -> Enum:
 
 
 class _Reader(Session):
-    """Refuses to write: where there is no transaction, nothing would take that back."""
+    """This session refuses to write: where there is no transaction, nothing would take that back."""
 
     def flush(self, objects: Sequence[Any] | None = None) -> None:
         if self.new or self.dirty or self.deleted:
@@ -68,12 +65,33 @@ def _refuse_changes(state: ORMExecuteState) -> None:
         raise RuntimeError("a session for reading was given a statement that writes")
 
 
-class Database:
-    """Sessions for readers and writers. One request or one worker write is one transaction."""
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """A process has these connections to PostgreSQL: so many are kept open, and so many more while they are asked for.
 
-    def __init__(self, url: str) -> None:
+    With `by_transaction` a pooler such as PgBouncer gives each transaction another server connection: nothing may be
+    kept on one between transactions, so no statement is prepared and no option is sent on connecting.
+    """
+
+    size: int = 20
+    overflow: int = 10
+    by_transaction: bool = False
+    # A process that is paused in the midst of a transaction holds its locks no longer than this (PostgreSQL).
+    idle_seconds: float = 5.0
+
+
+def configured_database(settings: Settings) -> "Database":
+    """Return the database that the settings describe; nothing is connected yet."""
+    pool = Pool(settings.database_pool_size, settings.database_pool_overflow, settings.database_pooler)
+    return Database(settings.sqlalchemy_url, pool)
+
+
+class Database:
+    """This class gives sessions to readers and writers. One request or one worker write is one transaction."""
+
+    def __init__(self, url: str, pool: Pool | None = None) -> None:
         self.url = make_url(url)
-        self.engine = _make_engine(url)
+        self.engine = _make_engine(url, pool or Pool())
         self._writer = self.engine.execution_options(graft_begin="BEGIN IMMEDIATE")
         # PostgreSQL has a view for each statement, in a transaction (READ COMMITTED) as without one: none is begun.
         autocommits = self.url.get_backend_name() == "postgresql"
@@ -82,24 +100,24 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
-        """A session that refuses to write; on SQLite it does not wait for writers."""
-        with _translated(), _Reader(self._reader, expire_on_commit=False, autoflush=False) as session:
+        """Yield a session that refuses to write; on SQLite it does not wait for writers."""
+        with driver_errors_explained(), _Reader(self._reader, expire_on_commit=False, autoflush=False) as session:
             yield session
 
     @contextmanager
     def writing(self) -> Iterator[Session]:
-        """A session whose transaction is committed on leaving, or rolled back if the body raises."""
+        """Yield a session whose transaction is committed on leaving, or rolled back if the body raises."""
         try:
-            with _translated(), Session(self._writer, expire_on_commit=False) as session, session.begin():
+            with driver_errors_explained(), Session(self._writer, expire_on_commit=False) as session, session.begin():
                 yield session
         finally:
             self.writes += 1
 
     @contextmanager
     def migrating(self) -> Iterator[Connection]:
-        """A connection for changes of the schema, in one transaction. SQLite alters a table by copying it and dropping
-        the old one, which no foreign key may hinder; they are checked before the commit instead."""
-        with _translated(), self._writer.connect() as connection:
+        """Yield a connection for changes of the schema, in one transaction. SQLite alters a table by copying it and
+        dropping the old one, which no foreign key may hinder; they are checked before the commit instead."""
+        with driver_errors_explained(), self._writer.connect() as connection:
             sqlite = connection.dialect.name == "sqlite"
             if sqlite:  # without effect inside a transaction
                 _pragma(connection, "foreign_keys=OFF")
@@ -118,54 +136,7 @@ class Database:
         self.engine.dispose()
 
 
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except (OperationalError, InterfaceError) as error:
-        if _is_full(error):
-            raise StorageFull(
-                f"The database's disk has no room ({_first_line(error)}). Nothing was changed; free some space.",
-                retry_after=30,
-            ) from error
-        raise Unavailable(
-            f"The database does not answer ({_first_line(error)}). Nothing was changed; try again shortly.",
-            code="database_unavailable",
-            retry_after=2,
-        ) from error
-    except InternalError as error:
-        if not error.connection_invalidated:
-            raise
-        raise Unavailable(
-            f"The database ended the connection ({_first_line(error)}). Nothing was changed; try again shortly.",
-            code="database_unavailable",
-            retry_after=2,
-        ) from error
-    except PoolTimeout as error:
-        raise Unavailable(
-            "All connections to the database are in use. Nothing was changed; try again shortly.",
-            code="database_unavailable",
-            retry_after=2,
-        ) from error
-    except DataError as error:
-        raise Invalid(
-            f"The database cannot keep a value ({_first_line(error)}). Send text without NUL and numbers in range.",
-            code="bad_value",
-        ) from error
-
-
-def _is_full(error: DBAPIError) -> bool:
-    """SQLite and PostgreSQL each have a code for it."""
-    original = error.orig
-    names = getattr(original, "sqlite_errorname", None), getattr(original, "sqlstate", None)
-    return names[0] == "SQLITE_FULL" or names[1] == "53100"
-
-
-def _first_line(error: DBAPIError) -> str:
-    return str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else type(error.orig).__name__
-
-
-def _make_engine(url: str) -> Engine:
+def _make_engine(url: str, pool: Pool) -> Engine:
     parsed = make_url(url)
     if parsed.get_backend_name() == "postgresql":
         # A dead connection is noticed before it is used; waiting for a server is bounded.
@@ -173,12 +144,9 @@ def _make_engine(url: str) -> Engine:
             parsed,
             pool_pre_ping=True,
             pool_use_lifo=True,  # the connection used last has its statements prepared
-            pool_size=20,
-            max_overflow=10,
-            connect_args={
-                "connect_timeout": 5,
-                "options": f"-c timezone=utc -c idle_in_transaction_session_timeout={_IDLE_SECONDS * 1000:.0f}",
-            },
+            pool_size=pool.size,
+            max_overflow=pool.overflow,
+            connect_args={"connect_timeout": 5, **_session_arguments(pool)},
         )
     elif parsed.get_backend_name() == "sqlite":
         if parsed.database:
@@ -191,6 +159,13 @@ def _make_engine(url: str) -> Engine:
         shown = parsed.render_as_string(hide_password=True)
         raise ValueError(f"GRAFT_DATABASE_URL {shown!r}: use sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME")
     return engine
+
+
+def _session_arguments(pool: Pool) -> dict[str, Any]:
+    """Return what psycopg is told of each connection."""
+    if pool.by_transaction:
+        return {"prepare_threshold": None}
+    return {"options": f"-c timezone=utc -c idle_in_transaction_session_timeout={pool.idle_seconds * 1000:.0f}"}
 
 
 def _pragma(connection: Connection, pragma: str) -> None:

@@ -1,4 +1,5 @@
-"""Errors a caller can act on. Each carries its HTTP status and a stable code; `app.api.problems` renders them.
+"""This module has the errors that a caller can act on. Each carries its HTTP status and a stable code;
+`app.api.problems` renders them.
 
 Every message says what was wrong, with the value, and what to do about it.
 """
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class FieldError:
-    """One bad field of a request, or one bad file of an upload.
+    """This names one bad field of a request, or one bad file of an upload.
 
     `field` is a dotted path (`head.dropout`), a query parameter, a header, or a file's name in an archive.
     """
@@ -23,7 +24,7 @@ class FieldError:
 
 
 class GraftError(Exception):
-    """Base of every error that may reach a caller.
+    """Every error that may reach a caller derives from this one.
 
     `detail` is one or two sentences for a person; `code` is stable and for programs; `retry_after` is in seconds.
     """
@@ -60,7 +61,7 @@ class Malformed(GraftError):
 
 
 class Unauthenticated(GraftError):
-    """401: no key, or a key that is not valid."""
+    """401: the request has no key, or one that is not valid."""
 
     status, title, code = 401, "Authentication required", "unauthenticated"
 
@@ -90,13 +91,13 @@ class PreconditionFailed(GraftError):
 
 
 class TooLarge(GraftError):
-    """413: more bytes than the limit."""
+    """413: the body has more bytes than the limit."""
 
     status, title, code = 413, "Too large", "too_large"
 
 
 class UnsupportedMedia(GraftError):
-    """415: a body of a kind that this route does not read."""
+    """415: the body is of a kind that this route does not read."""
 
     status, title, code = 415, "Unsupported media type", "unsupported_media_type"
 
@@ -114,7 +115,7 @@ class ChecksumMismatch(GraftError):
 
 
 class TooMany(GraftError):
-    """429: a limit on how much may be asked for at once."""
+    """429: the caller asks for more at once than a limit allows."""
 
     status, title, code = 429, "Too many requests", "too_many"
 

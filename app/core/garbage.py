@@ -1,4 +1,4 @@
-"""Garbage collection that holds nobody up."""
+"""This module keeps Python's garbage collections short."""
 
 import gc
 import sys
@@ -9,7 +9,7 @@ _known = 0
 
 
 def freeze_imports() -> None:
-    """Have collections leave alone what there is now, if many modules were imported since the last time.
+    """Let collections pass over all objects that exist now, if many modules were imported since the last time.
 
     A full collection looks at every object, with the interpreter's lock in its hand: at what torch, its exporter and
     OpenVINO bring along, and never let go of, for a third of a second. Meanwhile nobody is answered.

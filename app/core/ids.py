@@ -12,7 +12,7 @@ def new_id() -> UUID:
 
 
 def parse_id(text: str) -> UUID | None:
-    """The id that `text` spells, or None."""
+    """Return the id that `text` spells, or None."""
     try:
         return UUID(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Logs: one event a line, for people on a terminal or as JSON for machines."""
+"""This module writes logs: one event a line, for people on a terminal or as JSON for machines."""
 
 import logging
 import sys

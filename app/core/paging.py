@@ -1,4 +1,4 @@
-"""Keyset paging over UUIDv7 ids: newest first, stable while rows are added."""
+"""This module pages through lists by UUIDv7 ids: newest first, stable while rows are added."""
 
 import base64
 import binascii
@@ -25,7 +25,7 @@ class Page(Generic[T]):
 def paginate(
     session: Session, query: Select[T], key: InstrumentedAttribute[Any], *, limit: int, cursor: str | None
 ) -> Page[T]:
-    """One page of `query`, newest first by `key` (a UUIDv7 column). `limit` is 1 to MAX_LIMIT."""
+    """Return one page of `query`, newest first by `key` (a UUIDv7 column). `limit` is 1 to MAX_LIMIT."""
     if cursor is not None:
         query = query.where(key < _decode(cursor))
     rows = session.scalars(query.order_by(key.desc()).limit(limit + 1)).all()

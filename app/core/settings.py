@@ -1,4 +1,4 @@
-"""Settings: the only reader of the environment. Every name is `GRAFT_` + the field's name in capitals."""
+"""The settings are the only reader of the environment. Every name is `GRAFT_` + the field's name in capitals."""
 
 from functools import cached_property
 from ipaddress import ip_network
@@ -11,7 +11,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class Settings(BaseSettings):
-    """One immutable object, made at a process's edge and handed down. Sizes are bytes, times are seconds."""
+    """The settings are one immutable object, made where a process begins and passed on. Sizes are bytes, times are
+    seconds."""
 
     # An empty variable counts as one that is not set, as `${NAME:-}` in a compose file means it.
     model_config = SettingsConfigDict(
@@ -21,6 +22,15 @@ class Settings(BaseSettings):
     # Where things lie. Without further settings everything is below `home`.
     home: Path = Path.home() / ".graftwork"
     database_url: str | None = None
+    database_pool_size: int = Field(
+        default=20, gt=0, description="Connections to PostgreSQL that a process keeps open."
+    )
+    database_pool_overflow: int = Field(
+        default=10, ge=0, description="Connections that it opens beyond those while many threads ask at once."
+    )
+    database_pooler: bool = Field(
+        default=False, description="Whether PgBouncer or its like stands between, pooling by transaction."
+    )
     redis_url: str | None = None
     storage_url: str | None = None
     s3_endpoint: str | None = None
@@ -38,12 +48,29 @@ class Settings(BaseSettings):
     port: int = Field(default=8400, ge=0, le=65535)
     url: str | None = None
     api_key: SecretStr | None = None
+    stream_seconds: float = Field(
+        default=3600.0, gt=0, description="Then the stream of a workspace's events ends; clients connect anew."
+    )
+    stream_silence_seconds: float = Field(
+        default=15.0, ge=0, description="A stream of events that has none for so long says that it lives."
+    )
+
+    drain_seconds: float = Field(
+        default=0.0, ge=0, description="From SIGTERM to the end of the listener; /readyz says 503 meanwhile."
+    )
+    readiness_seconds: float = Field(default=3.0, ge=0, description="What /readyz found is told for so long.")
+    stop_seconds: float = Field(
+        default=20.0, gt=0, description="What is being answered then may take so long; after that it is broken off."
+    )
 
     # Limits on what a caller may send.
     max_upload_bytes: int = Field(default=8 * 2**30, gt=0)
     max_workspace_bytes: int = Field(default=512 * 2**30, gt=0)
     upload_expiry_seconds: float = Field(
         default=86_400.0, gt=0, description="A resumable upload that gets no bytes for so long is removed."
+    )
+    upload_silence_seconds: float = Field(
+        default=30.0, gt=0, description="A sender of a resumable upload that says nothing for so long is left."
     )
     max_json_bytes: int = Field(default=2**20, gt=0)
     max_predict_bytes: int = Field(default=128 * 2**20, gt=0)
@@ -84,7 +111,14 @@ class Settings(BaseSettings):
     broker_poll_seconds: float = Field(default=5.0, gt=0)
     sweep_seconds: float = Field(default=2.0, gt=0)
     stop_grace_seconds: float = Field(default=10.0, gt=0)
+    setback_seconds: float = Field(
+        default=15.0, ge=0, description="A job that found no room on the disk is tried again after so long."
+    )
     max_attempts: int = Field(default=3, gt=0)
+    job_types: str = Field(
+        default="",
+        description="Kinds of job to add or replace, package.module:NAME each; the same for the API and all workers.",
+    )
     worker_address: str | None = Field(
         default=None, description="Where other machines reach this worker; if left out, as the database sees it."
     )
@@ -97,6 +131,9 @@ class Settings(BaseSettings):
     max_queued_jobs: int = Field(default=1000, gt=0, description="Waiting jobs of a kind in one workspace.")
     max_running_jobs: int = Field(default=64, gt=0, description="Running jobs of a kind in one workspace.")
     job_retention_days: float = Field(default=90.0, ge=0, description="Ended jobs are forgotten then; 0: never.")
+    event_retention_days: float = Field(
+        default=30.0, ge=0, description="Events older than this are forgotten, those of jobs with their job; 0: never."
+    )
     blob_grace_seconds: float = Field(default=3600.0, ge=0)
 
     cache_bytes: int = Field(
@@ -136,45 +173,45 @@ class Settings(BaseSettings):
 
     @cached_property
     def sqlalchemy_url(self) -> str:
-        """The database's URL; a SQLite file below `home` unless one is given."""
+        """Return the database's URL; a SQLite file below `home` unless one is given."""
         return self.database_url or f"sqlite:///{quote(str(self.home.absolute() / 'graftwork.db'))}"
 
     @cached_property
     def blobs_url(self) -> str:
-        """The blob store's URL: `file:///...` or `s3://bucket/prefix`."""
+        """Return the blob store's URL: `file:///...` or `s3://bucket/prefix`."""
         return self.storage_url or f"file://{self.home.absolute() / 'blobs'}"
 
     @cached_property
     def scratch(self) -> Path:
-        """Where uploads are staged and jobs keep their working files; nothing here outlives its user."""
+        """Return where uploads are staged and jobs keep their working files; nothing here outlives its user."""
         return self.home.absolute() / "scratch"
 
     @cached_property
     def uploads(self) -> Path:
-        """Where resumable uploads lie until their last byte has come."""
+        """Return where resumable uploads lie until their last byte has come."""
         return self.home.absolute() / "uploads"
 
     @cached_property
     def doorbell(self) -> Path:
-        """The named pipe through which the embedded API wakes the worker beside it."""
+        """Return the named pipe through which the embedded API wakes the worker beside it."""
         return self.home.absolute() / "doorbell"
 
     @cached_property
     def image_cache(self) -> Path:
-        """Where trainings on this machine leave decoded images and features for one another."""
+        """Return where trainings on this machine leave decoded images and features for one another."""
         return self.home.absolute() / "cache"
 
     @cached_property
     def weights_cache(self) -> Path:
-        """Where downloaded backbone weights are kept."""
+        """Return where downloaded backbone weights are kept."""
         return self.home.absolute() / "weights"
 
     @cached_property
     def engine_files(self) -> Path:
-        """Where models lie as their engines want them; they can be made again."""
+        """Return where models lie as their engines want them; they can be made again."""
         return self.home.absolute() / "engines"
 
     @cached_property
     def client_file(self) -> Path:
-        """Where `graft up` leaves the service's address and a key for `graft`'s other commands."""
+        """Return where `graft up` leaves the service's address and a key for `graft`'s other commands."""
         return self.home.absolute() / "client.json"

@@ -1,4 +1,4 @@
-"""Stops of a whole process group that reach a process before it can take them."""
+"""This module holds back signals to stop that reach a process before it can handle them."""
 
 import signal
 from collections.abc import Iterator
@@ -9,8 +9,8 @@ STOPS = (signal.SIGTERM, signal.SIGINT)
 
 @contextmanager
 def stops_held() -> Iterator[None]:
-    """A process that is started in here gets no stop before it lets stops in: one that comes while Python starts would
-    end it, as if it had failed."""
+    """Start a process in here, and it gets no signal to stop before it lets stops in: one that comes while Python
+    starts would end it, as if it had failed."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
     try:
         yield
@@ -19,5 +19,5 @@ def stops_held() -> Iterator[None]:
 
 
 def let_stops_in() -> None:
-    """In a process that was started so, once it knows what to do about them."""
+    """Let signals to stop reach a process that was started so, once it can handle them."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)

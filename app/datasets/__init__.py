@@ -1,1 +1,1 @@
-"""Floor 2: datasets, images, frozen versions, ingestion."""
+"""This package holds datasets, their images and frozen versions, and reads uploads."""

@@ -1,11 +1,12 @@
-"""Writes a version as a zip that can be uploaded again: class folders below split folders, and `labels.jsonl`."""
+"""This module writes a version as a zip that can be uploaded again: class folders below split folders, and
+`labels.jsonl`."""
 
 import json
 import re
 import zipfile
 from collections.abc import Iterator
 
-from app.datasets.manifest import Manifest, ManifestItem
+from app.datasets.manifest import Manifest, ManifestImage
 from app.storage import BlobStore
 
 _LABELS = "labels.jsonl"
@@ -14,7 +15,7 @@ _PNG = b"\x89PNG"
 
 
 def version_zip(manifest: Manifest, store: BlobStore) -> Iterator[bytes]:
-    """The zip in pieces, of which no more than one image is in memory. The same version gives the same bytes.
+    """Return the zip in chunks, of which no more than one image is in memory. The same version gives the same bytes.
 
     Each image stands under its label's folder as its SHA-256; `labels.jsonl`, the last member, has label, split and
     metadata of each as the version has them. Raises as `BlobStore.read` does.
@@ -32,13 +33,13 @@ def version_zip(manifest: Manifest, store: BlobStore) -> Iterator[bytes]:
     yield sink.taken()
 
 
-def _path(item: ManifestItem, data: bytes) -> str:
+def _path(item: ManifestImage, data: bytes) -> str:
     folder = _NOT_PLAIN.sub("_", item.label)[:60].strip(" .") or "_"
     return f"{item.split}/{folder}/{item.sha256}.{'png' if data.startswith(_PNG) else 'jpg'}"
 
 
 class _Sink:
-    """What zipfile writes to; it cannot be sought, so zipfile writes straight on."""
+    """`zipfile` writes to this; it cannot be sought, so zipfile only ever appends."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []

@@ -1,4 +1,4 @@
-"""What is in a dataset: its images one by one, and the versions that are cut from them."""
+"""This module looks at and changes the images of a dataset, and freezes versions of them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,17 +11,17 @@ from app.core.errors import Conflict, FieldError, Invalid, NotFound
 from app.core.paging import Page, paginate
 from app.datasets import service as datasets
 from app.datasets.counts import by_split, count_labels
-from app.datasets.formats.label_rows import Labelled, place
+from app.datasets.formats.label_rows import LabelRow, place
 from app.datasets.formats.layout import Skipped, check_counts
 from app.datasets.intake.intake import StoredImage
-from app.datasets.manifest import ManifestItem, manifest_sha256, write_manifest
+from app.datasets.manifest import ManifestImage, manifest_sha256, write_manifest
 from app.datasets.orm import Dataset, DatasetImage, DatasetVersion, VersionImage
 from app.datasets.states import DatasetState
 from app.vision.data.folder_names import Split
 
 
 def check_ready(dataset: Dataset) -> Dataset:
-    """The dataset, if its images can be looked at and changed. Raises `Conflict`."""
+    """Return the dataset, if its images can be looked at and changed. Raises `Conflict`."""
     if dataset.state is not DatasetState.ready:
         why = "is still being read; wait for it" if dataset.state is DatasetState.processing else "could not be read"
         raise Conflict(f"The dataset {dataset.name!r} {why}.", code="dataset_not_ready", retry_after=2)
@@ -40,7 +40,7 @@ def list_images(
 
 
 def all_images(session: Session, dataset: Dataset) -> Sequence[DatasetImage]:
-    """Every image of the dataset, oldest first."""
+    """Return every image of the dataset, oldest first."""
     query = select(DatasetImage).where(DatasetImage.dataset_id == dataset.id)
     return session.scalars(query.order_by(DatasetImage.id)).all()
 
@@ -55,8 +55,8 @@ def get_image(session: Session, dataset: Dataset, sha256: str) -> DatasetImage:
     return image
 
 
-def add_image(session: Session, dataset: Dataset, said: Labelled, stored: StoredImage) -> DatasetImage | None:
-    """Put a checked image, whose blob is in the store, into the dataset; None if it is there already, as the same.
+def add_image(session: Session, dataset: Dataset, said: LabelRow, stored: StoredImage) -> DatasetImage | None:
+    """Put a checked image, whose blob is in the store, into the dataset. Return None if it is there already, unchanged.
 
     The caller holds the dataset's lock. Raises `Invalid` for a label or split that cannot be, and `Conflict`
     (`conflicting_labels`) where the same image is there under another label.
@@ -94,7 +94,7 @@ def change_image(session: Session, image: DatasetImage, changes: dict[str, Any])
 
     Raises `Invalid`, with the field that cannot be.
     """
-    said = Labelled(
+    said = LabelRow(
         image.name,
         "",
         changes.get("label", image.label),
@@ -119,7 +119,7 @@ def remove_image(session: Session, image: DatasetImage) -> None:
 
 
 def current_manifest(session: Session, dataset: Dataset) -> tuple[bytes, list[DatasetImage]]:
-    """The manifest of the dataset as it is now, and its images.
+    """Return the manifest of the dataset as it is now, and its images.
 
     Raises `Invalid` with every reason why nothing can be trained on it (see `layout.check_counts`, and `no_val_split`).
     """
@@ -129,12 +129,12 @@ def current_manifest(session: Session, dataset: Dataset) -> tuple[bytes, list[Da
     if not any("val" in found for found in counts.values()):
         message = "No image is in val. Move some of each class there, with PATCH, so that a model can be validated."
         raise Invalid(message, code="no_val_split", errors=[FieldError("split", message, "no_val_split")])
-    items = [ManifestItem(one.sha256, one.label, one.split, metadata=one.extra or {}) for one in images]  # type: ignore[arg-type]
+    items = [ManifestImage(one.sha256, one.label, one.split, metadata=one.extra or {}) for one in images]  # type: ignore[arg-type]
     return write_manifest(items, sorted(counts)), list(images)
 
 
 def freeze(session: Session, dataset: Dataset, manifest: bytes) -> tuple[DatasetVersion, bool]:
-    """Cut a version of the dataset, whose `manifest` is in the store; whether it is a new one.
+    """Freeze a version of the dataset, whose `manifest` is in the store. Return it, and whether it is new.
 
     The caller holds the dataset's lock. Where nothing has changed since the newest version, that is the answer.
     Raises `Conflict` where the dataset has changed since the manifest was written.
@@ -153,12 +153,12 @@ def freeze(session: Session, dataset: Dataset, manifest: bytes) -> tuple[Dataset
         classes=sorted(counts),
         counts=by_split(counts),
     )
-    datasets.record_version(session, version, [image.sha256 for image in images])
+    datasets.record_version(session, dataset, version, [image.sha256 for image in images])
     return version, True
 
 
 def list_versions(session: Session, dataset: Dataset) -> Sequence[DatasetVersion]:
-    """Newest first."""
+    """Return the versions of the dataset, newest first."""
     query = select(DatasetVersion).where(DatasetVersion.dataset_id == dataset.id)
     return session.scalars(query.order_by(DatasetVersion.number.desc())).all()
 
@@ -172,7 +172,7 @@ def get_version(session: Session, dataset: Dataset, number: int) -> DatasetVersi
 
 
 def versions_with(session: Session, workspace_id: UUID, sha256: str) -> list[tuple[Dataset, DatasetVersion]]:
-    """The workspace's versions that hold an image, those of deleted datasets too, oldest first."""
+    """Return the workspace's versions that hold an image, those of deleted datasets too, oldest first."""
     query = (
         select(Dataset, DatasetVersion)
         .join(DatasetVersion, DatasetVersion.dataset_id == Dataset.id)

@@ -1,4 +1,4 @@
-"""Turn an archive, or files of elsewhere, into verified image blobs and a frozen manifest. Knows no database."""
+"""Turn an archive, or files from elsewhere, into verified image blobs and a frozen manifest, without a database."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -13,8 +13,8 @@ from app.datasets.counts import by_split, count_labels
 from app.datasets.formats.archive import ArchiveLimits
 from app.datasets.formats.layout import Layout, Placement, check_counts
 from app.datasets.intake.groups import TakeIn, groups, take_in_group
-from app.datasets.intake.intake import RejectedImage, Taken
-from app.datasets.manifest import ManifestItem, write_manifest
+from app.datasets.intake.intake import RejectedFile, Taken
+from app.datasets.manifest import ManifestImage, write_manifest
 from app.datasets.sources.source import ArchiveSource, Source
 from app.datasets.split import draw_split, fill_split
 from app.storage import BlobStore
@@ -27,7 +27,7 @@ _AHEAD = 8  # groups a thread that are read before the oldest is done: bounds th
 
 @dataclass(frozen=True, slots=True)
 class Ingested:
-    """What a dataset is made of. Every blob it names is in the store."""
+    """An ingestion found this for a dataset. Every blob it names is in the store."""
 
     manifest_sha256: str
     classes: list[str]
@@ -40,7 +40,7 @@ class Ingested:
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
+class _KeptImage:
     name: str
     placement: Placement
     sha256: str
@@ -52,7 +52,7 @@ class _Kept:
 
 @dataclass(slots=True)
 class Report:
-    """What became of every file."""
+    """A report says what became of every file."""
 
     files: int = 0
     accepted: int = 0
@@ -96,7 +96,7 @@ def ingest(
     threads: int = 2,
     progress: Callable[[float], None],
 ) -> Ingested:
-    """`ingest_from` an archive on local disk, read member by member."""
+    """Do `ingest_from` for an archive on local disk, read member by member."""
     return ingest_from(
         ArchiveSource(archive, archive_limits),
         store,
@@ -143,7 +143,7 @@ def ingest_from(
 
     classes = sorted(counts)
     manifest = write_manifest(
-        [ManifestItem(k.sha256, k.placement.label, splits[k.sha256], k.name, k.placement.metadata) for k in kept],
+        [ManifestImage(k.sha256, k.placement.label, splits[k.sha256], k.name, k.placement.metadata) for k in kept],
         classes,
     )
     images = [
@@ -171,7 +171,7 @@ def _take_in_all(
     threads: int,
     report: Report,
     progress: Callable[[float], None],
-) -> list[_Kept]:
+) -> list[_KeptImage]:
     """Verify and store every placed file, in the source's order whichever thread is faster."""
     accepted: list[tuple[str, int, int, str]] = []
     with Batches(store) as batches, ThreadPoolExecutor(threads, "intake") as pool:
@@ -187,7 +187,7 @@ def _take_in_all(
 
         try:
             for done, (name, image) in enumerate(chain.from_iterable(results()), start=1):
-                if isinstance(image, RejectedImage):
+                if isinstance(image, RejectedFile):
                     report.reject(name, image.code, image.reason, image.remedy)
                 else:
                     batches.put(image.data)
@@ -200,18 +200,18 @@ def _take_in_all(
             raise
         blobs = batches.finish()
     return [
-        _Kept(name, layout.placements[name], blob.sha256, width, height, blob.size, phash)
+        _KeptImage(name, layout.placements[name], blob.sha256, width, height, blob.size, phash)
         for (name, width, height, phash), blob in zip(accepted, blobs, strict=True)
     ]
 
 
-def _without_duplicates(kept: list[_Kept], report: Report) -> list[_Kept]:
-    """One copy of each image, so that no image is both learnt from and tested on.
+def _without_duplicates(kept: list[_KeptImage], report: Report) -> list[_KeptImage]:
+    """Return one copy of each image, so that no image is both learnt from and tested on.
 
     Copies within a class: the first by name in train, else the first, stays. An image under two labels says that one of
     them is wrong, and nobody here knows which: all its copies are left out.
     """
-    copies: dict[str, list[_Kept]] = {}
+    copies: dict[str, list[_KeptImage]] = {}
     for item in kept:
         copies.setdefault(item.sha256, []).append(item)
     chosen = []
@@ -237,9 +237,10 @@ def _without_duplicates(kept: list[_Kept], report: Report) -> list[_Kept]:
 
 
 def _splits(
-    kept: list[_Kept], layout: Layout, val_fraction: float, test_fraction: float, seed: int
+    kept: list[_KeptImage], layout: Layout, val_fraction: float, test_fraction: float, seed: int
 ) -> dict[str, Split]:
-    """The split of each image by its hash: the same content is divided the same way, whatever its files are called."""
+    """Return the split of each image by its hash: the same bytes are divided the same way, whatever its files are
+    called."""
     if not layout.has_split:
         items = [(item.sha256, item.placement.label) for item in kept]
         return dict(draw_split(items, val_fraction=val_fraction, test_fraction=test_fraction, seed=seed))

@@ -1,4 +1,5 @@
-"""The frozen manifest of a dataset version: canonical JSON lines, so that the same content has the same hash."""
+"""This module writes and reads the frozen manifest of a dataset version: canonical JSON lines, so that the same content
+has the same hash."""
 
 import hashlib
 import json
@@ -20,8 +21,9 @@ _CANONICAL = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",
 
 
 @dataclass(frozen=True, slots=True)
-class ManifestItem:
-    """One image. `name` is where it came from: not written and not compared, for a new name is no new content.
+class ManifestImage:
+    """The manifest has one of these for each image. `name` is where it came from: not written and not compared, for a
+    new name is no new content.
 
     `metadata` is plain JSON.
     """
@@ -35,14 +37,15 @@ class ManifestItem:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A version's classes, sorted: a label's index here is its index in the logits. Items in the written order."""
+    """A manifest has a version's classes, sorted: a label's index here is its index in the logits. Items in the written
+    order."""
 
     classes: tuple[str, ...]
-    items: tuple[ManifestItem, ...]
+    items: tuple[ManifestImage, ...]
 
 
-def write_manifest(items: Iterable[ManifestItem], classes: Sequence[str]) -> bytes:
-    """The canonical bytes, whatever the order of `items` and `classes`.
+def write_manifest(items: Iterable[ManifestImage], classes: Sequence[str]) -> bytes:
+    """Return the canonical bytes, whatever the order of `items` and `classes`.
 
     A header line, then one line an item sorted by split, label and hash; UTF-8, keys sorted, no spaces, every line
     ended by a newline; `metadata` only where there is some. Raises `ValueError` for an item that is not of `classes`,
@@ -61,7 +64,7 @@ def write_manifest(items: Iterable[ManifestItem], classes: Sequence[str]) -> byt
 
 
 def read_manifest(data: bytes) -> Manifest:
-    """What `write_manifest` wrote; names come back empty.
+    """Return what `write_manifest` wrote; names come back empty.
 
     Raises `Malformed` (`malformed_manifest`), naming the line, for anything else.
     """
@@ -77,7 +80,7 @@ def read_manifest(data: bytes) -> Manifest:
 
 
 def manifest_sha256(data: bytes) -> str:
-    """The version's hash: SHA-256 of the manifest's bytes, 64 lower-case hexadecimal digits."""
+    """Return the version's hash: SHA-256 of the manifest's bytes, 64 lower-case hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()
 
 
@@ -91,15 +94,15 @@ def _read_header(line: bytes) -> tuple[str, ...]:
     return classes
 
 
-def _read_item(line: bytes, classes: frozenset[str]) -> ManifestItem:
+def _read_item(line: bytes, classes: frozenset[str]) -> ManifestImage:
     entry = json.loads(line)
-    item = ManifestItem(entry["sha256"], entry["label"], entry["split"], metadata=dict(entry.get("metadata", {})))
+    item = ManifestImage(entry["sha256"], entry["label"], entry["split"], metadata=dict(entry.get("metadata", {})))
     if problem := _problem(item.split, item.label, item.sha256, classes):
         raise ValueError(problem)
     return item
 
 
-def _written(item: ManifestItem) -> dict[str, Any]:
+def _written(item: ManifestImage) -> dict[str, Any]:
     line: dict[str, Any] = {"label": item.label, "sha256": item.sha256, "split": item.split}
     # Left out where there is none, so that the versions of datasets without any keep their hash.
     return line | {"metadata": item.metadata} if item.metadata else line

@@ -1,4 +1,4 @@
-"""Tables of datasets, the images in them, and their frozen versions."""
+"""This module has the tables of datasets, the images in them, and their frozen versions."""
 
 from datetime import datetime
 from typing import Any
@@ -17,7 +17,8 @@ _NAMED = text("deleted_at IS NULL AND state <> 'failed'")
 
 
 class Dataset(Base):
-    """A named, mutable collection of labelled images. A deleted one stays as a row that models can point to."""
+    """A dataset is a named, mutable collection of labelled images. A deleted one stays as a row that models can point
+    to."""
 
     __tablename__ = "datasets"
     __table_args__ = (
@@ -45,7 +46,8 @@ class Dataset(Base):
 
 
 class ResumableUpload(Base):
-    """An archive that comes in pieces. Its bytes lie in a file that is called by its id, until the last has come."""
+    """A resumable upload is an archive that comes in chunks. Its bytes lie in a file that is called by its id, until
+    the last has come."""
 
     __tablename__ = "resumable_uploads"
 
@@ -63,7 +65,7 @@ class ResumableUpload(Base):
 
 
 class DatasetImage(Base):
-    """One image in a dataset, once. Its bytes are the blob `sha256`; another dataset may hold the same blob."""
+    """A dataset has each image once. Its bytes are the blob `sha256`; another dataset may hold the same blob."""
 
     __tablename__ = "dataset_images"
     __table_args__ = (UniqueConstraint("dataset_id", "sha256"),)
@@ -83,7 +85,7 @@ class DatasetImage(Base):
 
 
 class VersionImage(Base):
-    """That a version holds an image: its blob is kept for the version's sake, and its lineage can be told."""
+    """A version holds an image: its blob is kept for the version's sake, and its lineage can be told."""
 
     __tablename__ = "dataset_version_images"
 
@@ -92,7 +94,8 @@ class VersionImage(Base):
 
 
 class DatasetVersion(Base):
-    """A frozen manifest, kept as the blob `manifest_sha256`. Jobs train on versions, so any model can be repeated."""
+    """A version is a frozen manifest, kept as the blob `manifest_sha256`. Jobs train on versions, so any model can be
+    repeated."""
 
     __tablename__ = "dataset_versions"
 

@@ -1,4 +1,4 @@
-"""What a dataset tells before anything is trained on it: its shape, and findings with the images they are about."""
+"""This module reports on a dataset before anything is trained on it: its shape, and findings with their images."""
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,7 +22,7 @@ _LONG = 4.0  # width by height, or the other way round
 def report_on(
     images: Sequence[DatasetImage], upload: Mapping[str, Any], opinions: Iterable[Finding] = ()
 ) -> DatasetReport:
-    """The report on these images, and on what their upload left out (`IngestionReport` as a dict).
+    """Return the report on these images, and on what their upload left out (`IngestionReport` as a dict).
 
     `opinions` are findings of models, which take their place among the others.
     """
@@ -48,7 +48,7 @@ def report_on(
 
 
 def _spread(values: Sequence[float]) -> Spread | None:
-    """Quantiles of a distribution, by nearest rank."""
+    """Return quantiles of a distribution, by nearest rank."""
     if not values:
         return None
     ordered = sorted(values)
@@ -76,7 +76,7 @@ def _finding(
 
 
 def _near_duplicates(images: Sequence[DatasetImage]) -> Iterable[Finding]:
-    """Pairs that look the same: under two labels, in two splits, or merely twice."""
+    """Return pairs that look the same: under two labels, in two splits, or merely twice."""
     hashed = [image for image in images if image.phash and min(image.width, image.height) >= _HASHABLE]
     kinds: dict[str, list[tuple[DatasetImage, DatasetImage]]] = {"labels": [], "splits": [], "same": []}
     for first, second in near_pairs([str(image.phash) for image in hashed], most=_PAIRS):
@@ -111,7 +111,7 @@ def _near_duplicates(images: Sequence[DatasetImage]) -> Iterable[Finding]:
 
 
 def _left_out(upload: Mapping[str, Any]) -> Iterable[Finding]:
-    """What the upload's reading rejected: by reason, with the files' names."""
+    """Return what the upload's reading rejected: by reason, with the files' names."""
     by_code: dict[str, list[Mapping[str, Any]]] = {}
     for one in upload.get("rejected", []):
         by_code.setdefault(one["code"], []).append(one)

@@ -1,4 +1,4 @@
-"""What the API says of datasets."""
+"""Define how the API describes datasets, and how a caller changes them."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -12,7 +12,7 @@ from app.vision.data.folder_names import Split
 
 
 class SplitOptions(BaseModel):
-    """How images are divided where the upload brings no `val` split. Drawn per class, from `seed` alone."""
+    """The division of images if the upload has no `val` split. It is drawn for each class, from `seed` alone."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -30,13 +30,13 @@ class SplitOptions(BaseModel):
 
 
 class UploadOptions(SplitOptions):
-    """What to call the dataset, and how to divide it where the upload brings no `val` split."""
+    """The dataset's name, and its division if the upload has no `val` split."""
 
     name: str | None = Field(
         default=None,
         max_length=100,
         pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$",
-        description="Unique in the workspace; the file's name, or a part of its hash, if left out.",
+        description="A name that is unique in the workspace; the file's name, or a part of its hash, if left out.",
     )
 
 
@@ -46,27 +46,27 @@ class UploadOut(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
     id: UUID
-    length: int = Field(description="Bytes of the whole file.")
-    received: int = Field(description="Bytes that have come and are kept: the offset to go on from.")
+    length: int = Field(description="Size of the whole file in bytes.")
+    received: int = Field(description="Number of bytes received so far, which is the offset to continue from.")
     filename: str | None
     options: UploadOptions
-    sha256: str | None = Field(description="That the whole file has to have, if one was named.")
-    dataset_id: UUID | None = Field(description="Set once all bytes have come.")
+    sha256: str | None = Field(description="SHA-256 that the whole file must have, if one was given.")
+    dataset_id: UUID | None = Field(description="The dataset, once all bytes have arrived.")
     created_at: datetime
-    expires_at: datetime = Field(description="Removed then, unless more bytes come before.")
+    expires_at: datetime = Field(description="Time at which the upload is removed unless more bytes arrive.")
 
 
 class FileFinding(BaseModel):
-    """One file of the upload that was left out, or kept with a remark."""
+    """A file of the upload that was left out, or kept with a note."""
 
     file: str
-    code: str = Field(description="Stable: truncated_image, not_an_image, no_class_folder, duplicate, …")
+    code: str = Field(description="A stable word: truncated_image, not_an_image, no_class_folder, duplicate, …")
     reason: str
     remedy: str | None = None
 
 
 class IngestionReport(BaseModel):
-    """What became of every file. The lists hold at most 1,000 entries; the counts are complete."""
+    """The result for every file. The lists hold at most 1,000 entries; the counts are complete."""
 
     files: int
     accepted: int
@@ -77,9 +77,9 @@ class IngestionReport(BaseModel):
 
 
 class Failure(BaseModel):
-    """Why something ended without a result."""
+    """The reason why something ended without a result."""
 
-    reason: str = Field(description="Stable and for programs: invalid_data, out_of_memory, worker_lost, …")
+    reason: str = Field(description="A stable word for programs: invalid_data, out_of_memory, worker_lost, …")
     detail: str
     hint: str | None = None
 
@@ -89,27 +89,29 @@ class VersionOut(BaseModel):
 
     id: UUID
     number: int
-    sha256: str = Field(validation_alias="manifest_sha256", description="Of the manifest: same content, same hash.")
+    sha256: str = Field(
+        validation_alias="manifest_sha256", description="Hash of the manifest; the same content has it."
+    )
     classes: list[str]
-    counts: dict[str, dict[str, int]] = Field(description="Images by split and class.")
+    counts: dict[str, dict[str, int]] = Field(description="Number of images in each split and class.")
     created_at: datetime
 
 
 class ImageOut(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
-    sha256: str = Field(description="Of its bytes; what the image is called in every path.")
-    name: str = Field(description="Of the file that it came from.")
+    sha256: str = Field(description="SHA-256 of the image's bytes, which identifies it in every path.")
+    name: str = Field(description="Name of the file that the image came from.")
     label: str
     split: Split
-    width: int = Field(description="Pixels.")
-    height: int
-    size: int = Field(description="Bytes.")
-    metadata: dict[str, Any] | None = Field(validation_alias="extra", description="What else the upload said of it.")
+    width: int = Field(description="Width in pixels.")
+    height: int = Field(description="Height in pixels.")
+    size: int = Field(description="Size in bytes.")
+    metadata: dict[str, Any] | None = Field(validation_alias="extra", description="Further facts from the upload.")
 
 
 class ImageChange(BaseModel):
-    """What is to be different about an image; fields that are left out stay."""
+    """The change of an image; fields that are left out stay as they are."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"label": "bees"}, {"split": "val"}]})
 
@@ -124,20 +126,25 @@ class ItemError(BaseModel):
 
 
 class AddedItem(BaseModel):
-    """What became of one file."""
+    """The result for one file."""
 
-    file: str | None = Field(description="The name that was sent with it.")
-    status: Literal["added", "unchanged", "error"] = Field(description="`unchanged`: it was there, with this label.")
+    file: str | None = Field(description="The name that was sent with the file.")
+    status: Literal["added", "unchanged", "error"] = Field(
+        description="`unchanged` means that the dataset already had the image with this label."
+    )
     sha256: str | None = None
     error: ItemError | None = None
 
 
 class AddedOut(BaseModel):
-    items: list[AddedItem] = Field(description="In the order of the files sent.")
+    items: list[AddedItem] = Field(description="A result for each file, in the order of the request.")
 
 
 class Severity(StrEnum):
-    """`error`: results will be wrong; `warning`: they may be worse, or look better than they are."""
+    """The severity of a finding.
+
+    `error`: results will be wrong. `warning`: they may be worse, or look better than they are.
+    """
 
     error = "error"
     warning = "warning"
@@ -145,19 +152,19 @@ class Severity(StrEnum):
 
 
 class Finding(BaseModel):
-    """Something about a dataset that whoever trains on it should know."""
+    """A fact about a dataset that may spoil a training."""
 
-    code: str = Field(description="Stable and for programs.")
+    code: str = Field(description="A stable word for programs.")
     severity: Severity
     message: str
     remedy: str
-    count: int = Field(description="How many images, pairs, classes or files; of files left out 1,000 are known.")
-    images: list[str] = Field(description="SHA-256 of images it is about, at most 200; pairs stand together.")
-    model_id: UUID | None = Field(default=None, description="Of the model whose opinion it is, where it is one.")
+    count: int = Field(description="Number of images, pairs, classes or files; of files left out at most 1,000.")
+    images: list[str] = Field(description="SHA-256 of the images concerned, at most 200; pairs stand together.")
+    model_id: UUID | None = Field(default=None, description="The model whose answers led to the finding, if any.")
 
 
 class Spread(BaseModel):
-    """A distribution: its extremes, its 5th and 95th hundredth, its middle."""
+    """A distribution: its extremes, its 5th and 95th percentiles, and its median."""
 
     min: float
     p05: float
@@ -168,18 +175,18 @@ class Spread(BaseModel):
 
 class DatasetReport(BaseModel):
     images: int
-    counts: dict[str, dict[str, int]] = Field(description="Images by split and class.")
-    width: Spread | None = Field(description="Pixels.")
-    height: Spread | None
-    aspect: Spread | None = Field(description="Width by height.")
-    bytes: Spread | None
-    findings: list[Finding] = Field(description="The gravest first.")
+    counts: dict[str, dict[str, int]] = Field(description="Number of images in each split and class.")
+    width: Spread | None = Field(description="Width in pixels.")
+    height: Spread | None = Field(description="Height in pixels.")
+    aspect: Spread | None = Field(description="Width divided by height.")
+    bytes: Spread | None = Field(description="Size in bytes.")
+    findings: list[Finding] = Field(description="Findings, the gravest first.")
 
 
 class LineageVersion(BaseModel):
     dataset_id: UUID
     dataset: str
-    deleted: bool = Field(description="Whether that dataset was deleted since.")
+    deleted: bool = Field(description="Whether the dataset has been deleted since.")
     version_id: UUID
     number: int
     sha256: str
@@ -192,7 +199,7 @@ class LineageModel(BaseModel):
 
 
 class LineageOut(BaseModel):
-    """Where an image was used."""
+    """The versions that hold an image, and the models trained on them."""
 
     sha256: str
     versions: list[LineageVersion]
@@ -203,10 +210,10 @@ class DatasetOut(BaseModel):
     id: UUID
     name: str
     state: DatasetState
-    progress: float = Field(description="0 to 1, of reading the upload.")
-    job_id: UUID | None = Field(description="The ingestion job.")
+    progress: float = Field(description="Progress of reading the upload, 0 to 1.")
+    job_id: UUID | None = Field(description="The ingest job.")
     version: VersionOut | None
     report: IngestionReport | None
     failure: Failure | None
-    upload: dict[str, Any] = Field(description="What was sent: bytes, sha256, format.")
+    upload: dict[str, Any] = Field(description="Facts about the upload: bytes, sha256, format.")
     created_at: datetime

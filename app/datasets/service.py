@@ -1,4 +1,4 @@
-"""Datasets and their versions: create, find, fill with what ingestion found, delete."""
+"""Datasets and their versions are kept here: create, find, fill with what ingestion found, delete."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from sqlalchemy import delete as sql_delete
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from app.core import outbox
 from app.core.clock import DatabaseTime
 from app.core.errors import Conflict, FieldError, NotFound, TooLarge
 from app.core.ids import new_id, parse_id
@@ -24,7 +25,7 @@ _ROWS_AT_ONCE = 1000
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """An archive that has arrived in the blob store."""
+    """An upload is an archive that has arrived in the blob store."""
 
     archive: Blob
     format: str
@@ -40,7 +41,7 @@ class Upload:
 
 
 def create(session: Session, workspace_id: UUID, name: str, upload: Upload) -> Dataset:
-    """A dataset in state `processing`; the caller submits its ingestion in the same transaction."""
+    """Create and return a dataset in state `processing`; the caller submits its ingestion in the same transaction."""
     dataset = Dataset(
         workspace_id=workspace_id, name=name, upload=upload.as_dict(), archive_sha256=upload.archive.sha256
     )
@@ -50,7 +51,13 @@ def create(session: Session, workspace_id: UUID, name: str, upload: Upload) -> D
             session.flush()
     except IntegrityError:
         raise name_taken(name) from None
+    tell(session, dataset, "created")
     return dataset
+
+
+def tell(session: Session, dataset: Dataset, what: str, **body: Any) -> None:
+    """Tell the workspace's listeners what happened to a dataset, such as `deleted`."""
+    outbox.tell(session, dataset.workspace_id, f"dataset.{what}", dataset.id, {"name": dataset.name, **body})
 
 
 def name_taken(name: str) -> Conflict:
@@ -67,7 +74,7 @@ def is_name_taken(session: Session, workspace_id: UUID, name: str) -> bool:
 
 
 def get(session: Session, workspace_id: UUID, reference: str | UUID, *, lock: bool = False) -> Dataset:
-    """The dataset with that id or, failing that, that name. `lock` holds the row until the transaction ends."""
+    """Return the dataset with that id or, failing that, that name. `lock` holds the row until the transaction ends."""
     dataset_id = reference if isinstance(reference, UUID) else parse_id(reference)
     dataset: Dataset | None = None
     if dataset_id is not None:
@@ -82,14 +89,14 @@ def get(session: Session, workspace_id: UUID, reference: str | UUID, *, lock: bo
 
 
 def stored_bytes(session: Session, workspace_id: UUID) -> int:
-    """How many bytes the images of the workspace's datasets have; one that is in several counts each time."""
+    """Return how many bytes the images of the workspace's datasets have; one that is in several counts each time."""
     query = select(func.sum(DatasetImage.size)).join(Dataset, Dataset.id == DatasetImage.dataset_id)
     return int(session.scalar(query.where(Dataset.workspace_id == workspace_id)) or 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """How many bytes a workspace holds, and how many it may."""
+    """A quota says how many bytes a workspace holds, and how many it may."""
 
     held: int
     limit: int
@@ -106,7 +113,8 @@ class Quota:
 
 
 def quota(session: Session, workspace_id: UUID, limit: int, besides: UUID | None = None) -> Quota:
-    """What there is now; resumable uploads that are under way count whole, that with the id `besides` excepted."""
+    """Return what there is now; resumable uploads that are under way count whole, that with the id `besides`
+    excepted."""
     unfinished = select(func.sum(ResumableUpload.length)).where(
         ResumableUpload.workspace_id == workspace_id,
         ResumableUpload.dataset_id.is_(None),
@@ -127,7 +135,7 @@ def list_datasets(
 
 
 def latest_versions(session: Session, dataset_ids: Sequence[UUID]) -> dict[UUID, DatasetVersion]:
-    """The newest version of each dataset that has one."""
+    """Return the newest version of each dataset that has one."""
     newest = (
         select(DatasetVersion.dataset_id, func.max(DatasetVersion.number).label("number"))
         .where(DatasetVersion.dataset_id.in_(dataset_ids))
@@ -145,7 +153,7 @@ def get_version(session: Session, version_id: UUID) -> DatasetVersion:
 
 
 def fill(session: Session, dataset_id: UUID, ingested: Ingested) -> DatasetVersion:
-    """Make what ingestion found the dataset's content and its version 1; the dataset is then `ready`."""
+    """Give the dataset the images that ingestion found, as its version 1; the dataset is then `ready`."""
     dataset = session.get_one(Dataset, dataset_id)
     rows = [{"id": new_id(), "dataset_id": dataset_id, **image} for image in ingested.images]
     for start in range(0, len(rows), _ROWS_AT_ONCE):
@@ -157,21 +165,23 @@ def fill(session: Session, dataset_id: UUID, ingested: Ingested) -> DatasetVersi
         classes=ingested.classes,
         counts=ingested.counts,
     )
-    record_version(session, version, [image["sha256"] for image in ingested.images])
+    record_version(session, dataset, version, [image["sha256"] for image in ingested.images])
     dataset.state = DatasetState.ready
     dataset.report = ingested.report
     dataset.archive_sha256 = None
     session.flush()
+    tell(session, dataset, "ready", images=len(ingested.images))
     return version
 
 
-def record_version(session: Session, version: DatasetVersion, images: Sequence[str]) -> None:
+def record_version(session: Session, dataset: Dataset, version: DatasetVersion, images: Sequence[str]) -> None:
     """Keep a new version, and which images (by SHA-256) it holds."""
     session.add(version)
     session.flush()
     rows = [{"version_id": version.id, "sha256": sha256} for sha256 in images]
     for start in range(0, len(rows), _ROWS_AT_ONCE):
         session.execute(insert(VersionImage), rows[start : start + _ROWS_AT_ONCE])
+    tell(session, dataset, "version", version_id=str(version.id), number=version.number, images=len(images))
 
 
 def fail(session: Session, dataset_id: UUID, failure: dict[str, Any], report: dict[str, Any] | None = None) -> None:
@@ -182,10 +192,11 @@ def fail(session: Session, dataset_id: UUID, failure: dict[str, Any], report: di
     dataset.report = report
     dataset.archive_sha256 = None
     session.flush()
+    tell(session, dataset, "failed", failure=failure)
 
 
 def delete(session: Session, dataset: Dataset) -> None:
-    """Hide the dataset and let go of its images; the garbage collector frees blobs that nothing else holds.
+    """Hide the dataset and delete the rows of its images; the garbage collector frees blobs that nothing else holds.
 
     Versions stay as rows: models name the one they were trained on.
     """
@@ -193,10 +204,12 @@ def delete(session: Session, dataset: Dataset) -> None:
     dataset.archive_sha256 = None
     dataset.deleted_at = DatabaseTime()
     session.flush()
+    tell(session, dataset, "deleted")
 
 
 def find_images(session: Session, workspace_id: UUID, references: Sequence[str]) -> dict[str, str]:
-    """The SHA-256 of the stored bytes by reference, an image's id or that hash; what is not there is left out."""
+    """Return the SHA-256 of the stored bytes by reference, an image's id or that hash; what is not there is left
+    out."""
     ids = {one: parsed for one in references if (parsed := parse_id(one)) is not None}
     query = (
         select(DatasetImage.id, DatasetImage.sha256)
@@ -209,13 +222,13 @@ def find_images(session: Session, workspace_id: UUID, references: Sequence[str])
 
 
 def unknown_image(reference: str) -> NotFound:
-    """The error of an image that `find_images` did not find."""
+    """Return the error of an image that `find_images` did not find."""
     detail = f"There is no image {reference!r} in the datasets here. Name it by its id or its SHA-256."
     return NotFound(detail, code="unknown_image")
 
 
 def referenced_blobs(session: Session) -> Iterator[str]:
-    """The SHA-256 of every blob that a dataset needs."""
+    """Return the SHA-256 of every blob that a dataset needs."""
     manifests = select(DatasetVersion.manifest_sha256)
     archives = select(Dataset.archive_sha256).where(Dataset.archive_sha256.is_not(None))
     frozen = (

@@ -1,4 +1,4 @@
-"""Draws train, val and test sets: stratified by class, from the seed and the keys alone."""
+"""This module draws train, val and test sets: stratified by class, from the seed and the keys alone."""
 
 import hashlib
 from collections.abc import Sequence
@@ -51,7 +51,7 @@ def fill_split(
 
 
 def _sizes(count: int, val_fraction: float, test_fraction: float) -> tuple[int, int]:
-    """How many of `count` items go to val and to test; at least one stays in train."""
+    """Return how many of `count` items go to val and to test; at least one stays in train."""
     if count < 2:
         return 0, 0
     test = min(max(1, round(count * test_fraction)), count - 2) if test_fraction > 0 and count >= 3 else 0

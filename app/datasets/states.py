@@ -1,10 +1,10 @@
-"""The states of a dataset."""
+"""A dataset has these states."""
 
 from enum import StrEnum
 
 
 class DatasetState(StrEnum):
-    """`processing` while the upload is read; `ready` to train on; `failed` with the reason in `failure`."""
+    """A dataset is `processing` while the upload is read; `ready` to train on; `failed` with its `failure`."""
 
     processing = "processing"
     ready = "ready"

@@ -1,4 +1,4 @@
-"""Uploads that come in pieces: how much of each is there, until when it waits, and what became of it.
+"""Uploads can come in chunks: how much of each is there, until when it waits, and what became of it.
 
 The row says how many bytes are safely on disk; the file may hold more, which count for nothing. The last byte counts
 when the dataset exists, so a process that dies in between costs the caller that one byte.
@@ -30,7 +30,7 @@ def create(
     options: dict[str, Any],
     expiry_seconds: float,
 ) -> ResumableUpload:
-    """An upload of `length` bytes of which none has come. `options` say what to make of it when all have."""
+    """Return an upload of `length` bytes of which none has come. `options` say what to make of it when all have."""
     upload = ResumableUpload(
         workspace_id=workspace_id,
         length=length,
@@ -75,7 +75,7 @@ def advance(
 
 
 def finish(session: Session, upload: ResumableUpload, dataset_id: UUID) -> None:
-    """The dataset is made of it. The row stays until it expires, for callers who missed the answer."""
+    """Note that the dataset was made of it. The row stays until it expires, for callers who missed the answer."""
     upload.received, upload.dataset_id = upload.length, dataset_id
     session.flush()
 
@@ -85,8 +85,8 @@ def end(session: Session, upload_id: UUID) -> None:
     session.execute(delete(ResumableUpload).where(ResumableUpload.id == upload_id))
 
 
-def sweep(database: Database, folder: Path) -> int:
-    """Forget uploads that have expired, and remove files in `folder` that belong to none. Returns how many files.
+def remove_expired(database: Database, folder: Path) -> int:
+    """Remove expired uploads, and files in `folder` that belong to no upload. Return the number of removed files.
 
     A file is made after its row was committed, so one whose row is not there has lost it.
     """

@@ -1,1 +1,1 @@
-"""Floor 3: the job row, its states, claim and lease, metrics, training specs."""
+"""Floor 4: the queue: the job row, its states, claim and lease, checkpoints, workers. It knows no kind of job."""

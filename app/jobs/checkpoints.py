@@ -1,4 +1,4 @@
-"""Which checkpoints of a job are kept: the last two and the best while it runs, the last good one if it diverged."""
+"""Keep checkpoints: the last two and the best while a job runs, and the last good one if it diverged."""
 
 from collections.abc import Sequence
 from uuid import UUID
@@ -18,8 +18,10 @@ def newest_first(session: Session, job_id: UUID) -> Sequence[Checkpoint]:
 
 
 def keep(session: Session, job: Job, blob: Blob, epoch: int, step: int, best: bool) -> set[str]:
-    """Add one, and let go of those that are neither among the last two nor the newest that was the `best`: their
-    SHA-256."""
+    """Add a checkpoint, and delete the rows of those that are neither among the last two nor the newest `best` one.
+
+    Returns the SHA-256 of the deleted ones.
+    """
     before = newest_first(session, job.id)
     earlier_best = [] if best else [row for row in before if row.best][:1]
     replaced = [row for row in before[1:] if row not in earlier_best]
@@ -34,12 +36,12 @@ def keep(session: Session, job: Job, blob: Blob, epoch: int, step: int, best: bo
 
 
 def referenced(session: Session, candidates: set[str]) -> set[str]:
-    """Those that some job may still go on from."""
+    """Return the candidates that some job may still go on from."""
     return set(session.scalars(select(Checkpoint.sha256).where(Checkpoint.sha256.in_(candidates))))
 
 
 def let_go(session: Session, job: Job) -> None:
-    """Drop those of a job that has ended, but for the last good one of a run that diverged: its failure names it."""
+    """Delete the rows of a job that has ended, but for the last good one of a run that diverged."""
     kept = newest_first(session, job.id)
     if job.state is JobState.failed and job.failure and job.failure["reason"] == FailureReason.diverged and kept:
         last = kept[0]

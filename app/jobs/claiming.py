@@ -1,4 +1,4 @@
-"""Which job a worker takes next: the claim that begins a lease. Used by workers alone, but for `TURN`."""
+"""Claim the job that a worker takes next, which begins a lease. Used by workers alone, but for `TURN`."""
 
 from collections.abc import Collection
 from functools import lru_cache
@@ -11,7 +11,7 @@ from sqlalchemy.sql.dml import ReturningUpdate
 from app.core.clock import DatabaseTime
 from app.jobs import events, workers
 from app.jobs.orm import Job
-from app.jobs.states import HELD, JobKind, JobState
+from app.jobs.states import HELD, JobState
 
 # The order in which jobs are run: the higher priority first, then the older. Ids sort by age.
 TURN = Job.priority.desc(), Job.id
@@ -19,7 +19,7 @@ TURN = Job.priority.desc(), Job.id
 
 def claim(
     session: Session,
-    kinds: Collection[JobKind],
+    kinds: Collection[str],
     worker: str,
     lease_seconds: float,
     max_running: int | None = None,
@@ -44,7 +44,7 @@ def claim(
 # Kept: to put this together takes longer than to run it.
 @lru_cache
 def _claim(
-    kinds: tuple[JobKind, ...],
+    kinds: tuple[str, ...],
     worker: str,
     lease_seconds: float,
     max_running: int | None,
@@ -82,17 +82,17 @@ def _claim(
     )
 
 
-def waiting(session: Session, kinds: Collection[JobKind], max_running: int | None = None) -> bool:
-    """Whether a claim would find something. Reads only, so that idle workers do not take the write lock."""
+def waiting(session: Session, kinds: Collection[str], max_running: int | None = None) -> bool:
+    """Return whether a claim would find something. Reads only, so that idle workers do not take the write lock."""
     return session.scalar(_first_waiting(tuple(kinds), max_running)) is not None
 
 
 @lru_cache
-def _first_waiting(kinds: tuple[JobKind, ...], max_running: int | None) -> Select[UUID]:
+def _first_waiting(kinds: tuple[str, ...], max_running: int | None) -> Select[UUID]:
     return select(Job.id).where(*_claimable(kinds, max_running)).limit(1)
 
 
-def _claimable(kinds: Collection[JobKind], max_running: int | None) -> list[ColumnElement[bool]]:
+def _claimable(kinds: Collection[str], max_running: int | None) -> list[ColumnElement[bool]]:
     conditions: list[ColumnElement[bool]] = [
         Job.state == JobState.queued,
         Job.kind.in_(kinds),

@@ -18,9 +18,8 @@ from sqlalchemy.orm import Session
 
 from app.core.logging import log
 from app.core.settings import Settings
-from app.jobs.states import JobKind
 
-_MOMENT = 0.01  # seconds
+MOMENT = 0.01  # seconds that a ring may hold its caller up
 
 TASK = "graftwork.run_jobs"  # the name under which the worker registers its task
 QUEUE = "graftwork"
@@ -28,17 +27,17 @@ _QUEUE = kombu.Queue(QUEUE, routing_key=QUEUE)
 
 
 class Doorbell(Protocol):
-    def ring(self, kind: JobKind) -> None:
+    def ring(self, kind: str) -> None:
         """Tell workers that a job of this kind waits. Returns within a moment and never raises."""
 
 
 class FifoDoorbell:
-    """For the embedded service: a named pipe, on which the worker beside it listens."""
+    """Rings in the embedded service: through a named pipe, on which the worker beside it listens."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def ring(self, kind: JobKind) -> None:
+    def ring(self, kind: str) -> None:
         # Nobody listens, or whoever does has not read what was rung before: it looks by itself in a moment.
         with suppress(OSError):
             pipe = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK)
@@ -51,16 +50,17 @@ class FifoDoorbell:
 class CeleryDoorbell:
     """Publishes from a thread of its own, so that a slow or dead broker holds up no request for more than a moment."""
 
-    def __init__(self, broker_url: str) -> None:
+    def __init__(self, broker_url: str, moment: float = MOMENT) -> None:
         self._broker_url = broker_url
-        self._rings: queue.SimpleQueue[tuple[JobKind, threading.Event]] = queue.SimpleQueue()
+        self._moment = moment
+        self._rings: queue.SimpleQueue[tuple[str, threading.Event]] = queue.SimpleQueue()
         threading.Thread(target=self._publish_forever, name="doorbell", daemon=True).start()
 
-    def ring(self, kind: JobKind) -> None:
+    def ring(self, kind: str) -> None:
         tried = threading.Event()
         self._rings.put((kind, tried))
         # Whatever this thread does next would keep the interpreter from the other one, and is less urgent.
-        tried.wait(_MOMENT)
+        tried.wait(self._moment)
 
     def _publish_forever(self) -> None:
         connection: kombu.Connection | None = None
@@ -79,7 +79,7 @@ class CeleryDoorbell:
                             connection.release()
                     connection = None
                     if broken:  # workers find the row without this ring
-                        log.warning("doorbell_failed", kind=kind.value, error=str(error))
+                        log.warning("doorbell_failed", kind=kind, error=str(error))
             tried.set()
 
     def _connect(self) -> kombu.Connection:
@@ -87,10 +87,10 @@ class CeleryDoorbell:
         return kombu.Connection(self._broker_url, connect_timeout=2, transport_options=timeouts)
 
 
-def _publish(connection: kombu.Connection, kind: JobKind) -> None:
+def _publish(connection: kombu.Connection, kind: str) -> None:
     ring_id = str(uuid.uuid4())
     kombu.Producer(connection.default_channel).publish(
-        [[kind.value], {}, {}],
+        [[kind], {}, {}],
         serializer="json",
         exchange="",
         routing_key=QUEUE,
@@ -101,7 +101,7 @@ def _publish(connection: kombu.Connection, kind: JobKind) -> None:
     )
 
 
-def ring_after_commit(session: Session, doorbell: Doorbell, kind: JobKind) -> None:
+def ring_after_commit(session: Session, doorbell: Doorbell, kind: str) -> None:
     """Ring once this session's transaction is committed; not at all if it is rolled back."""
     waiting = [kind]
 

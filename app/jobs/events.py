@@ -1,14 +1,28 @@
-"""What a job tells its listeners: numbered events, written in the transaction of the change they tell of."""
+"""What a job tells its listeners: events of the outbox, numbered within the job."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.jobs.orm import Job, JobEvent
+from app.core import outbox
+from app.jobs.orm import Job
 from app.jobs.states import JobState
+
+_TOPIC = "job."
+
+
+@dataclass(frozen=True, slots=True)
+class JobEvent:
+    """One event as the job's stream says it: `seq` counts from 1 within the job, `type` is `state` or `epoch`."""
+
+    seq: int
+    type: str
+    data: dict[str, Any]
+    created_at: datetime
 
 
 def tell(session: Session, job: Job, kind: str, data: dict[str, Any], *, counted: bool = False) -> None:
@@ -18,7 +32,7 @@ def tell(session: Session, job: Job, kind: str, data: dict[str, Any], *, counted
     """
     if not counted:
         job.event_seq += 1
-    session.add(JobEvent(job_id=job.id, seq=job.event_seq, type=kind, data=data))
+    outbox.tell(session, job.workspace_id, _TOPIC + kind, job.id, data, job.event_seq)
 
 
 def tell_state(session: Session, job: Job, *, counted: bool = False) -> None:
@@ -34,6 +48,9 @@ def tell_state(session: Session, job: Job, *, counted: bool = False) -> None:
 
 
 def after(session: Session, job_id: UUID, seq: int, limit: int = 500) -> Sequence[JobEvent]:
-    """Events with numbers above `seq`, in order."""
-    query = select(JobEvent).where(JobEvent.job_id == job_id, JobEvent.seq > seq).order_by(JobEvent.seq).limit(limit)
-    return session.scalars(query).all()
+    """Return the job's events with numbers above `seq`, in order.
+
+    The job's row is locked from a number to its commit, so this needs no look at what the workspace commits meanwhile.
+    """
+    found = outbox.of_subject(session, job_id, seq, limit)
+    return [JobEvent(one.number or 0, one.topic.removeprefix(_TOPIC), one.body, one.created_at) for one in found]

@@ -12,7 +12,7 @@ from app.core.clock import DatabaseTime, UtcDateTime
 from app.core.database import Base, Json, enum_column
 from app.core.ids import new_id
 from app.datasets.orm import Dataset, DatasetVersion
-from app.jobs.states import TERMINAL, JobKind, JobState
+from app.jobs.states import TERMINAL, JobState
 
 _TERMINAL = ", ".join(f"'{state}'" for state in sorted(TERMINAL))
 
@@ -26,7 +26,7 @@ class Job(Base):
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     workspace_id: Mapped[UUID] = mapped_column(ForeignKey(Workspace.id), index=True)
-    kind: Mapped[JobKind] = mapped_column(enum_column(JobKind))
+    kind: Mapped[str] = mapped_column(String(32))  # the name of a `JobType`; newer code may know more of them
     state: Mapped[JobState] = mapped_column(enum_column(JobState), default=JobState.queued)
     # None of predictions for images that were named one by one: they may lie in several.
     dataset_id: Mapped[UUID | None] = mapped_column(ForeignKey(Dataset.id), index=True)
@@ -61,18 +61,6 @@ class Job(Base):
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
-class JobEvent(Base):
-    """What a client of the event stream is told, in order. `seq` counts from 1 within a job."""
-
-    __tablename__ = "job_events"
-
-    job_id: Mapped[UUID] = mapped_column(ForeignKey(Job.id), primary_key=True)
-    seq: Mapped[int] = mapped_column(primary_key=True)
-    type: Mapped[str] = mapped_column(String(16))
-    data: Mapped[dict[str, Any]] = mapped_column(Json)
-    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=DatabaseTime())
-
-
 class EpochMetrics(Base):
     """One finished epoch of training. A resumed run that repeats an epoch replaces its row."""
 
@@ -85,7 +73,7 @@ class EpochMetrics(Base):
 
 
 class Checkpoint(Base):
-    """Where a run can go on. The bytes are the blob `sha256`."""
+    """A place from where a run can go on. The bytes are the blob `sha256`."""
 
     __tablename__ = "checkpoints"
 

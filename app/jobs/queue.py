@@ -1,4 +1,4 @@
-"""What a worker does with a job's row that it holds: renew, write under the fence, end it; and take lost ones back."""
+"""Write to a job's row that a worker holds: renew, report under the fence, end it; and take lost jobs back."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,10 +10,10 @@ from sqlalchemy.orm import Session
 
 from app.core.clock import DatabaseTime
 from app.core.errors import Conflict
-from app.datasets import service as datasets
 from app.jobs import checkpoints, events
 from app.jobs.orm import EpochMetrics, Job
-from app.jobs.states import HELD, TERMINAL, FailureReason, JobKind, JobState, check_transition
+from app.jobs.states import HELD, TERMINAL, FailureReason, JobState, check_transition
+from app.jobs.types import KNOWN
 from app.storage import Blob
 
 _LONGEST_ETA = 366 * 86_400.0  # seconds; what claims to take longer is not known, rather than so slow
@@ -47,7 +47,7 @@ def renew(session: Session, held: Claim, lease_seconds: float) -> JobState:
 
 
 def locked(session: Session, held: Claim) -> Job:
-    """The row, locked until the transaction ends. Raises `ClaimLost` unless the claim still stands."""
+    """Return the row, locked until the transaction ends. Raises `ClaimLost` unless the claim still stands."""
     query = select(Job).where(Job.id == held.job_id, Job.epoch == held.epoch, Job.state.in_(HELD))
     # What this session read before it had the lock may be out of date.
     job = session.scalar(query.with_for_update().execution_options(populate_existing=True))
@@ -80,6 +80,20 @@ def record_checkpoint(session: Session, held: Claim, blob: Blob, epoch: int, ste
     return checkpoints.keep(session, locked(session, held), blob, epoch, step, best)
 
 
+def finish(session: Session, held: Claim, body: dict[str, Any]) -> None:
+    """End the job with what its child made, or as cancelled where that was asked for before the child was done.
+
+    What the result names is written in the same transaction, so it exists exactly when the job succeeded. Raises
+    `ClaimLost`.
+    """
+    job = locked(session, held)
+    if job.state is JobState.cancelling:
+        end(session, job, JobState.cancelled)
+        return
+    result = KNOWN.get(job.kind).finish(session, job, body)
+    succeed(session, job, result.model_dump(mode="json", exclude_unset=True))
+
+
 def succeed(session: Session, job: Job, result: dict[str, Any]) -> None:
     """End the job with its result. What `result` names is written in the same transaction."""
     job.result = result
@@ -88,7 +102,8 @@ def succeed(session: Session, job: Job, result: dict[str, Any]) -> None:
 
 
 def fail(session: Session, held: Claim, failure: dict[str, Any], report: dict[str, Any] | None = None) -> None:
-    """End the job without a result. `failure` holds reason, detail and hint; `report` is an ingestion's."""
+    """End the job without a result. `failure` holds reason, detail and hint; `report` is what its kind keeps beside
+    that, if anything."""
     job = locked(session, held)
     if job.state is JobState.cancelling:
         end(session, job, JobState.cancelled)
@@ -132,11 +147,12 @@ def release(session: Session, held: Claim, setback: dict[str, Any] | None = None
 
 
 def expire(session: Session) -> list[UUID]:
-    """Take back every job whose worker let the lease run out. Returns their ids."""
-    overdue = (
-        select(Job).where(Job.state.in_(HELD), Job.lease_expires_at < DatabaseTime()).with_for_update(skip_locked=True)
-    )
-    jobs = session.scalars(overdue).all()
+    """Take back every job whose worker let the lease run out. Returns their ids.
+
+    Jobs of a kind that newer code brought are left to it: what their end changes is not known here.
+    """
+    overdue = Job.state.in_(HELD), Job.lease_expires_at < DatabaseTime(), Job.kind.in_(KNOWN.names())
+    jobs = session.scalars(select(Job).where(*overdue).with_for_update(skip_locked=True)).all()
     for job in jobs:
         if job.state is JobState.cancelling:
             end(session, job, JobState.cancelled)
@@ -164,12 +180,16 @@ def is_held(session: Session, held: Claim) -> bool:
 
 
 def oldest_unfinished(session: Session) -> datetime | None:
-    """When the first of the jobs that have not ended was first run: blobs put since then may yet be needed."""
+    """Return when the first of the unfinished jobs was first run: blobs put since then may yet be needed."""
     return session.scalar(select(func.min(Job.started_at)).where(Job.state.not_in(TERMINAL)))
 
 
 def end(session: Session, job: Job, state: JobState, report: dict[str, Any] | None = None) -> None:
-    """Put a job into a terminal state, with everything that has to be true from then on."""
+    """Put a job into a terminal state, with everything that has to be true from then on.
+
+    Raises `Conflict` for a job of a kind that newer code brought.
+    """
+    kind = KNOWN.get(job.kind)
     check_transition(job.state, state)
     assert state in TERMINAL
     _stop_clock(session, job)
@@ -178,10 +198,7 @@ def end(session: Session, job: Job, state: JobState, report: dict[str, Any] | No
     job.eta_seconds = None
     job.epoch += 1
     checkpoints.let_go(session, job)
-    if job.kind is JobKind.ingest and state is not JobState.succeeded:
-        failure = job.failure or {"reason": "cancelled", "detail": "Reading the upload was cancelled.", "hint": None}
-        assert job.dataset_id is not None
-        datasets.fail(session, job.dataset_id, failure, report)
+    kind.ended(session, job, report)
     events.tell_state(session, job)
     session.flush()
 

@@ -1,4 +1,4 @@
-"""When a job may run, how often and for how long: what may be asked of a job whatever it does."""
+"""The fields that a request for any kind of job has: when it may run, how often, for how long."""
 
 from datetime import UTC, datetime
 from typing import Annotated
@@ -17,19 +17,25 @@ class Scheduled(BaseModel):
     """The fields of a request for a job that say when it is run."""
 
     priority: int = Field(
-        default=0, ge=-100, le=100, description="Higher is run first; equal ones in the order they came."
+        default=0,
+        ge=-100,
+        le=100,
+        description="A higher priority runs first; equal ones run in the order of submission.",
     )
     run_after: Annotated[AwareDatetime, AfterValidator(_utc)] | None = Field(
         default=None,
-        description="Not to be started before this time (RFC 3339), by the database's clock.",
+        description="Earliest start (RFC 3339), by the database's clock.",
         examples=["2030-01-31T22:00:00Z"],
     )
     max_attempts: int | None = Field(
-        default=None, ge=1, le=20, description="Runs until a job that loses its worker fails; the server's if left out."
+        default=None,
+        ge=1,
+        le=20,
+        description="Attempts until a job that loses its worker fails; the server's number if left out.",
     )
     max_seconds: float | None = Field(
         default=None,
         ge=1,
         le=31_536_000,
-        description="Running time, all attempts together, after which the job is ended as failed: `deadline`.",
+        description="Running time of all attempts together after which the job fails with `deadline`.",
     )

@@ -24,7 +24,7 @@ _Place = aliased(JobMember)
 
 @dataclass(frozen=True, slots=True)
 class Attendance:
-    """How many places other workers have taken, how many of them still compute, and which ones are lost."""
+    """Counts of the places that others have taken and of those that still compute, and the workers that are lost."""
 
     taken: int
     present: int
@@ -32,7 +32,7 @@ class Attendance:
 
 
 def machines_of(job: Job) -> int:
-    """How many machines are to share the job."""
+    """Return how many machines are to share the job."""
     machines: int = job.spec.get("resources", {}).get("machines", 1)
     return machines
 
@@ -59,18 +59,18 @@ def begin(session: Session, held: Claim) -> None:
 
 
 def vacant(session: Session, worker: str) -> bool:
-    """Whether `join` would find a place. Reads only."""
+    """Return whether `join` would find a place. Reads only."""
     return session.scalar(vacancy(worker)) is not None
 
 
 @lru_cache  # each slot asks before each job
 def vacancy(worker: str) -> Select[UUID]:
-    """The statement that finds a place which `join` would take."""
+    """Return the statement that finds a place which `join` would take."""
     return select(_Place.id).where(*_free(worker)).limit(1)
 
 
 def join(session: Session, worker: str, lease_seconds: float) -> JobMember | None:
-    """Take a free place, in one statement: of the job that comes first. None where there is none.
+    """Take a free place of the job that comes first, in one statement. Returns None where there is none.
 
     A worker has one place in a job at most, for the machines are to be different ones.
     """
@@ -93,7 +93,7 @@ def join(session: Session, worker: str, lease_seconds: float) -> JobMember | Non
 
 
 def renew(session: Session, member_id: UUID, lease_seconds: float) -> bool:
-    """Keep the place. False if the job has ended, is being cancelled, or was taken up anew."""
+    """Keep the place. Returns False if the job has ended, is being cancelled, or was claimed again."""
     same = Job.id == JobMember.job_id, Job.epoch == JobMember.epoch, Job.state == JobState.running
     kept = session.scalar(
         update(JobMember)
@@ -112,7 +112,7 @@ def leave(session: Session, member_id: UUID, *, done: bool) -> None:
 
 
 def attendance(session: Session, held: Claim) -> Attendance:
-    """Who is there of a job's other machines."""
+    """Return which of a job's other machines are there."""
     late = (JobMember.lease_expires_at < DatabaseTime()).label("late")
     query = select(JobMember.worker, JobMember.done, late).where(
         JobMember.job_id == held.job_id,
@@ -126,7 +126,7 @@ def attendance(session: Session, held: Claim) -> Attendance:
 
 
 def outranked(session: Session, held: Claim, worker: str) -> bool:
-    """Whether a job that comes before this one has a free place for the worker, which this one keeps from taking it.
+    """Return whether a job that comes before this one has a free place that this one keeps the worker from taking.
 
     Two leaders that waited for each other's workers would wait for ever.
     """
@@ -137,7 +137,7 @@ def outranked(session: Session, held: Claim, worker: str) -> bool:
 
 
 def lacking(session: Session, job_ids: Collection[UUID]) -> set[UUID]:
-    """Those of these jobs that a leader holds and whose places are not all taken."""
+    """Return those of the jobs that a leader holds and whose places are not all taken."""
     same = Job.id == JobMember.job_id, Job.epoch == JobMember.epoch, Job.state == JobState.running
     query = select(JobMember.job_id).where(JobMember.job_id.in_(job_ids), *same, JobMember.worker.is_(None))
     return set(session.scalars(query))

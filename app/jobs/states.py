@@ -5,12 +5,6 @@ from enum import StrEnum
 from app.core.errors import Conflict
 
 
-class JobKind(StrEnum):
-    train = "train"
-    ingest = "ingest"
-    predict = "predict"
-
-
 class JobState(StrEnum):
     queued = "queued"
     running = "running"

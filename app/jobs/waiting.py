@@ -1,10 +1,10 @@
-"""What a queued job waits for: its place in the queue, and how long it will be by an honest estimate."""
+"""Say what a queued job waits for: its place in the queue, and an estimate of how long it waits."""
 
 import heapq
 import math
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -18,14 +18,16 @@ from app.jobs import workers
 from app.jobs.claiming import TURN
 from app.jobs.orm import Job
 from app.jobs.schemas import WaitingFor
-from app.jobs.states import HELD, FailureReason, JobKind, JobState
+from app.jobs.states import HELD, FailureReason, JobState
+from app.jobs.types import KNOWN, Resource
 
-_RECENT = 100  # ended jobs of a kind among which comparable ones are looked for
+_RECENT = 100  # ended jobs of a slot among which comparable ones are looked for
 
 
 @dataclass(frozen=True, slots=True)
-class Outlook:
-    """`place` counts from 1, among the jobs that may run now. `seconds` is None where nobody can know."""
+class QueuePlace:
+    """The place of a queued job. `place` counts from 1, among the jobs that may run now; `seconds` is None where nobody
+    can know how long it waits."""
 
     waiting_for: WaitingFor
     place: int | None = None
@@ -33,13 +35,13 @@ class Outlook:
 
 
 @dataclass(frozen=True, slots=True)
-class Prospect:
-    """A training that nobody has asked for yet, as far as its turn and its duration depend on it."""
+class PlannedJob:
+    """A job that nobody has asked for yet, as far as its turn and its duration depend on it."""
 
+    kind: str
     workspace_id: UUID
     dataset_id: UUID
-    backbone: str
-    train: str
+    spec: Mapping[str, Any]
     priority: int
     due: bool
     machines: int = 1
@@ -47,75 +49,78 @@ class Prospect:
     held_up: None = None
 
 
-def outlooks(
-    session: Session, kind: JobKind, max_running: int, prospect: Prospect | None = None
-) -> dict[UUID | None, Outlook]:
-    """The outlook of every queued job of that kind. `max_running` is how many a workspace may run at once.
+def queue_places(
+    session: Session, slot: Resource, max_running: int, planned: PlannedJob | None = None
+) -> dict[UUID | None, QueuePlace]:
+    """Return the place of every queued job that waits for a slot of that resource, by its id.
 
-    That of a `prospect`, if it were queued now, stands under None.
+    `max_running` is how many jobs of a kind a workspace may run at once. The place of a `planned` job, if it were
+    queued now, stands under None.
     """
+    alike = {kind.name: kind.alike for kind in KNOWN.of(slot)}
+    fields = tuple(sorted({name for names in alike.values() for name in names}))
+    kinds = tuple(alike)
     queued: list[Any] = []
     etas: list[float | None] = []
-    room: Counter[UUID] = Counter()
-    for job in session.execute(_unfinished(kind)):
+    running: Counter[tuple[UUID, str]] = Counter()
+    for job in session.execute(_unfinished(kinds, fields)):
         if job.state is JobState.queued:
             queued.append(job)
         else:
             etas += [job.eta_seconds] * job.machines
-            room[job.workspace_id] -= 1
-    capacity = workers.capacity(session, kind)
+            running[job.workspace_id, job.kind] += 1
+    capacity = workers.capacity(session, slot)
     slots = capacity.slots
     without_slots: WaitingFor = "storage" if capacity.blocked else "worker"
 
-    if prospect is not None:
-        queued.insert(sum(job.priority >= prospect.priority for job in queued), prospect)
-    found: dict[UUID | None, Outlook] = {}
+    if planned is not None:
+        queued.insert(sum(job.priority >= planned.priority for job in queued), planned)
+    found: dict[UUID | None, QueuePlace] = {}
     line: list[Any] = []
     for job in queued:
         if not job.due:
-            found[job.id] = Outlook("machines" if job.held_up == FailureReason.machines_missing else "run_after")
-        elif room[job.workspace_id] + max_running <= 0:
-            found[job.id] = Outlook("workspace_limit")
+            found[job.id] = QueuePlace("machines" if job.held_up == FailureReason.machines_missing else "run_after")
+        elif running[job.workspace_id, job.kind] >= max_running:
+            found[job.id] = QueuePlace("workspace_limit")
         elif slots and job.machines > max(capacity.machines, 1):
-            found[job.id] = Outlook("machines")
+            found[job.id] = QueuePlace("machines")
         else:
-            room[job.workspace_id] -= 1
+            running[job.workspace_id, job.kind] += 1
             line.append(job)
-    asked = [(_likeness(job), job.machines) for job in line]
+    asked = [(_likeness(job, fields), job.machines) for job in line]
     # How long the last one takes is nobody's wait.
-    waits = _simulate(asked, etas, slots, _durations(session, kind) if len(line) > 1 else {})
+    waits = _simulate(asked, etas, slots, _durations(session, kinds, fields) if len(line) > 1 else {})
     for place, (job, seconds) in enumerate(zip(line, waits, strict=True), start=1):
-        found[job.id] = Outlook("slot", place, seconds) if slots else Outlook(without_slots, place)
+        found[job.id] = QueuePlace("slot", place, seconds) if slots else QueuePlace(without_slots, place)
     return found
 
 
 @lru_cache  # to put this together takes longer than to run it
-def _unfinished(kind: JobKind) -> Select[Any]:
-    """Those that run, and those that are queued, the next one first."""
+def _unfinished(kinds: tuple[str, ...], fields: tuple[str, ...]) -> Select[Any]:
+    """Return the query for jobs that run or are queued, the next one first."""
     due = or_(Job.run_after.is_(None), Job.run_after <= DatabaseTime()).label("due")
     needs = workers.needed().label("machines"), Job.setback["reason"].as_string().label("held_up")
-    query = select(Job.id, Job.workspace_id, Job.state, Job.eta_seconds, Job.priority, due, *needs, *_LIKENESS)
-    return query.where(Job.kind == kind, Job.state.in_([JobState.queued, *HELD])).order_by(*TURN)
+    turn = Job.id, Job.workspace_id, Job.state, Job.eta_seconds, Job.priority, due
+    query = select(*turn, *needs, *_compared(fields))
+    return query.where(Job.kind.in_(kinds), Job.state.in_([JobState.queued, *HELD])).order_by(*TURN)
 
 
-# Jobs that agree in these take about as long.
-_LIKENESS = (
-    Job.dataset_id,
-    Job.spec["backbone"].as_string().label("backbone"),
-    Job.spec["train"].as_string().label("train"),
-)
+def _compared(fields: Sequence[str]) -> list[Any]:
+    """Return the columns that say which jobs take about as long; `_likeness` reads them."""
+    return [Job.kind, Job.dataset_id, *(Job.spec[name].as_string().label(f"spec_{name}") for name in fields)]
 
 
-def _likeness(row: Any) -> tuple[Any, ...]:
-    return row.dataset_id, row.backbone, row.train
+def _likeness(job: Any, fields: Sequence[str]) -> tuple[Any, ...]:
+    said = (job.spec.get(name) if isinstance(job, PlannedJob) else getattr(job, f"spec_{name}") for name in fields)
+    return job.kind, job.dataset_id, *said
 
 
-def _durations(session: Session, kind: JobKind) -> dict[tuple[Any, ...], float]:
-    """The median running time, in seconds, of like jobs among those that ended well of late."""
-    query = select(Job.ran_seconds, *_LIKENESS).where(Job.kind == kind, Job.state == JobState.succeeded)
+def _durations(session: Session, kinds: Sequence[str], fields: Sequence[str]) -> dict[tuple[Any, ...], float]:
+    """Return the median running time, in seconds, of like jobs among those that succeeded of late."""
+    query = select(Job.ran_seconds, *_compared(fields)).where(Job.kind.in_(kinds), Job.state == JobState.succeeded)
     taken: dict[tuple[Any, ...], list[float]] = {}
     for row in session.execute(query.order_by(Job.id.desc()).limit(_RECENT)):
-        taken.setdefault(_likeness(row), []).append(row.ran_seconds)
+        taken.setdefault(_likeness(row, fields), []).append(row.ran_seconds)
     return {likeness: statistics.median(seconds) for likeness, seconds in taken.items()}
 
 
@@ -125,7 +130,7 @@ def _simulate(
     slots: int,
     durations: dict[tuple[Any, ...], float],
 ) -> list[float | None]:
-    """Seconds until each job of the line starts: each goes to the slots that are free first, one a machine."""
+    """Return the seconds until each job of the line starts, in the slots that are free first, one a machine."""
     if not slots:
         return [None] * len(line)
     unknown = math.inf

@@ -12,7 +12,8 @@ from app.core.clock import DatabaseTime
 from app.core.paging import Page, paginate
 from app.jobs.orm import Job, JobMember, RegisteredWorker
 from app.jobs.schemas import WorkerOut
-from app.jobs.states import HELD, JobKind
+from app.jobs.states import HELD
+from app.jobs.types import Resource
 
 _REMEMBERED = 86_400.0  # seconds for which a lost worker is listed
 
@@ -27,7 +28,7 @@ def register(
     train_slots: int,
     lost_after: float,
 ) -> UUID:
-    """Write down a worker that starts. One of the same name is a former life of it, and goes."""
+    """Write down a worker that starts. A row of the same name is of an earlier process, and is deleted."""
     session.execute(delete(RegisteredWorker).where(RegisteredWorker.name == name))
     row = RegisteredWorker(name=name, host=host, version=version, devices=list(devices), train_slots=train_slots)
     row.expires_at = DatabaseTime(lost_after)
@@ -44,7 +45,7 @@ def beat(
     problem: dict[str, Any] | None,
     lost_after: float,
 ) -> bool:
-    """Keep the row alive for another `lost_after` seconds. False if it is gone: the worker registers again."""
+    """Keep the row alive for another `lost_after` seconds. Returns False if it is gone: the worker registers again."""
     found = session.execute(
         update(RegisteredWorker)
         .where(RegisteredWorker.id == worker_id)
@@ -60,17 +61,17 @@ def beat(
 
 
 def leave(session: Session, worker_id: UUID) -> None:
-    """Strike out a worker that stops in good order."""
+    """Delete the row of a worker that stops in good order."""
     session.execute(delete(RegisteredWorker).where(RegisteredWorker.id == worker_id))
 
 
 def forget_lost(session: Session) -> None:
-    """Strike out workers that have been lost for a day."""
+    """Delete workers that have been lost for a day."""
     session.execute(delete(RegisteredWorker).where(RegisteredWorker.expires_at < DatabaseTime(-_REMEMBERED)))
 
 
 def list_workers(session: Session, workspace_id: UUID, *, limit: int, cursor: str | None) -> Page[WorkerOut]:
-    """Every worker, the youngest first. Workers serve all workspaces; of their jobs only the caller's are named."""
+    """Return every worker, the youngest first. They serve all workspaces; of their jobs only the caller's are named."""
     page = paginate(session, select(RegisteredWorker), RegisteredWorker.id, limit=limit, cursor=cursor)
     now = session.execute(select(DatabaseTime())).scalar_one()
     names = [row.name for row in page.items]
@@ -101,8 +102,10 @@ def _view(row: RegisteredWorker, held: Sequence[Any], workspace_id: UUID, now: A
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """What living workers offer a kind of job: slots, and machines that could share a training. `blocked`: one of them
-    has a problem and offers none."""
+    """The offer of living workers: slots of one resource, and machines that could share a job.
+
+    `blocked`: one of them has a problem and offers none.
+    """
 
     slots: int
     machines: int
@@ -114,25 +117,33 @@ _ALIVE = select(RegisteredWorker.train_slots, RegisteredWorker.problem).where(
 )
 
 
-def capacity(session: Session, kind: JobKind) -> Capacity:
+def slots_of(slot: Resource, train_slots: int) -> int:
+    """Return how many slots of that resource a worker has: one a GPU, or as many as it was told, and one of the others.
+
+    A long training holds up no upload so, and no job that predicts (docs/decisions/0006).
+    """
+    return train_slots if slot is Resource.gpu else 1
+
+
+def capacity(session: Session, slot: Resource) -> Capacity:
     alive = session.execute(_ALIVE).all()
-    slots = [row.train_slots for row in alive if row.problem is None]
-    offered = sum(slots) if kind is JobKind.train else len(slots)
-    return Capacity(offered, sum(1 for one in slots if one > 0), blocked=len(slots) < len(alive))
+    able = [row.train_slots for row in alive if row.problem is None]
+    offered = sum(slots_of(slot, train_slots) for train_slots in able)
+    return Capacity(offered, sum(1 for one in able if one > 0), blocked=len(able) < len(alive))
 
 
 def needed() -> ColumnElement[int]:
-    """SQL for how many machines are to share a job."""
+    """Return SQL for how many machines are to share a job."""
     return func.coalesce(Job.spec[("resources", "machines")].as_integer(), 1)
 
 
 def able() -> ColumnElement[int]:
-    """SQL for the number of living workers that take trainings."""
+    """Return SQL for the number of living workers that have a GPU slot: those that may share a job."""
     alive, well = RegisteredWorker.expires_at > DatabaseTime(), RegisteredWorker.problem.is_(None)
     here = alive, well, RegisteredWorker.train_slots > 0
     return select(func.count()).select_from(RegisteredWorker).where(*here).scalar_subquery()
 
 
 def suffice() -> ColumnElement[bool]:
-    """SQL for whether there are as many of them as machines are to share a job."""
+    """Return SQL for whether there are as many of them as machines are to share a job."""
     return or_(needed() == 1, needed() <= able())

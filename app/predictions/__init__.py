@@ -1,1 +1,1 @@
-"""Floor 5: the model cache and the micro-batcher that answer predict calls."""
+"""Classify images: predict calls, predict jobs, and the Open Inference Protocol."""

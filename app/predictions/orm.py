@@ -1,4 +1,4 @@
-"""Table of what was found out about a model's engines, a machine."""
+"""Define the table of the measurements of a model's engines on each kind of machine."""
 
 from datetime import datetime
 from typing import Any

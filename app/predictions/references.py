@@ -1,4 +1,4 @@
-"""What the parts of this package hand to each other of a model."""
+"""Define the part of a model's row that is needed to answer calls."""
 
 from dataclasses import dataclass
 from uuid import UUID
@@ -9,10 +9,10 @@ from app.vision.engines.names import EngineName
 
 @dataclass(frozen=True, slots=True)
 class ModelReference:
-    """What of a model's row is needed to answer. A pinned model is never unloaded to make room, or for being idle.
+    """The part of a model's row that is needed to answer. A pinned model is never unloaded.
 
     `engine` is the one that the caller insists on; None means the best one. `thresholds` are the least probabilities at
-    which each class is accepted, None for a model without a target of precision.
+    which each class is accepted, None for a model without a target precision.
     """
 
     model_id: UUID

@@ -1,4 +1,4 @@
-"""What a predict call may ask beside its images, and what it answers."""
+"""Define the options of a predict call and its response."""
 
 from base64 import b64decode
 from datetime import datetime
@@ -13,34 +13,34 @@ _NAME = r"^[^\x00-\x1f\x7f]+$"
 
 
 class Serving(BaseModel):
-    """How it stands with a model in the process that answers; another process may hold it or not."""
+    """The state of a model in the process that responds; other processes have their own."""
 
     state: Literal["unloaded", "loading", "ready", "unhealthy"]
-    detail: str | None = Field(default=None, description="Why it is unhealthy.")
-    since: datetime | None = Field(default=None, description="When it became unhealthy.")
-    bytes: int | None = Field(default=None, description="Memory that its weights occupy.")
-    engine: str | None = Field(default=None, description="What computes its answers now.")
+    detail: str | None = Field(default=None, description="The reason why the model is unhealthy.")
+    since: datetime | None = Field(default=None, description="The time when the model became unhealthy.")
+    bytes: int | None = Field(default=None, description="Memory that the model's weights occupy, in bytes.")
+    engine: str | None = Field(default=None, description="The engine that computes the answers now.")
 
 
 class EngineMeasured(BaseModel):
-    """An engine beside the reference, `torch`, on held-out images of the model's dataset."""
+    """An engine compared with the reference, `torch`, on held-out images of the model's dataset."""
 
     engine: str
-    usable: bool = Field(description="Whether it may be chosen: it agrees with the reference.")
+    usable: bool = Field(description="Whether the engine agrees with the reference, so that it may be chosen.")
     images: int
-    agreement: float | None = Field(description="Share of the images that it labels as the reference does.")
-    accuracy_drop: float | None = Field(description="The reference's accuracy on them minus its own.")
+    agreement: float | None = Field(description="Share of the images to which it gives the reference's label.")
+    accuracy_drop: float | None = Field(description="Accuracy of the reference on these images minus the engine's.")
     single_ms: float | None = Field(description="Milliseconds for one image.")
-    large_ms: float | None = Field(description="Milliseconds for 32 images, given to it `batch` at a time.")
-    batch: int | None = Field(default=None, description="Images at a time with which it was the fastest.")
+    large_ms: float | None = Field(description="Milliseconds for 32 images in batches of `batch`.")
+    batch: int | None = Field(default=None, description="Number of images in its fastest batch.")
     unknown_shift: float | None = Field(
-        default=None, description="The share of them that is `unknown` to it minus the reference's."
+        default=None, description="Share of the images that the engine calls `unknown` minus the reference's share."
     )
-    detail: str | None = Field(description="Why it is not usable.")
+    detail: str | None = Field(description="The reason why the engine is not usable.")
 
 
 class EnginesOut(BaseModel):
-    """What was found out about a model's engines on one kind of machine."""
+    """The measurements of a model's engines on one kind of machine."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -51,14 +51,14 @@ class EnginesOut(BaseModel):
 
 
 class Naming(BaseModel):
-    """Which of the classes are named. Probabilities are never rescaled: those of all classes add up to 1."""
+    """The choice of classes in an answer. Probabilities are never rescaled: those of all classes add up to 1."""
 
     model_config = ConfigDict(extra="forbid")
 
-    top_k: int = Field(default=5, ge=1, le=1000, description="How many classes to name, most probable first.")
-    threshold: float = Field(default=0.0, ge=0, le=1, description="Name no class that is less probable than this.")
+    top_k: int = Field(default=5, ge=1, le=1000, description="Number of classes in the answer, most probable first.")
+    threshold: float = Field(default=0.0, ge=0, le=1, description="Leave out classes that are less probable than this.")
     classes: list[str] = Field(
-        default=[], max_length=1000, fail_fast=True, description="Name none but these; empty: all of them."
+        default=[], max_length=1000, fail_fast=True, description="Only these classes appear; empty: all."
     )
     probabilities: Literal["top", "all"] = Field(
         default="top", description="`all` adds the probability of every class, by its label."
@@ -66,26 +66,28 @@ class Naming(BaseModel):
 
 
 class PredictOptions(Naming):
-    """What a predict call may ask beside its images."""
+    """The options of a predict call."""
 
     engine: EngineName | None = Field(
-        default=None, description="Insist on this one, whether it agrees with the reference or not."
+        default=None, description="The engine that is to answer, whether it agrees with the reference or not."
     )
     timeout: float | None = Field(
-        default=None, ge=0.01, le=600, description="Seconds after which the call is answered with a 503; "
-        "GRAFT_PREDICT_SECONDS if left out."
-    )  # fmt: skip
+        default=None,
+        ge=0.01,
+        le=600,
+        description="Seconds after which the call gets a 503; GRAFT_PREDICT_SECONDS if left out.",
+    )
 
 
 def _decode(text: str) -> bytes:
     try:
         return b64decode(text, validate=True)
     except ValueError as error:
-        raise ValueError(f"this is no base64 ({error}); send the file's bytes through base64 -w0") from None
+        raise ValueError(f"this is not base64 ({error}); encode the file with base64 -w0") from None
 
 
 class JsonImage(BaseModel):
-    """An image in the body itself, in `base64`, or an image of one of the workspace's datasets, by its `id`."""
+    """An image in the body as `base64`, or the `id` of an image in one of the workspace's datasets."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -93,9 +95,11 @@ class JsonImage(BaseModel):
         default=None, description="The file's bytes in base64 (RFC 4648)."
     )
     id: str | None = Field(
-        default=None, max_length=64, pattern=_NAME, description="Of a stored image, or the SHA-256 of its bytes."
+        default=None, max_length=64, pattern=_NAME, description="Id of a stored image, or the SHA-256 of its bytes."
     )
-    name: str | None = Field(default=None, max_length=255, pattern=_NAME, description="Comes back in the answer.")
+    name: str | None = Field(
+        default=None, max_length=255, pattern=_NAME, description="A name for the image, which the response repeats."
+    )
 
     @model_validator(mode="after")
     def _one_of_the_two(self) -> Self:
@@ -105,7 +109,7 @@ class JsonImage(BaseModel):
 
 
 class PredictRequest(PredictOptions):
-    """Images as JSON: in base64, or named by their ids."""
+    """A predict call in JSON, with images in base64 or named by their ids."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -145,20 +149,22 @@ class Prediction(BaseModel):
     status: Literal["ok", "error"]
     decision: Literal["accept", "abstain", "unknown"] | None = Field(
         default=None,
-        description="`accept`: the most probable class reaches its threshold, `abstain`: it does not; null where the "
-        "model has no target of precision. `unknown`: the image is unlike those that the model was trained on.",
+        description="`accept`: the probability of the most probable class reaches its threshold. `abstain`: it does "
+        "not. `unknown`: the image is unlike the training images. null: the model has no target precision.",
     )
     ood_score: float | None = Field(
-        default=None, description="How unlike: past 1 it is `unknown`. null where too few images validated the model."
+        default=None,
+        description="How unlike the training images the image is; above 1 it is `unknown`. null: too few images "
+        "validated the model.",
     )
     predictions: list[ClassProbability] = []
     probabilities: dict[str, float] | None = Field(
-        default=None, description="Of every class, in the order of the model's outputs; with `probabilities=all`."
+        default=None, description="Probability of every class, with `probabilities=all`, in the order of the outputs."
     )
     error: PredictionError | None = None
 
 
 class PredictOut(BaseModel):
     model_id: UUID
-    engine: str = Field(description="What computed the answers; `torch` is the reference.")
-    items: list[Prediction] = Field(description="In the order of the images sent.")
+    engine: str = Field(description="The engine that computed the answers; `torch` is the reference.")
+    items: list[Prediction] = Field(description="An answer for each image, in the order of the images sent.")

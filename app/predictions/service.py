@@ -1,16 +1,16 @@
-"""Classify images: decode, prepare as the trainer did, ask the batcher, name the classes."""
+"""Answer images: decode, prepare as the trainer did, ask the batcher, describe the answers."""
 
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from app.core.errors import FieldError, GraftError, Invalid, Unavailable
-from app.datasets.intake.intake import IntakeLimits, RejectedImage, read_image
+from app.datasets.intake.intake import IntakeLimits, RejectedFile, read_image
 from app.predictions.inference.protocol import Prepare
 from app.predictions.references import ModelReference
-from app.predictions.schemas import ClassProbability, Naming, Prediction, PredictionError, PredictOptions, PredictOut
+from app.predictions.schemas import Naming, Prediction, PredictionError, PredictOptions, PredictOut
 from app.predictions.serving.batcher import Batcher
 from app.predictions.serving.decoding import Decoder
 from app.predictions.serving.model_cache import ModelCache
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from app.vision.tasks.classify.classifier import Classifier
+    from app.vision.engines.model import TrainedModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Predictor:
             await asyncio.to_thread(_check_engine, options.engine)  # may have to import torch
             model = replace(model, engine=options.engine)
         prepares = [partial(self._read, image) for image in images]
-        classifier, outcomes = await self.classify(
+        loaded, outcomes = await self.answers(
             model,
             prepares,
             timeout=timeout,
@@ -68,23 +68,23 @@ class Predictor:
         )
         return PredictOut(
             model_id=model.model_id,
-            engine=classifier.engine.name,
+            engine=loaded.engine.name,
             items=[
-                _item(outcome, classifier.classes, model.thresholds, image, options, alone=len(images) == 1)
+                _item(outcome, loaded, model.thresholds, image, options, alone=len(images) == 1)
                 for image, outcome in zip(images, outcomes, strict=True)
             ],
         )
 
-    async def classify(
+    async def answers(
         self,
         model: ModelReference,
         prepares: Sequence[Prepare],
         *,
         timeout: float,
         times: list[Times],
-        check: "Callable[[Classifier], None]" = lambda _: None,
-    ) -> "tuple[Classifier, list[NDArray[np.float32] | BaseException]]":
-        """The loaded model, and for each image its row of `Classifier.answer` or the error that it met; see `predict`.
+        check: "Callable[[TrainedModel], None]" = lambda _: None,
+    ) -> "tuple[TrainedModel, list[Any]]":
+        """Return the loaded model, and for each image its answer or the error that it met; see `predict`.
 
         `check` may refuse a call once the model is known.
         """
@@ -94,8 +94,8 @@ class Predictor:
                 times.extend(arrived)
                 with self.models.lease(model) as loading:
                     batcher = await asyncio.wrap_future(loading)
-                    check(batcher.classifier)
-                    return batcher.classifier, await self._classify(batcher, prepares, arrived, timeout)
+                    check(batcher.model)
+                    return batcher.model, await self._ask(batcher, prepares, arrived, timeout)
         except TimeoutError:
             raise Unavailable(
                 f"There was no answer within {timeout:g} s; send fewer images, a longer timeout, or try again.",
@@ -107,17 +107,17 @@ class Predictor:
         self.decoder.close()
         self.models.close()
 
-    async def _classify(
+    async def _ask(
         self, batcher: Batcher, prepares: Sequence[Prepare], times: Sequence[Times], timeout: float
-    ) -> "list[NDArray[np.float32] | BaseException]":
+    ) -> list[Any]:
         futures = batcher.admit(len(prepares), timeout)
         for prepare, future, one in zip(prepares, futures, times, strict=True):
-            self.decoder.put(partial(prepare, batcher.classifier), batcher, future, one)
+            self.decoder.put(partial(prepare, batcher.model), batcher, future, one)
         # Cancelled at the deadline, this cancels every future that nobody works on yet.
         return await asyncio.gather(*map(asyncio.wrap_future, futures), return_exceptions=True)
 
-    def _read(self, image: SentImage, classifier: "Classifier") -> "NDArray[np.uint8]":
-        return read_image(image.read(), self.limits, classifier.prepare)
+    def _read(self, image: SentImage, model: "TrainedModel") -> "NDArray[np.uint8]":
+        return read_image(image.read(), self.limits, model.prepare)
 
 
 def _check_engine(name: EngineName) -> None:
@@ -134,8 +134,8 @@ def check_classes(asked: Sequence[str], known: Sequence[str]) -> None:
 
 
 def image_error(outcome: BaseException) -> tuple[str, str]:
-    """Code and detail of an error that is one image's own; any other is raised: the whole call failed."""
-    if isinstance(outcome, RejectedImage):
+    """Return code and detail of an error that is one image's own; any other is raised: the whole call failed."""
+    if isinstance(outcome, RejectedFile):
         return outcome.code, f"{outcome.reason} {outcome.remedy}"
     if isinstance(outcome, GraftError) and not isinstance(outcome, Unavailable):
         return outcome.code, outcome.detail
@@ -143,8 +143,8 @@ def image_error(outcome: BaseException) -> tuple[str, str]:
 
 
 def _item(
-    outcome: "NDArray[np.float32] | BaseException",
-    classes: Sequence[str],
+    outcome: Any,
+    model: "TrainedModel",
     thresholds: Sequence[float | None] | None,
     image: SentImage,
     options: PredictOptions,
@@ -152,37 +152,19 @@ def _item(
     alone: bool,
 ) -> Prediction:
     if not isinstance(outcome, BaseException):
-        return name_classes(outcome, classes, image.name, options, thresholds)
+        return described(model, outcome, image.name, options, thresholds)
     code, detail = image_error(outcome)
     if alone:
         raise Invalid(detail, code=code, errors=[FieldError(image.name or "body", detail, code)]) from None
     return Prediction(file=image.name, status="error", error=PredictionError(code=code, detail=detail))
 
 
-def name_classes(
-    row: "NDArray[np.float32]",
-    classes: Sequence[str],
+def described(
+    model: "TrainedModel",
+    answer: Any,
     name: str | None,
     options: Naming,
     thresholds: Sequence[float | None] | None = None,
 ) -> Prediction:
-    """One image's row of `Classifier.answer` as an answer that holds what the options ask for."""
-    from app.vision.tasks.classify.selective_prediction import judge
-
-    decision, score = judge(row, len(classes), thresholds)
-    row = row[: len(classes)]
-    wanted = [index for index in row.argsort()[::-1] if not options.classes or classes[index] in options.classes]
-    named = [
-        ClassProbability(label=classes[index], probability=float(row[index]))
-        for index in wanted[: options.top_k]
-        if row[index] >= options.threshold
-    ]
-    everything = {label: float(value) for label, value in zip(classes, row, strict=True)}
-    return Prediction(
-        file=name,
-        status="ok",
-        decision=decision,
-        ood_score=score,
-        predictions=named,
-        probabilities=everything if options.probabilities == "all" else None,
-    )
+    """Return what a model says of one image, with what the options ask for."""
+    return Prediction(file=name, status="ok", **model.answers.describe(answer, options, thresholds))

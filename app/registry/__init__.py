@@ -1,1 +1,1 @@
-"""Floor 4: models (trained versions), lineage, artefacts."""
+"""Trained models with their lineage, artefacts and aliases."""

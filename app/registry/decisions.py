@@ -1,4 +1,4 @@
-"""Another target of precision for a model that is trained already, from what it said of its held-out images."""
+"""Choose thresholds for another target precision of a trained model, from its answers for held-out images."""
 
 import json
 from typing import Any
@@ -6,23 +6,25 @@ from typing import Any
 from app.core.errors import Conflict
 from app.registry.orm import Model
 from app.storage import BlobStore
-from app.vision.tasks.classify.selective_prediction import Verdicts, decisions_of
+from app.vision.tasks import part_of_task
 
 
 def decisions_for(store: BlobStore, model: Model, target: float) -> dict[str, Any]:
-    """Thresholds and how they do, as a training with that target would have it; raises `Conflict` where it cannot be.
+    """Return the `decisions` that a training with this target precision would have given the model.
 
-    Reads the model's tables, which may be large, and writes nothing.
+    Reads the model's tables, which may be large, and writes nothing. Raises `Conflict` for a model without tables.
     """
+    selective = part_of_task("selective_prediction")
     splits = {}
     for split in ("val", "test"):
         if (blob := model.files.get(f"evaluations-{split}.jsonl")) is not None:
             with store.open(blob["sha256"]) as file:
-                splits[split] = Verdicts.of_rows(map(json.loads, file), model.classes)
+                splits[split] = selective.LabelledAnswers.from_rows(map(json.loads, file), model.classes)
     if "val" not in splits:
         raise Conflict(
-            f"Model {model.id} is older than the tables that thresholds are chosen from; train it again with "
-            "target_precision.",
+            f"Model {model.id} has no evaluation tables to choose thresholds from, because it is older than them. "
+            "Train it again with target_precision.",
             code="no_evaluations",
         )
-    return decisions_of(splits, model.classes, target)
+    decisions: dict[str, Any] = selective.selective_prediction(splits, model.classes, target)
+    return decisions

@@ -1,4 +1,4 @@
-"""Images whose label a model doubts, by confident learning on what it never learnt from."""
+"""Find images whose label is probably wrong, by confident learning on images that the model was not trained on."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from app.datasets import images as content
+from app.datasets import images as dataset_images
 from app.datasets.manifest import read_manifest
 from app.datasets.orm import Dataset, DatasetImage, DatasetVersion
 from app.datasets.report import LISTED
@@ -22,7 +22,7 @@ _TABLES = ("evaluations-val.jsonl", "evaluations-test.jsonl")
 
 @dataclass(frozen=True, slots=True)
 class Suspect:
-    """`margin` is by how much the `suggested` class is more probable than the `given` one."""
+    """An image with its `given` label, a `suggested` class, and how much more probable (`margin`) the latter is."""
 
     image: str
     given: str
@@ -31,11 +31,13 @@ class Suspect:
 
 
 def suspects(rows: Iterable[Mapping[str, Any]]) -> list[Suspect]:
-    """The images off the diagonal of the confident joint, the surest first (Northcutt et al. 2021, arXiv:1911.00068).
+    """Return the images off the diagonal of the confident joint, by falling margin.
 
-    `rows` are `image_rows` of images that the model has not learnt from. A class's threshold is the mean
-    probability that the model gives it on the images labelled so. An image counts for the most probable of the classes
-    whose threshold it reaches, and is suspect where that is not its label.
+    `rows` are `image_rows` of images that the model was not trained on. A class's threshold is the mean probability
+    that the model gives it on the images with this label. An image counts for the most probable of the classes whose
+    threshold it reaches, and is suspect if that is not its label.
+
+    Source: Northcutt et al. 2021, arXiv:1911.00068.
     """
     rows = list(rows)
     confidences: dict[str, list[float]] = {}
@@ -55,11 +57,11 @@ def suspects(rows: Iterable[Mapping[str, Any]]) -> list[Suspect]:
 def likely_mislabels(
     session: Session, store: BlobStore, workspace_id: UUID, dataset: Dataset, images: Sequence[DatasetImage]
 ) -> Iterator[Finding]:
-    """What the newest model of the workspace that was trained on a version of the dataset doubts of its `images`.
+    """Yield a finding if the newest model that was trained on the dataset doubts the labels of some `images`.
 
-    Its held-out images alone are judged, and of those the ones that still bear the label it was told.
+    Only the model's held-out images are considered, and only those whose label has not changed since.
     """
-    versions = [version.id for version in content.list_versions(session, dataset)]
+    versions = [version.id for version in dataset_images.list_versions(session, dataset)]
     models = [model for model in registry.trained_on(session, workspace_id, versions) if _TABLES[0] in model.files]
     if not models:
         return
@@ -78,8 +80,8 @@ def likely_mislabels(
             severity=Severity.warning,
             message=f"{len(doubted)} images look mislabelled to the model {model.name} ({model.id}), for instance "
             f"{now[first.image].name}, which is {first.given} and looks like {first.suggested}.",
-            remedy="Look at each, and PATCH the label or DELETE the image where it is wrong. The model has judged what "
-            "it was validated and tested on; move images between the splits and train again to have others judged.",
+            remedy="Look at each image, and PATCH its label or DELETE the image if it is wrong. The model checks only "
+            "its validation and test images; to check others, move images between the splits and train again.",
             count=len(doubted),
             images=[one.image for one in doubted[:LISTED]],
             model_id=model.id,
@@ -94,7 +96,7 @@ def _held_out(store: BlobStore, model: Model) -> Iterator[Mapping[str, Any]]:
 
 
 def _seen_by_ancestors(session: Session, store: BlobStore, model: Model) -> set[str]:
-    """What the models that it was fine-tuned from have learnt from: its opinion on that is no second one."""
+    """Return the SHA-256 of all training images of the model's ancestors, which it inherits knowledge of."""
     seen: set[str] = set()
     for ancestor in model.lineage:
         version = session.get_one(DatasetVersion, UUID(ancestor["dataset_version_id"]))

@@ -1,4 +1,4 @@
-"""Tables of models and of their aliases."""
+"""Define the tables of models and of their aliases."""
 
 from datetime import datetime
 from typing import Any
@@ -15,7 +15,7 @@ from app.datasets.orm import DatasetVersion
 
 
 class Model(Base):
-    """A trained model. It exists exactly when its job succeeded; its bytes are the blob `artefact_sha256`."""
+    """A trained model. It exists exactly if its job succeeded; its bytes are the blob `artefact_sha256`."""
 
     __tablename__ = "models"
 
@@ -34,7 +34,7 @@ class Model(Base):
     training: Mapped[dict[str, Any]] = mapped_column(Json)
     # Pictures and tables: by their file's name, {"sha256", "size"} of the blob.
     files: Mapped[dict[str, dict[str, Any]]] = mapped_column(Json)
-    # A precision that accepted answers are to have, and what it takes: `selective_prediction.decisions_of`.
+    # The target precision with the thresholds that reach it, and their results on each split.
     decisions: Mapped[dict[str, Any] | None] = mapped_column(Json)
     artefact_sha256: Mapped[str] = mapped_column(String(64))
     artefact_size: Mapped[int] = mapped_column(BigInteger)
@@ -43,7 +43,7 @@ class Model(Base):
 
 
 class ModelAlias(Base):
-    """A word for one of the models of a name, such as `production`; it can be pointed at another of them."""
+    """A word for one of the models of a name, such as `production`; it can be moved to another of them."""
 
     __tablename__ = "model_aliases"
 

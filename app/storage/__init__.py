@@ -1,4 +1,4 @@
-"""Blobs by their SHA-256, in a folder or in an S3-compatible bucket, behind one Protocol."""
+"""This package stores blobs by their SHA-256, in a folder or in an S3-compatible bucket, behind one Protocol."""
 
 from pathlib import Path
 
@@ -21,7 +21,8 @@ __all__ = [
 
 
 def open_store(url: str, *, s3: S3Options | None = None) -> BlobStore:
-    """The store at `file:///path`, a plain path, or `s3://bucket/prefix` (which needs `s3`). Touches nothing yet.
+    """Return the store at `file:///path`, a plain path, or `s3://bucket/prefix` (which needs `s3`). Touches nothing
+    yet.
 
     A path is taken literally, without percent-decoding. Raises ValueError for any other URL, for an `s3://` one without
     a bucket or without `s3`, and where only one of the two keys is given.

@@ -1,4 +1,4 @@
-"""Many small blobs, stored a batch at a time beside whoever makes them."""
+"""This module stores many small blobs, a batch at a time, while the caller makes the next ones."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -14,7 +14,8 @@ _UNDER_WAY = 2  # batches: while one waits for the disk the other is written; wi
 
 
 class Batches:
-    """Puts what it is given into `store`; some batches are written while the next is collected. For one thread."""
+    """This class puts blobs into `store`; some batches are written while the next is collected. It is for one
+    thread."""
 
     def __init__(self, store: BlobStore) -> None:
         self._store = store
@@ -31,14 +32,14 @@ class Batches:
         self._writers.shutdown()
 
     def put(self, data: bytes) -> None:
-        """Raises what the store raised for an earlier batch."""
+        """Add a blob. Raises what the store raised for an earlier batch."""
         self._collected.append(data)
         self._bytes += len(data)
         if len(self._collected) >= _MOST or self._bytes >= _MOST_BYTES:
             self._send()
 
     def finish(self) -> list[Blob]:
-        """Every blob in the order it was put, once all are stored."""
+        """Return every blob in the order in which it was put, once all are stored."""
         self._send()
         self._wait(0)
         return self._blobs
@@ -49,6 +50,6 @@ class Batches:
         self._collected, self._bytes = [], 0
 
     def _wait(self, most: int) -> None:
-        """Until at most so many batches are under way."""
+        """Wait until at most so many batches are under way."""
         while len(self._under_way) > most:
             self._blobs += self._under_way.popleft().result()

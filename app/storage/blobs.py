@@ -1,4 +1,4 @@
-"""Content-addressed blobs: what a store promises, and what can be wrong with a blob."""
+"""This module says what a store of content-addressed blobs promises, and what can be wrong with a blob."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """Bytes by what they are: `sha256` is 64 lower-case hex digits, `size` is in bytes."""
+    """A blob is known by its bytes: `sha256` is 64 lower-case hex digits, `size` is in bytes."""
 
     sha256: str
     size: int
@@ -24,7 +24,7 @@ class Blob:
 
 @dataclass(frozen=True, slots=True)
 class StoredBlob:
-    """One entry of a store; `modified` (aware, UTC) is when somebody last put it."""
+    """A store lists a blob with these; `modified` (aware, UTC) is when somebody last put it."""
 
     sha256: str
     size: int
@@ -57,14 +57,14 @@ class BlobDamaged(GraftError):
 
 
 class BlobStore(Protocol):
-    """Where blobs lie. Safe to share between threads and processes; no blob is ever seen half written.
+    """A store keeps blobs. It is safe to share between threads and processes; no blob is ever seen half written.
 
     Every `sha256` argument is 64 lower-case hex digits, otherwise `ValueError`. Every method raises
     `app.core.errors.Unavailable` when the backend fails (full disk, no permission, no connection).
     """
 
     def put_bytes(self, data: bytes) -> Blob:
-        """Keep `data`. If it is there already its `modified` is brought up to date instead."""
+        """Keep `data` and return its blob. If it is there already its `modified` is brought up to date instead."""
         ...
 
     def put_many(self, contents: Sequence[bytes]) -> Sequence[Blob]:
@@ -77,15 +77,15 @@ class BlobStore(Protocol):
         ...
 
     def read(self, sha256: str) -> bytes:
-        """All bytes, checked against the hash. Raises BlobMissing, BlobDamaged."""
+        """Return all bytes, checked against the hash. Raises BlobMissing, BlobDamaged."""
         ...
 
     def open(self, sha256: str) -> BinaryIO:
-        """A seekable stream that the caller closes; its bytes are not checked. Raises BlobMissing."""
+        """Return a seekable stream that the caller closes; its bytes are not checked. Raises BlobMissing."""
         ...
 
     def fetch(self, sha256: str, directory: Path) -> Path:
-        """A local file with the bytes, for reading only: the store's own, or a checked copy in `directory`.
+        """Return a local file with the bytes, for reading only: the store's own, or a checked copy in `directory`.
 
         A good copy already in `directory` is used again. Raises BlobMissing, BlobDamaged.
         """
@@ -94,11 +94,11 @@ class BlobStore(Protocol):
     def exists(self, sha256: str) -> bool: ...
 
     def delete(self, sha256: str, *, older_than: datetime | None = None) -> bool:
-        """Remove the blob, with `older_than` (aware) only if it was last put before it. Returns whether it did."""
+        """Remove the blob, with `older_than` (aware) only if it was last put before it. Return whether it did."""
         ...
 
     def list(self, older_than: datetime | None = None) -> Iterator[StoredBlob]:
-        """Every blob, in no order; with `older_than` (aware) only those last put before it."""
+        """Return every blob, in no order; with `older_than` (aware) only those last put before it."""
         ...
 
     def discard_unfinished(self, older_than: datetime) -> int:
@@ -111,13 +111,13 @@ class BlobStore(Protocol):
 
 
 def blob_key(sha256: str) -> str:
-    """`ab/cd/abcd…`, two levels so that no folder grows huge. Raises ValueError for anything but a hash."""
+    """Return `ab/cd/abcd…`, two levels so that no folder grows huge. Raises ValueError for anything but a hash."""
     if not _SHA256.fullmatch(sha256):
         raise ValueError(f"not a SHA-256 in lower-case hex: {sha256!r}")
     return f"{sha256[:2]}/{sha256[2:4]}/{sha256}"
 
 
 def sha256_of_key(key: str) -> str | None:
-    """The hash a key stands for, or None for something that is not a blob."""
+    """Return the hash a key stands for, or None for something that is not a blob."""
     name = key.rpartition("/")[2]
     return name if _SHA256.fullmatch(name) and blob_key(name) == key else None

@@ -1,4 +1,4 @@
-"""Reaching a bucket: where it is, with which keys, and how long to wait for it."""
+"""This module says how a bucket is reached: where it is, with which keys, and how long to wait for it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ if TYPE_CHECKING:  # names that obstore has for type checkers only
 
 @dataclass(frozen=True, slots=True)
 class S3Options:
-    """How to reach a bucket. No `endpoint` means AWS; no keys means the machine's own role.
+    """These options say how to reach a bucket. No `endpoint` means AWS; no keys means the machine's own role.
 
     An `http://` endpoint is for a store on the same private network: bytes and requests travel in the clear.
     """

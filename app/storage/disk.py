@@ -1,4 +1,4 @@
-"""Local files that are whole or absent, and disk errors put into words."""
+"""This module writes local files that are whole or absent, and explains disk errors."""
 
 import ctypes
 import errno
@@ -19,7 +19,7 @@ _NO_PERMISSION = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 @contextmanager
 def staged_file(folder: Path) -> Iterator[tuple[Path, BinaryIO]]:
-    """A new file in `folder` (made if needed), removed on the way out unless it was renamed."""
+    """Yield a new file in `folder` (made if needed), removed on the way out unless it was renamed."""
     folder.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=folder)
     path = Path(name)
@@ -32,8 +32,8 @@ def staged_file(folder: Path) -> Iterator[tuple[Path, BinaryIO]]:
 
 @contextmanager
 def staged_files(folder: Path, contents: Sequence[bytes]) -> Iterator[list[str]]:
-    """A new file in `folder` (made if needed) of each content; where the body raises, those it has not renamed are
-    removed. With as little as a file can cost, for there may be many small ones."""
+    """Yield a new file in `folder` (made if needed) for each of the given bytes; where the body raises, those it has
+    not renamed are removed. Each file costs as little as it can, for there may be many small ones."""
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{folder}/{uuid.uuid4().hex}"
     paths = []
@@ -100,12 +100,12 @@ def check_free(folder: Path, floor: int, more: int = 0) -> None:
 
 
 def is_disk_error(error: OSError) -> bool:
-    """Whether it is the disk's fault, rather than that of whoever named the file."""
+    """Return whether it is the disk's fault, rather than that of whoever named the file."""
     return error.errno in {*_NO_ROOM, *_NO_PERMISSION, errno.EIO, errno.ESTALE}
 
 
 def explained(folder: Path, error: OSError) -> Unavailable:
-    """`StorageFull`, or else `Unavailable`, that says what to do about `folder`."""
+    """Return `StorageFull`, or else `Unavailable`, that says what to do about `folder`."""
     if error.errno in _NO_ROOM:
         return StorageFull(_advice(folder, error), retry_after=30)
     return Unavailable(_advice(folder, error), code="storage_unavailable", retry_after=30)

@@ -1,4 +1,5 @@
-"""Blobs as files below one folder: `ab/<sha256>`, written temp → fsync → rename → fsync of the folder."""
+"""This module keeps blobs as files below one folder: `ab/<sha256>`, written temp → fsync → rename → fsync of the
+folder."""
 
 import errno
 import hashlib
@@ -16,7 +17,7 @@ from app.storage.disk import disk_errors_explained, staged_file, staged_files, s
 
 
 class FilesystemStore:
-    """A `BlobStore` in a local or network folder, which is made when something is first written."""
+    """This `BlobStore` lies in a local or network folder, which is made when something is first written."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
@@ -118,7 +119,8 @@ class FilesystemStore:
             file.write(b"writable")
 
     def _places(self, sha256: str) -> tuple[str, str]:
-        """Where the blob is put, and where earlier versions of the store put it: a folder for nearly each one."""
+        """Return where the blob is put, and where earlier versions of the store put it: a folder for nearly each
+        one."""
         nested = blob_key(sha256)
         return f"{self._prefix}{sha256[:2]}/{sha256}", self._prefix + nested
 
@@ -158,7 +160,8 @@ class FilesystemStore:
         return blob
 
     def _refresh(self, blob: Blob) -> bool:
-        """True if the blob is there; its time is now. A file of another size is damaged and gets replaced."""
+        """Return whether the blob is there, and set its time to now. A file of another size is damaged and gets
+        replaced."""
         for place in self._places(blob.sha256):
             try:
                 os.utime(place)

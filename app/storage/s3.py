@@ -1,4 +1,4 @@
-"""Blobs in an S3-compatible bucket: `<prefix>/ab/cd/<sha256>`, uploaded in parts where large."""
+"""This module keeps blobs in an S3-compatible bucket: `<prefix>/ab/cd/<sha256>`, uploaded in parts where large."""
 
 import hashlib
 import io
@@ -29,7 +29,7 @@ _WRITABLE_KEY = "writable"
 
 
 class BucketStore:
-    """A `BlobStore` in a bucket that exists already.
+    """This `BlobStore` lies in a bucket that exists already.
 
     S3 has no touch: a blob put again is uploaded again once it is older than `refresh_after`, which must be well
     below the garbage collector's grace period.
@@ -119,7 +119,7 @@ class BucketStore:
                         yield StoredBlob(sha256, entry["size"], modified)
 
     def discard_unfinished(self, older_than: datetime) -> int:
-        """Always 0: a lifecycle rule of the bucket ends unfinished multipart uploads."""
+        """Return 0: a lifecycle rule of the bucket ends unfinished multipart uploads."""
         return 0
 
     def check(self) -> None:
@@ -182,7 +182,7 @@ class BucketStore:
 
 
 class _Reader(io.RawIOBase):
-    """Makes obstore's reader a Python file, with our errors."""
+    """This class makes obstore's reader a Python file, with our errors."""
 
     def __init__(self, reader: "ReadableFile", explained: Callable[[], AbstractContextManager[None]]) -> None:
         self._reader = reader

@@ -1,18 +1,26 @@
-"""How a caller asks for augmentation: a preset's name, or a list of transforms."""
+"""The schema of an augmentation: a preset's name, or a list of transforms."""
 
 from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from app.vision.errors import InvalidConfig
-from app.vision.settings.presets import PresetName, Transform, preset_of
+from app.vision.settings.presets import TRANSFORMS, PresetName, Transform, preset_of
+
+PARAMETERS = "; ".join(f"{name}: {', '.join(parameters)}" for name, parameters in TRANSFORMS.items())
 
 
 class AugmentationStep(BaseModel):
-    """A transform by name. crop: min_area, max_stretch; flip: probability; rotate: degrees; color: brightness,
-    contrast, saturation; erase: probability. Parameters that are left out have the values of `standard`."""
+    """A transform by name, with parameters."""
 
-    model_config = ConfigDict(extra="allow", json_schema_extra={"examples": [{"name": "rotate", "degrees": 15}]})
+    model_config = ConfigDict(
+        extra="allow",
+        json_schema_extra={
+            "description": f"A transform by name. {PARAMETERS}. Parameters that are left out have the values of "
+            "`standard`.",
+            "examples": [{"name": "rotate", "degrees": 15}],
+        },
+    )
     __pydantic_extra__: dict[str, float] = Field(init=False)
 
     name: str
@@ -33,4 +41,8 @@ def _check_augmentation(value: Any) -> Any:
 
 
 Steps = Annotated[list[AugmentationStep], Field(max_length=32)]
-Augmentation = Annotated[PresetName | Steps | None, BeforeValidator(_check_augmentation)]
+Augmentation = Annotated[
+    PresetName | Steps | None,
+    BeforeValidator(_check_augmentation),
+    Field(examples=["standard", [{"name": "crop", "min_area": 0.6}, {"name": "rotate", "degrees": 15}]]),
+]

@@ -1,7 +1,7 @@
-"""What would become of a training if it were queued now. Writes nothing."""
+"""Plan a training: what would become of it if it were queued now. Writes nothing."""
 
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -10,24 +10,25 @@ from sqlalchemy.orm import Session
 
 from app.core.clock import DatabaseTime
 from app.core.settings import Settings
-from app.datasets import images as content
+from app.datasets import images as dataset_images
 from app.datasets import service as datasets
 from app.datasets.manifest import Manifest, read_manifest
 from app.datasets.orm import Dataset, DatasetImage, DatasetVersion
+from app.datasets.ready import ready_dataset
 from app.datasets.report import report_on
 from app.datasets.schemas import Finding, Severity
-from app.jobs import admission, service, workers
+from app.jobs import admission, workers
 from app.jobs.orm import Job, RegisteredWorker
-from app.jobs.states import HELD, JobKind, JobState
-from app.jobs.waiting import Prospect, outlooks
+from app.jobs.states import HELD, JobState
+from app.jobs.waiting import PlannedJob, queue_places
+from app.registry.mislabels import likely_mislabels
 from app.storage import BlobStore
-from app.trainings.base_model import Base
 from app.trainings.plan_schemas import Estimate, PlannedImages, PlannedLimits, PlannedNetwork, PlanOut, Refusal
 from app.trainings.schemas import TrainRequest
-from app.vision.settings.config import TrainConfig, settled
+from app.trainings.service import StartingModel, spec_of
+from app.trainings.type import TRAIN
+from app.vision.settings.config import TrainConfig, filled_in
 from app.vision.training import estimate
-
-Opinions = Callable[[Dataset, Sequence[DatasetImage]], Iterable[Finding]]
 
 _RECENT = 100  # ended trainings among which like ones are looked for
 
@@ -39,28 +40,35 @@ def plan(
     request: TrainRequest,
     config: TrainConfig,
     settings: Settings,
-    base: Base | None = None,
-    opinions: Opinions = lambda dataset, images: (),
+    start: StartingModel | None = None,
 ) -> PlanOut:
-    """The plan of a request whose `config` is resolved. Raises what `submit_training` raises for its dataset.
+    """Return the plan of a request whose `config` is resolved.
 
-    `opinions` gives what models find in a dataset.
+    Raises what `service.submit` raises for its dataset.
     """
     processes, machines = request.resources.processes, request.resources.machines
     admission.check_machines(session, machines)
-    dataset, version = admission.target(session, workspace_id, request.dataset)
-    images = content.all_images(session, dataset)
-    report = report_on(images, dataset.report or {}, opinions(dataset, images))
+    dataset, version = ready_dataset(session, workspace_id, request.dataset)
+    images = dataset_images.all_images(session, dataset)
+    doubts = likely_mislabels(session, store, workspace_id, dataset, images)
+    report = report_on(images, dataset.report or {}, doubts)
     totals = {split: sum(found.values()) for split, found in version.counts.items()}
-    queued = admission.count(session, workspace_id, JobKind.train, [JobState.queued])
-    refusal = admission.queue_refusal(queued, JobKind.train, settings.max_queued_jobs)
-    prospect = Prospect(
-        workspace_id, dataset.id, config.backbone, config.train, request.priority, _is_due(session, request), machines
+    queued = admission.count(session, workspace_id, TRAIN, [JobState.queued])
+    refusal = admission.queue_refusal(queued, TRAIN, settings.max_queued_jobs)
+    spec = spec_of(request, config, dataset, start).model_dump(mode="json", exclude_unset=True)
+    planned = PlannedJob(
+        TRAIN.name,
+        workspace_id,
+        dataset.id,
+        spec,
+        request.priority,
+        _is_due(session, request),
+        machines,
     )
-    outlook = outlooks(session, JobKind.train, settings.max_running_jobs, prospect)[None]
+    stands = queue_places(session, TRAIN.slot, settings.max_running_jobs, planned)[None]
     return PlanOut(
         dataset_id=dataset.id,
-        spec=service.spec_of(request, config, dataset, base),
+        spec=spec,
         network=_network(config, version),
         images=PlannedImages(version_id=version.id, version=version.number, total=totals, counts=version.counts),
         findings=[
@@ -73,20 +81,20 @@ def plan(
         limits=PlannedLimits(
             queued=queued,
             max_queued=settings.max_queued_jobs,
-            running=admission.count(session, workspace_id, JobKind.train, list(HELD)),
+            running=admission.count(session, workspace_id, TRAIN, list(HELD)),
             max_running=settings.max_running_jobs,
             stored_bytes=datasets.stored_bytes(session, workspace_id),
             max_stored_bytes=settings.max_workspace_bytes,
         ),
         refusal=None if refusal is None else Refusal(code=refusal.code, detail=refusal.detail),
-        waiting_for=outlook.waiting_for,
-        jobs_ahead=None if outlook.place is None else outlook.place - 1,
-        wait_seconds=outlook.seconds,
+        waiting_for=stands.waiting_for,
+        jobs_ahead=None if stands.place is None else stands.place - 1,
+        wait_seconds=stands.seconds,
     )
 
 
 def _unfrozen_changes(images: Sequence[DatasetImage], manifest: Manifest, dataset: Dataset) -> Iterable[Finding]:
-    """That the dataset is not what its newest version holds, and the training would not see the difference."""
+    """Yield a finding where the dataset is not what its newest version holds: the training sees no changes."""
     frozen = {(item.sha256, item.label, item.split) for item in manifest.items}
     now = {(image.sha256, image.label, image.split) for image in images}
     if changed := sorted({sha256 for sha256, _, _ in frozen ^ now}):
@@ -110,7 +118,7 @@ def _network(config: TrainConfig, version: DatasetVersion) -> PlannedNetwork:
     size = estimate.network_size(config, len(version.classes))
     return PlannedNetwork(
         backbone=config.backbone,
-        input_size=settled(config.input_size),
+        input_size=filled_in(config.input_size),
         classes=version.classes,
         parameters=size.parameters,
         trainable_parameters=size.trainable,
@@ -148,12 +156,12 @@ def _disk(config: TrainConfig, classes: int, totals: Mapping[str, int]) -> Estim
 
 
 def _seconds(session: Session, config: TrainConfig, totals: Mapping[str, int], machines: int) -> Estimate:
-    """From the median time an image took in like trainings that ended well of late, on workers that live."""
+    """Estimate from the median time an image took in like trainings that succeeded of late, on workers that live."""
     hosts = {row.host for row in session.scalars(_alive())}
     query = (
         select(Job.ran_seconds, Job.spec, Job.worker, DatasetVersion.counts)
         .join(DatasetVersion, DatasetVersion.id == Job.dataset_version_id)
-        .where(Job.kind == JobKind.train, Job.state == JobState.succeeded)
+        .where(Job.kind == TRAIN.name, Job.state == JobState.succeeded)
         .where(Job.spec["backbone"].as_string() == config.backbone, Job.spec["train"].as_string() == config.train)
         .where(workers.needed() == machines)
         .order_by(Job.id.desc())
@@ -179,7 +187,7 @@ def _seconds(session: Session, config: TrainConfig, totals: Mapping[str, int], m
 
 
 def _passes(spec: Mapping[str, Any], totals: Mapping[str, int]) -> int:
-    """How many images go through the trunk, behind which nothing takes long: once a view where it is frozen."""
+    """Return how many images go through the trunk, once a view where it is frozen; the head takes no time beside it."""
     learning, held_out = totals.get("train", 0), sum(totals.values()) - totals.get("train", 0)
     if spec["train"] == "head":
         views = 1 if spec["augmentation"] == "none" else spec.get("views", 4)

@@ -1,43 +1,44 @@
-"""What the API says of a training before it is queued."""
+"""Schemas of what the API says of a training before it is queued."""
 
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 from pydantic import BaseModel, Field
 
 from app.datasets.schemas import Finding
-from app.jobs.schemas import WaitingFor
+from app.jobs.schemas import DocumentedAs, WaitingFor
+from app.trainings.spec import TrainSpec
 
 
 class PlannedNetwork(BaseModel):
     backbone: str
-    input_size: int = Field(description="Pixels a side.")
+    input_size: int = Field(description="Side of the square input in pixels.")
     classes: list[str]
     parameters: int
     trainable_parameters: int
-    trained: list[str] = Field(description="The parts that learn: the head, and stages of the trunk from it down.")
+    trained: list[str] = Field(description="The parts that learn: the head, and the trunk's stages next to it.")
 
 
 class PlannedImages(BaseModel):
-    """Of the frozen version that the training would read."""
+    """The images of the version that the training would read."""
 
     version_id: UUID
     version: int
-    total: dict[str, int] = Field(description="By split.")
-    counts: dict[str, dict[str, int]] = Field(description="By split and class.")
+    total: dict[str, int] = Field(description="Number of images in each split.")
+    counts: dict[str, dict[str, int]] = Field(description="Number of images in each split and class.")
 
 
 class Estimate(BaseModel):
-    """An amount, or null where it cannot be known; `basis` says what it rests on, or why there is none."""
+    """An estimate, or null if there is none; `basis` says how it was made, or why there is none."""
 
     value: int | float | None
     unit: str = Field(description="`bytes` or `seconds`.")
-    parts: dict[str, int] = Field(default={}, description="What adds up to it.")
+    parts: dict[str, int] = Field(default={}, description="The parts that add up to the value.")
     basis: str
 
 
 class PlannedLimits(BaseModel):
-    """What the workspace has of what it may have."""
+    """The workspace's limits, and how much of each is in use."""
 
     queued: int
     max_queued: int
@@ -48,7 +49,7 @@ class PlannedLimits(BaseModel):
 
 
 class Refusal(BaseModel):
-    """Why the job would be refused now."""
+    """The reason why the job would be refused now."""
 
     code: str
     detail: str
@@ -56,18 +57,20 @@ class Refusal(BaseModel):
 
 class PlanOut(BaseModel):
     dataset_id: UUID
-    spec: dict[str, Any] = Field(description="What would be done, with every default filled in.")
+    spec: Annotated[dict[str, Any], DocumentedAs(TrainSpec)] = Field(
+        description="What would be done, with every default filled in."
+    )
     network: PlannedNetwork
     images: PlannedImages
     findings: list[Finding] = Field(
-        description="What would spoil the result, the gravest first: errors and warnings of the dataset's report, and "
-        "what speaks against this training of it."
+        description="Faults that would spoil the result, the gravest first: errors and warnings of the dataset's "
+        "report, and faults that only this training would meet."
     )
-    memory: Estimate = Field(description="Of one process, at its most.")
-    disk: Estimate = Field(description="On the worker and in the blob store.")
-    seconds: Estimate = Field(description="From the start to the end; waiting is not in it.")
+    memory: Estimate = Field(description="Peak memory of one process.")
+    disk: Estimate = Field(description="Space on the worker's disk and in the blob store.")
+    seconds: Estimate = Field(description="Time from start to end, without waiting.")
     limits: PlannedLimits
-    refusal: Refusal | None = Field(description="Null: the job would be accepted.")
+    refusal: Refusal | None = Field(description="The reason for a refusal; null if the job would be accepted.")
     waiting_for: WaitingFor
-    jobs_ahead: int | None = Field(description="Trainings that would start before; null where it could not start.")
-    wait_seconds: float | None = Field(description="As a job's.")
+    jobs_ahead: int | None = Field(description="Trainings that would start before it; null if it could not start.")
+    wait_seconds: float | None = Field(description="Estimated seconds until it would start, as for a queued job.")

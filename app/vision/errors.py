@@ -1,4 +1,4 @@
-"""The errors that training and classifying raise; each message says what was wrong and what to do about it."""
+"""These errors are what training and answering raise; each message says what was wrong and what to do about it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 
 
 class VisionError(Exception):
-    """Everything this package raises on purpose."""
+    """Is the base of everything that this package raises on purpose."""
 
 
 class UnknownBackbone(VisionError):
-    """A backbone name that the catalogue does not hold."""
+    """Says that the catalogue does not hold a backbone of that name."""
 
     def __init__(self, name: str, known: Iterable[str]) -> None:
         self.name = name
@@ -44,7 +44,7 @@ class WeightsUnavailable(VisionError):
 
 
 class InvalidConfig(VisionError):
-    """A training configuration that cannot be run; `field` is the name of the field to change."""
+    """Says that a training configuration cannot be run; `field` is the name of the field to change."""
 
     def __init__(self, field: str, message: str) -> None:
         self.field = field
@@ -52,7 +52,7 @@ class InvalidConfig(VisionError):
 
 
 class InvalidData(VisionError):
-    """Images or labels that cannot be trained on or classified."""
+    """Says that images or labels cannot be trained on or classified."""
 
 
 class Diverged(VisionError):
@@ -96,11 +96,11 @@ class RankLost(VisionError):
 
 
 class DamagedArtefact(VisionError):
-    """A model or checkpoint file that is cut short, altered, or not one of ours."""
+    """Says that a model or checkpoint file is cut short, altered, or not one of ours."""
 
 
 class Stopped(Exception):
-    """A run that was asked to stop and did; not a failure, hence not a VisionError.
+    """Says that a run was asked to stop and did; that is no failure, hence no VisionError.
 
     `checkpoint_written` says whether a checkpoint was reported: there is none to write before the first step.
     """

@@ -1,1 +1,1 @@
-"""The same network behind other servers, each as its own documentation has it; none of these imports Graftwork."""
+"""Serve the same network by other servers, each as its own documentation has it; none of them imports Graftwork."""

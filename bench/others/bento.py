@@ -1,4 +1,4 @@
-"""BentoML with adaptive batching: `bentoml serve bento:Classifier --port PORT`, the folder in MODEL_FOLDER."""
+"""Serve by BentoML with adaptive batching: `bentoml serve bento:Classifier --port PORT`, the folder in MODEL_FOLDER."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""LitServe with batching, a worker on the CPU: `python lit_serve.py PORT FOLDER`."""
+"""Serve by LitServe with batching, one worker on the CPU: `python lit_serve.py PORT FOLDER`."""
 
 import sys
 from typing import Any

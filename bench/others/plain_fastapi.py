@@ -1,4 +1,4 @@
-"""A plain FastAPI handler: `python plain_fastapi.py PORT FOLDER`."""
+"""Serve by a plain FastAPI handler: `python plain_fastapi.py PORT FOLDER`."""
 
 import sys
 

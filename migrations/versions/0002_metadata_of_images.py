@@ -1,4 +1,4 @@
-"""What an upload says of an image beside its label, and an image once a dataset
+"""Store metadata with each image, and make an image unique within its dataset.
 
 Revision: 0002, after 0001
 """

@@ -1,4 +1,4 @@
-"""Aliases of models, and models that stay loaded
+"""Add aliases of models, and pinned models.
 
 Revision: 0003, after 0002
 """

@@ -1,4 +1,4 @@
-"""Jobs have a priority, a time before which they wait, and a deadline; workers register; models outlive their jobs
+"""Give jobs a priority, an earliest start and a deadline, register workers, and keep models longer than their jobs.
 
 Revision: 0004, after 0003
 """

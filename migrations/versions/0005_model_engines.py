@@ -1,4 +1,4 @@
-"""Engines of models
+"""Add the engines of models.
 
 Revision: 0005, after 0004
 """

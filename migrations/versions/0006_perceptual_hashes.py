@@ -1,4 +1,4 @@
-"""A perceptual hash of each image
+"""Add a perceptual hash to each image.
 
 Revision: 0006, after 0005
 """

@@ -1,4 +1,4 @@
-"""Which images each version holds
+"""Add a table of the images that each version holds.
 
 Revision: 0007, after 0006
 """

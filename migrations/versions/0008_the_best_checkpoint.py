@@ -1,4 +1,4 @@
-"""Which checkpoint was the best
+"""Mark the best checkpoint of a job.
 
 Revision: 0008, after 0007
 """

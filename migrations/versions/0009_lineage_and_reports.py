@@ -1,4 +1,4 @@
-"""Which model another was fine-tuned from, and the files of its report
+"""Add the lineage of models, and the files of their reports.
 
 Revision: 0009, after 0008
 """

@@ -1,4 +1,4 @@
-"""Uploads that come in pieces
+"""Add resumable uploads.
 
 Revision: 0010, after 0009
 """

@@ -1,4 +1,4 @@
-"""Jobs that predict, of a dataset or of images that were named one by one
+"""Add predict jobs, which classify a dataset or images that are named one by one.
 
 Revision: 0011, after 0010
 """

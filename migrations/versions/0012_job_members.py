@@ -1,4 +1,4 @@
-"""Jobs that several machines share
+"""Add the members of jobs that several machines share.
 
 Revision: 0012, after 0011
 """

@@ -1,4 +1,4 @@
-"""Which answers of a model are accepted
+"""Add the selective predictions of a model: its thresholds and their results.
 
 Revision: 0013, after 0012
 """

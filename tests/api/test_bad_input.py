@@ -12,10 +12,10 @@ import pytest
 
 from app.auth.schemas import Scope
 from app.storage import FilesystemStore
-from app.vision.training.run import FitResult
-from tests.api.conftest import MakeApi
-from tests.support.calls import Api, problem
+from app.vision.training.result import FitResult
+from tests.support.calls import problem
 from tests.support.images import folder, folder_tar, folder_zip, gif, jpeg, photo, png
+from tests.support.services import OpenService, Service, open_service
 
 GOOD = folder_zip({"ants": 4, "bees": 4})
 NOTHING = {"datasets": 0, "trainings": 0, "ingestions": 0, "models": 0}
@@ -39,10 +39,10 @@ def tarred(files: dict[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def assert_nothing_is_left(api: Api, **expected: int) -> None:
+def assert_nothing_is_left(api: Service, **expected: int) -> None:
     """No row, no staged file, and (where there is no dataset) no blob."""
     assert api.counts() == NOTHING | expected
-    assert api.staged() == []
+    assert api.scratch() == []
     if not expected:
         assert isinstance(api.stage.store, FilesystemStore)
         assert list(api.stage.store.list()) == []
@@ -95,7 +95,7 @@ ARCHIVES: dict[str, tuple[bytes, int, str, str | None, str]] = {
 
 @pytest.mark.parametrize("how", ["body", "form"])
 @pytest.mark.parametrize("what", ARCHIVES)
-def test_a_useless_archive_is_refused_at_once(api: Api, what: str, how: str) -> None:
+def test_a_useless_archive_is_refused_at_once(api: Service, what: str, how: str) -> None:
     archive, status, code, field, remedy = ARCHIVES[what]
     sent: dict[str, Any] = {"content": archive} if how == "body" else {"files": {"file": ("pets.zip", archive)}}
     problem(api.write.post("/v1/datasets?name=pets", **sent), status, code, field, remedy)
@@ -105,7 +105,7 @@ def test_a_useless_archive_is_refused_at_once(api: Api, what: str, how: str) -> 
 
 
 @pytest.mark.parametrize("headers", [{}, {"Content-Type": "application/zip"}, {"Content-Type": "text/plain"}])
-def test_an_upload_is_told_by_its_content_and_not_by_its_type(api: Api, headers: dict[str, str]) -> None:
+def test_an_upload_is_told_by_its_content_and_not_by_its_type(api: Service, headers: dict[str, str]) -> None:
     assert api.write.post("/v1/datasets?name=pets", content=GOOD, headers=headers).status_code == 202
 
 
@@ -126,19 +126,19 @@ def test_an_upload_is_told_by_its_content_and_not_by_its_type(api: Api, headers:
         ("colour=red", "colour"),
     ],
 )
-def test_a_bad_option_of_an_upload_is_named(api: Api, query: str, field: str) -> None:
+def test_a_bad_option_of_an_upload_is_named(api: Service, query: str, field: str) -> None:
     body = problem(api.write.post(f"/v1/datasets?{query}", content=GOOD), 422, "invalid", field)
     assert field in body["detail"]
     assert_nothing_is_left(api)
 
 
-def test_fractions_that_leave_nothing_to_train_on_are_refused(api: Api) -> None:
+def test_fractions_that_leave_nothing_to_train_on_are_refused(api: Service) -> None:
     response = api.write.post("/v1/datasets?name=pets&val_fraction=0.6&test_fraction=0.6", content=GOOD)
     problem(response, 422, "invalid", "test_fraction", remedy="keep their sum below 1")
     assert_nothing_is_left(api)
 
 
-def test_a_name_that_is_taken_is_refused(api: Api) -> None:
+def test_a_name_that_is_taken_is_refused(api: Service) -> None:
     api.dataset("pets")
     problem(api.write.post("/v1/datasets?name=pets", content=GOOD), 409, "name_taken", "name", "Choose another")
     named = {"files": {"file": ("pets.zip", GOOD)}}
@@ -146,14 +146,14 @@ def test_a_name_that_is_taken_is_refused(api: Api) -> None:
     assert_nothing_is_left(api, datasets=1, ingestions=1)
 
 
-def test_an_unknown_form_field_is_named(api: Api) -> None:
+def test_an_unknown_form_field_is_named(api: Service) -> None:
     for form in ({"files": {"archive": ("a.zip", GOOD)}}, {"files": {"file": ("a.zip", GOOD)}, "data": {"name": "x"}}):
         (field,) = {"archive", "name"} & (form["files"] | form.get("data", {})).keys()
         problem(api.write.post("/v1/datasets", **form), 422, "invalid", field, "the part 'file'")  # type: ignore[arg-type]
     assert_nothing_is_left(api)
 
 
-def test_two_files_in_one_upload_are_refused(api: Api) -> None:
+def test_two_files_in_one_upload_are_refused(api: Service) -> None:
     files = [("file", ("a.zip", GOOD)), ("file", ("b.zip", GOOD))]
     problem(api.write.post("/v1/datasets", files=files), 422, "invalid", "file", "one archive")
     assert_nothing_is_left(api)
@@ -161,7 +161,7 @@ def test_two_files_in_one_upload_are_refused(api: Api) -> None:
 
 @pytest.mark.parametrize("content", [b"no boundary anywhere", b"", b"--b\r\nContent-Disp"])
 @pytest.mark.parametrize("kind", ["multipart/form-data", "multipart/form-data; boundary=b"])
-def test_a_broken_form_is_refused(api: Api, kind: str, content: bytes) -> None:
+def test_a_broken_form_is_refused(api: Service, kind: str, content: bytes) -> None:
     response = api.write.post("/v1/datasets", content=content, headers={"Content-Type": kind})
     assert response.json()["code"] in ("malformed", "empty_upload")
     problem(response, response.status_code, response.json()["code"], remedy="curl -F file=@images.zip")
@@ -175,7 +175,7 @@ def chunks(data: bytes, size: int = 65536) -> Iterator[bytes]:
 
 @pytest.mark.parametrize("how", ["body", "chunked", "form"])
 @pytest.mark.parametrize("size", [10_001, 2_000_000])
-def test_an_upload_over_the_limit_is_refused(make_api: MakeApi, how: str, size: int) -> None:
+def test_an_upload_over_the_limit_is_refused(make_api: OpenService, how: str, size: int) -> None:
     api = make_api(max_upload_bytes=10_000)
     sent: dict[str, Any] = {
         "body": {"content": b"x" * size},
@@ -187,7 +187,7 @@ def test_an_upload_over_the_limit_is_refused(make_api: MakeApi, how: str, size: 
     assert_nothing_is_left(api)
 
 
-def test_a_workspace_has_a_limit_of_its_own(make_api: MakeApi) -> None:
+def test_a_workspace_has_a_limit_of_its_own(make_api: OpenService) -> None:
     api = make_api(max_workspace_bytes=len(GOOD) + 1000)
     api.dataset("pets", GOOD)
     problem(api.write.post("/v1/datasets?name=more", content=GOOD), 413, "workspace_full", remedy="workspace")
@@ -203,7 +203,7 @@ def test_a_workspace_has_a_limit_of_its_own(make_api: MakeApi) -> None:
 # What only reading the images shows: a real worker.
 
 
-def test_each_file_that_is_no_good_is_reported_and_the_others_are_kept(working: Api) -> None:
+def test_each_file_that_is_no_good_is_reported_and_the_others_are_kept(working: Service) -> None:
     picture = jpeg(photo(0, 90))
     files = folder({"ants": 6, "bees": 6}) | {
         "ants/note.jpg": b"this is text",
@@ -237,7 +237,7 @@ def test_each_file_that_is_no_good_is_reported_and_the_others_are_kept(working: 
     assert sum(sum(classes.values()) for classes in dataset["version"]["counts"].values()) == 13
 
 
-def test_a_dataset_of_bad_images_alone_fails_with_the_reason(working: Api) -> None:
+def test_a_dataset_of_bad_images_alone_fails_with_the_reason(working: Service) -> None:
     files = {f"{label}/{n}.jpg": b"no image" for label in ("ants", "bees") for n in range(3)}
     made = working.write.post("/v1/datasets?name=bad", content=zipped(files)).json()
     dataset = working.read.get(f"/v1/datasets/{made['id']}?wait=60").json()
@@ -291,26 +291,26 @@ JOBS: dict[str, tuple[dict[str, Any], str, str, str]] = {
 
 
 @pytest.fixture(scope="module")
-def jobless(shared: Api) -> Api:
+def jobless(shared: Service) -> Service:
     """A workspace with a dataset; no test that takes it makes a job."""
     shared.dataset("pets")
     return shared
 
 
 @pytest.mark.parametrize("what", JOBS)
-def test_a_training_that_cannot_be_is_refused(jobless: Api, what: str) -> None:
+def test_a_training_that_cannot_be_is_refused(jobless: Service, what: str) -> None:
     fields, code, field, remedy = JOBS[what]
     problem(jobless.write.post("/v1/jobs", json={"dataset": "pets", **fields}), 422, code, field, remedy)
     assert jobless.counts() == NOTHING | {"datasets": 1, "ingestions": 1}
 
 
-def test_weights_that_cannot_be_had_are_named_with_the_file(jobless: Api) -> None:
+def test_weights_that_cannot_be_had_are_named_with_the_file(jobless: Service) -> None:
     response = jobless.write.post("/v1/jobs", json={"dataset": "pets", "backbone": "resnet18"})
     body = problem(response, 422, "weights_unavailable", "backbone", "GRAFT_WEIGHTS_DIR")
     assert "resnet18-f37072fd.pth" in body["detail"]
 
 
-def test_every_bad_field_is_named_at_once(jobless: Api) -> None:
+def test_every_bad_field_is_named_at_once(jobless: Service) -> None:
     response = jobless.write.post("/v1/jobs", json={"epochs": 0, "seed": "x", "optimiser": "sgd"})
     body = problem(response, 422, "invalid")
     assert {one["field"] for one in body["errors"]} == {"dataset", "epochs", "seed", "optimiser"}
@@ -318,7 +318,7 @@ def test_every_bad_field_is_named_at_once(jobless: Api) -> None:
 
 @pytest.mark.parametrize("path", ["/v1/jobs", "/v1/keys"])
 @pytest.mark.parametrize("content", [b"{", b"", b'{"dataset": "pets"', b"dataset=pets", b"\xff\xfe", b"1" * 5000])
-def test_a_body_that_is_not_json_is_refused(jobless: Api, path: str, content: bytes) -> None:
+def test_a_body_that_is_not_json_is_refused(jobless: Service, path: str, content: bytes) -> None:
     response = jobless.admin.post(path, content=content, headers={"Content-Type": "application/json"})
     if content:
         problem(response, 400, "malformed", "body", remedy="JSON")
@@ -327,13 +327,13 @@ def test_a_body_that_is_not_json_is_refused(jobless: Api, path: str, content: by
 
 
 @pytest.mark.parametrize("content", [b"[]", b"null", b"3", b'"pets"'])
-def test_json_that_is_no_object_is_refused(jobless: Api, content: bytes) -> None:
+def test_json_that_is_no_object_is_refused(jobless: Service, content: bytes) -> None:
     headers = {"Content-Type": "application/json"}
     problem(jobless.write.post("/v1/jobs", content=content, headers=headers), 422, "invalid", "body")
 
 
 @pytest.mark.parametrize("how", ["whole", "chunked"])
-def test_a_json_body_over_the_limit_is_refused(jobless: Api, how: str) -> None:
+def test_a_json_body_over_the_limit_is_refused(jobless: Service, how: str) -> None:
     content = b'{"dataset": "' + b"x" * 2**20 + b'"}'
     sent = content if how == "whole" else chunks(content)
     headers = {"Content-Type": "application/json"}
@@ -347,7 +347,7 @@ def test_a_json_body_over_the_limit_is_refused(jobless: Api, how: str) -> None:
 )
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_text_that_no_database_keeps_is_refused(
-    request: pytest.FixtureRequest, make_api: MakeApi, kind: str, fields: dict[str, Any]
+    request: pytest.FixtureRequest, make_api: OpenService, kind: str, fields: dict[str, Any]
 ) -> None:
     jobless = make_api(database_url=request.getfixturevalue(f"{kind}_url"))
     jobless.dataset("pets")
@@ -359,12 +359,12 @@ def test_text_that_no_database_keeps_is_refused(
 
 
 @pytest.mark.parametrize("path", ["/v1/datasets?name=%00", "/v1/models?name=%00", "/v1/datasets/%00"])
-def test_a_name_that_no_database_keeps_is_not_found(make_api: MakeApi, postgresql_url: str, path: str) -> None:
+def test_a_name_that_no_database_keeps_is_not_found(make_api: OpenService, postgresql_url: str, path: str) -> None:
     response = make_api(database_url=postgresql_url).read.get(path)
     assert response.status_code in (200, 404, 422), response.text
 
 
-def test_a_dataset_that_is_still_read_cannot_be_trained_on(api: Api) -> None:
+def test_a_dataset_that_is_still_read_cannot_be_trained_on(api: Service) -> None:
     api.write.post("/v1/datasets?name=pets", content=GOOD)
     response = api.write.post("/v1/jobs", json={"dataset": "pets"})
     problem(response, 409, "dataset_not_ready", remedy="wait")
@@ -377,19 +377,19 @@ LISTS = ["/v1/datasets", "/v1/jobs", "/v1/models", "/v1/keys"]
 
 @pytest.mark.parametrize("path", LISTS)
 @pytest.mark.parametrize("cursor", ["x", "", "!!!!", "AAAA", "é", "A" * 1000])
-def test_a_bad_cursor_is_refused(shared: Api, path: str, cursor: str) -> None:
+def test_a_bad_cursor_is_refused(shared: Service, path: str, cursor: str) -> None:
     problem(shared.admin.get(path, params={"cursor": cursor}), 422, "bad_cursor", "cursor", "next_cursor")
 
 
 @pytest.mark.parametrize("path", LISTS)
 @pytest.mark.parametrize("limit", ["0", "-1", "201", "many", "1.5"])
-def test_a_bad_limit_is_refused(shared: Api, path: str, limit: str) -> None:
+def test_a_bad_limit_is_refused(shared: Service, path: str, limit: str) -> None:
     problem(shared.admin.get(path, params={"limit": limit}), 422, "invalid", "limit", limit)
 
 
 @pytest.mark.parametrize("wait", ["-1", "61", "nan", "inf", "long"])
 @pytest.mark.parametrize("path", ["/v1/datasets/pets", "/v1/jobs/019a0000-0000-7000-8000-000000000000"])
-def test_a_bad_wait_is_refused(shared: Api, path: str, wait: str) -> None:
+def test_a_bad_wait_is_refused(shared: Service, path: str, wait: str) -> None:
     problem(shared.read.get(path, params={"wait": wait}), 422, "invalid", "wait")
 
 
@@ -409,11 +409,11 @@ def test_a_bad_wait_is_refused(shared: Api, path: str, wait: str) -> None:
         ("GET", "/v1/jobs?dataset_id=pets", "dataset_id"),
     ],
 )
-def test_a_bad_id_or_filter_is_named(shared: Api, method: str, path: str, field: str) -> None:
+def test_a_bad_id_or_filter_is_named(shared: Service, method: str, path: str, field: str) -> None:
     problem(shared.admin(method, path), 422, "invalid", field)
 
 
-def test_what_is_not_there_is_a_404_and_what_cannot_be_done_a_405(shared: Api) -> None:
+def test_what_is_not_there_is_a_404_and_what_cannot_be_done_a_405(shared: Service) -> None:
     problem(shared.admin.get("/v1/nowhere"), 404, "no_such_route", remedy="GET /docs")
     response = shared.admin("PUT", "/v1/jobs")
     problem(response, 405, "method_not_allowed", remedy="GET")
@@ -423,7 +423,7 @@ def test_what_is_not_there_is_a_404_and_what_cannot_be_done_a_405(shared: Api) -
 # Images that cannot be classified.
 
 PICTURE = jpeg(photo(0, 50))
-Send = Callable[[Api, str], Any]
+Send = Callable[[Service, str], Any]
 
 
 def raw(content: bytes, kind: str = "image/jpeg", query: str = "") -> Send:
@@ -482,24 +482,23 @@ def classifying(trained: FitResult, migrated_sqlite: Path, tmp_path_factory: pyt
     import shutil
 
     from app.core.settings import Settings
-    from tests.api.conftest import open_api
 
     home = tmp_path_factory.mktemp("classifying")
     shutil.copy(migrated_sqlite, home / "graftwork.db")
     settings = Settings(home=home, max_predict_files=3, max_predict_bytes=500_000, engines="torch", _env_file=None)  # type: ignore[call-arg]
-    with open_api(settings) as api:
+    with open_service(settings) as api:
         yield api, api.model(trained)
 
 
 @pytest.mark.parametrize("what", PREDICTIONS)
-def test_what_cannot_be_classified_is_refused(classifying: tuple[Api, str], what: str) -> None:
+def test_what_cannot_be_classified_is_refused(classifying: tuple[Service, str], what: str) -> None:
     send, status, code, field, remedy = PREDICTIONS[what]
     api, model = classifying
     problem(send(api, model), status, code, field, remedy)
-    assert api.staged() == []
+    assert api.scratch() == []
 
 
-def test_an_unreadable_image_among_others_spoils_no_other(classifying: tuple[Api, str]) -> None:
+def test_an_unreadable_image_among_others_spoils_no_other(classifying: tuple[Service, str]) -> None:
     api, model = classifying
     files = [("file", ("a.jpg", PICTURE)), ("file", ("b.jpg", b"text")), ("file", ("c.jpg", PICTURE))]
     response = api.predict.post(f"/v1/models/{model}/predict", files=files)
@@ -519,7 +518,7 @@ def probabilities(item: dict[str, Any]) -> dict[str, float]:
     return {one["label"]: one["probability"] for one in item["predictions"]}
 
 
-def test_only_unreadable_images_are_each_answered(classifying: tuple[Api, str]) -> None:
+def test_only_unreadable_images_are_each_answered(classifying: tuple[Service, str]) -> None:
     api, model = classifying
     files = [("file", ("a.jpg", b"text")), ("file", ("b.jpg", b""))]
     response = api.predict.post(f"/v1/models/{model}/predict", files=files)
@@ -527,7 +526,7 @@ def test_only_unreadable_images_are_each_answered(classifying: tuple[Api, str]) 
     assert [item["error"]["code"] for item in response.json()["items"]] == ["not_an_image", "empty_file"]
 
 
-def test_a_deleted_model_answers_no_more(api: Api, model_id: str) -> None:
+def test_a_deleted_model_answers_no_more(api: Service, model_id: str) -> None:
     send = raw(PICTURE)
     assert send(api, model_id).status_code == 200
     assert api.write.delete(f"/v1/models/{model_id}").status_code == 204

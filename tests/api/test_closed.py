@@ -6,14 +6,16 @@ from typing import Any
 import pytest
 
 from app.auth.schemas import Scope
-from app.vision.training.run import FitResult
-from tests.api.uploads.test_receiving import TUS, begin
-from tests.support.calls import Api, Caller, problem
+from app.vision.training.result import FitResult
+from tests.support.calls import Caller, problem
+from tests.support.resumable import TUS, begin
 from tests.support.routes import filled, walk
+from tests.support.services import Service
 
 OPEN = {
     ("GET", "/healthz"),
     ("GET", "/readyz"),
+    ("GET", "/readyz/uploads"),
     ("GET", "/v2/health/live"),
     ("GET", "/v2/health/ready"),
     ("GET", "/docs"),
@@ -55,6 +57,8 @@ SCOPES = {
     ("GET", "/v1/jobs/{job_id}/metrics"): Scope.read,
     ("GET", "/v1/jobs/{job_id}/checkpoint"): Scope.read,
     ("GET", "/v1/jobs/{job_id}/events"): Scope.read,
+    ("GET", "/v1/events"): Scope.read,
+    ("GET", "/v1/events/stream"): Scope.read,
     ("GET", "/v1/jobs/{job_id}/predictions"): Scope.read,
     ("GET", "/v1/workers"): Scope.read,
     ("GET", "/v1/models"): Scope.read,
@@ -86,13 +90,13 @@ SCOPES = {
 WITH_ID = [route for route in SCOPES if re.search(r"{(\w+_id|model|sha256)}", route[1]) and route[0] != "PUT"]
 
 
-def test_every_route_is_written_down_here(shared: Api) -> None:
-    found = list(walk(shared.client.app.routes))  # type: ignore[attr-defined]
+def test_every_route_is_written_down_here(shared: Service) -> None:
+    found = list(walk(shared.http.app.routes))  # type: ignore[attr-defined]
     assert set(found) == OPEN | SCOPES.keys()
     assert len(found) == len(set(found))
 
 
-def test_the_walk_finds_what_the_schema_describes(shared: Api) -> None:
+def test_the_walk_finds_what_the_schema_describes(shared: Service) -> None:
     described = {
         (method.upper(), path)
         for path, operations in shared.nobody.get("/openapi.json").json()["paths"].items()
@@ -104,12 +108,12 @@ def test_the_walk_finds_what_the_schema_describes(shared: Api) -> None:
 
 
 @pytest.mark.parametrize(("method", "path"), sorted(OPEN))
-def test_open_routes_answer_without_a_key(shared: Api, method: str, path: str) -> None:
+def test_open_routes_answer_without_a_key(shared: Service, method: str, path: str) -> None:
     assert shared.nobody(method, path).status_code == 200
 
 
 @pytest.mark.parametrize(("method", "path"), SCOPES)
-def test_closed_routes_need_a_key(shared: Api, method: str, path: str) -> None:
+def test_closed_routes_need_a_key(shared: Service, method: str, path: str) -> None:
     response = shared.nobody(method, filled(path))
     problem(response, 401, "unauthenticated", remedy="graft keys create")
     assert response.headers["www-authenticate"] == 'Bearer realm="graftwork"'
@@ -120,15 +124,15 @@ def test_closed_routes_need_a_key(shared: Api, method: str, path: str) -> None:
     "authorization",
     ["Bearer gw_wrong", "Bearer", "Bearer ", "Basic Z3c6Z3c=", "gw_wrong", "Bearer gw_\u00e9\u00e8".encode("latin-1")],
 )
-def test_a_wrong_key_opens_nothing(shared: Api, method: str, path: str, authorization: Any) -> None:
-    response = shared.client.request(method, filled(path), headers={"Authorization": authorization})
+def test_a_wrong_key_opens_nothing(shared: Service, method: str, path: str, authorization: Any) -> None:
+    response = shared.http.request(method, filled(path), headers={"Authorization": authorization})
     problem(response, 401, "unauthenticated")
 
 
 @pytest.mark.parametrize(("method", "path"), SCOPES)
-def test_a_revoked_key_opens_nothing(shared: Api, method: str, path: str) -> None:
+def test_a_revoked_key_opens_nothing(shared: Service, method: str, path: str) -> None:
     made = shared.admin.post("/v1/keys", json={"name": "leaver", "scopes": ["admin"]}).json()
-    leaver = Caller(shared.client, made["secret"])
+    leaver = Caller(shared.http, made["secret"])
     assert leaver.get("/v1/keys").status_code == 200
     assert shared.admin.delete(f"/v1/keys/{made['id']}").status_code == 200
     problem(leaver(method, filled(path)), 401, "key_revoked", remedy="leaver")
@@ -136,7 +140,7 @@ def test_a_revoked_key_opens_nothing(shared: Api, method: str, path: str) -> Non
 
 @pytest.mark.parametrize(("method", "path"), SCOPES)
 @pytest.mark.parametrize("scope", Scope)
-def test_a_key_does_what_its_scope_covers(shared: Api, method: str, path: str, scope: Scope) -> None:
+def test_a_key_does_what_its_scope_covers(shared: Service, method: str, path: str, scope: Scope) -> None:
     needed = SCOPES[method, path]
     response = shared.caller(shared.workspace, scope)(method, filled(path))
     if scope.covers(needed):
@@ -149,7 +153,7 @@ def test_a_key_does_what_its_scope_covers(shared: Api, method: str, path: str, s
 ASKS_ONLY = {("POST", "/v1/jobs:plan")}
 
 
-def test_a_read_key_changes_nothing(shared: Api) -> None:
+def test_a_read_key_changes_nothing(shared: Service) -> None:
     for method, path in SCOPES.keys() - ASKS_ONLY:
         if method != "GET":
             assert shared.read(method, filled(path)).status_code == 403
@@ -157,10 +161,10 @@ def test_a_read_key_changes_nothing(shared: Api) -> None:
 
 
 @pytest.mark.parametrize(("method", "path"), WITH_ID)
-def test_what_another_workspace_has_is_not_there(api: Api, trained: FitResult, method: str, path: str) -> None:
+def test_what_another_workspace_has_is_not_there(api: Service, trained: FitResult, method: str, path: str) -> None:
     dataset = api.dataset("pets")
     model = api.model(trained)
-    job = api.job("pets")
+    job = api.training("pets")
     key = api.admin.get("/v1/keys").json()["items"][0]["id"]
     image = api.read.get(f"/v1/datasets/{dataset}/images").json()["items"][0]["sha256"]
     existing = {
@@ -194,7 +198,7 @@ def test_what_another_workspace_has_is_not_there(api: Api, trained: FitResult, m
     assert mine.status_code not in (403, 404) or mine.json()["code"] == "no_checkpoint"
 
 
-def test_a_dataset_of_another_workspace_cannot_be_named_either(api: Api) -> None:
+def test_a_dataset_of_another_workspace_cannot_be_named_either(api: Service) -> None:
     dataset = api.dataset("pets")
     stranger = api.caller(api.stage.workspace(), Scope.admin)
     problem(stranger.get("/v1/datasets/pets"), 404, "not_found")
@@ -204,7 +208,7 @@ def test_a_dataset_of_another_workspace_cannot_be_named_either(api: Api) -> None
     assert api.read.get("/v1/datasets/pets").status_code == 200
 
 
-def test_a_name_or_an_alias_of_another_workspace_means_nothing(api: Api, trained: FitResult) -> None:
+def test_a_name_or_an_alias_of_another_workspace_means_nothing(api: Service, trained: FitResult) -> None:
     model = api.model(trained)
     assert api.write("PUT", "/v1/models/pets/aliases/best", json={"model": model}).status_code == 200
     stranger = api.caller(api.stage.workspace(), Scope.admin)
@@ -220,7 +224,7 @@ def test_a_name_or_an_alias_of_another_workspace_means_nothing(api: Api, trained
 
 
 @pytest.mark.parametrize("path", ["/v1/datasets", "/v1/jobs", "/v1/jobs?kind=ingest", "/v1/models", "/v1/keys"])
-def test_lists_show_the_callers_workspace_alone(api: Api, trained: FitResult, path: str) -> None:
+def test_lists_show_the_callers_workspace_alone(api: Service, trained: FitResult, path: str) -> None:
     api.model(trained)
     stranger = api.caller(api.stage.workspace(), Scope.admin)
     mine = {item["id"] for item in api.admin.get(path).json()["items"]}
@@ -229,7 +233,7 @@ def test_lists_show_the_callers_workspace_alone(api: Api, trained: FitResult, pa
     assert not mine & theirs
 
 
-def test_without_a_key_an_upload_is_refused_unread(shared: Api) -> None:
+def test_without_a_key_an_upload_is_refused_unread(shared: Service) -> None:
     size = {"Content-Length": str(2**40)}
     for path in ("/v1/datasets", filled("/v1/models/{model}/predict")):
         problem(shared.nobody.post(path, content=b"x", headers=size), 401, "unauthenticated")

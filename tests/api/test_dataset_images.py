@@ -9,33 +9,33 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.vision.training.run import FitResult
-from tests.api.conftest import MakeApi
-from tests.support.calls import Api, problem
+from app.vision.training.result import FitResult
+from tests.support.calls import problem
 from tests.support.images import folder_zip, gif, jpeg, photo, png
+from tests.support.services import OpenService, Service
 
 ARCHIVE = folder_zip({"ants": 5, "bees": 5}, split={"train": 4, "val": 2})
 IMAGES = "/v1/datasets/pets/images"
 VERSIONS = "/v1/datasets/pets/versions"
 
 
-def images(api: Api, **query: Any) -> list[dict[str, Any]]:
+def images(api: Service, **query: Any) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = api.read.get(IMAGES, params={"limit": 200} | query).json()["items"]
     return found
 
 
-def add(api: Api, *files: tuple[str, bytes], query: str = "", labels: Any = None) -> Any:
+def add(api: Service, *files: tuple[str, bytes], query: str = "", labels: Any = None) -> Any:
     data = {} if labels is None else {"labels": labels if isinstance(labels, str) else json.dumps(labels)}
     return api.write.post(f"{IMAGES}?{query}", files=[("file", file) for file in files], data=data)
 
 
 @pytest.fixture
-def pets(api: Api) -> Api:
+def pets(api: Service) -> Service:
     api.dataset("pets", ARCHIVE)
     return api
 
 
-def test_images_are_listed_by_label_and_split_a_page_at_a_time(pets: Api) -> None:
+def test_images_are_listed_by_label_and_split_a_page_at_a_time(pets: Service) -> None:
     assert len(images(pets)) == 12
     assert {one["label"] for one in images(pets, label="ants")} == {"ants"}
     assert [(one["label"], one["split"]) for one in images(pets, label="bees", split="val")] == [("bees", "val")] * 2
@@ -48,7 +48,7 @@ def test_images_are_listed_by_label_and_split_a_page_at_a_time(pets: Api) -> Non
     problem(pets.read.get(f"{IMAGES}?cursor=%00"), 422, "bad_cursor", "cursor")
 
 
-def test_an_image_its_bytes_and_a_thumbnail(pets: Api) -> None:
+def test_an_image_its_bytes_and_a_thumbnail(pets: Service) -> None:
     one = images(pets)[0]
     at = f"{IMAGES}/{one['sha256']}"
     assert pets.read.get(at).json() == one
@@ -66,7 +66,7 @@ def test_an_image_its_bytes_and_a_thumbnail(pets: Api) -> None:
     problem(pets.read.get(f"{IMAGES}/ABC"), 422, "invalid", "sha256")
 
 
-def test_a_batch_is_answered_file_by_file(pets: Api) -> None:
+def test_a_batch_is_answered_file_by_file(pets: Service) -> None:
     known = pets.read.get(f"{IMAGES}/{images(pets, label='ants')[0]['sha256']}/file").content
     files = [
         ("new.png", png(photo(0, 70))),
@@ -112,7 +112,7 @@ def test_a_batch_is_answered_file_by_file(pets: Api) -> None:
         assert np.array_equal(np.asarray(kept), np.asarray(photo(0, 70)))
 
 
-def test_one_label_may_count_for_all_files(pets: Api) -> None:
+def test_one_label_may_count_for_all_files(pets: Service) -> None:
     answer = add(pets, ("a.png", png(photo(0, 80))), ("b.png", png(photo(0, 81))), query="label=wasps&split=test")
     assert (answer.status_code, {one["status"] for one in answer.json()["items"]}) == (200, {"added"})
     assert {(one["label"], one["split"], one["name"]) for one in images(pets, label="wasps")} == {
@@ -124,22 +124,22 @@ def test_one_label_may_count_for_all_files(pets: Api) -> None:
 @pytest.mark.parametrize(
     ("labels", "says"),
     [
-        ("{", "no JSON"),
-        ({"label": "ants"}, "no list"),
-        ([{"name": "ants"}], "no list"),
+        ("{", "not JSON"),
+        ({"label": "ants"}, "not a list"),
+        ([{"name": "ants"}], "not a list"),
         ([{"label": "ants"}] * 2, "2 entries for 1 files"),
         ([{"label": ["ants"]}], "are text"),
         ([{"label": "ants", "metadata": 3}], "an object"),
         ('[{"label": "ants", "metadata": {"x": NaN}}]', "NaN"),
     ],
 )
-def test_labels_that_cannot_be_read_add_nothing(pets: Api, labels: Any, says: str) -> None:
+def test_labels_that_cannot_be_read_add_nothing(pets: Service, labels: Any, says: str) -> None:
     body = problem(add(pets, ("a.png", png(photo(0, 80))), labels=labels), 422, "bad_labels", "labels")
     assert says in body["detail"]
     assert len(images(pets)) == 12
 
 
-def test_a_batch_that_is_no_batch(make_api: MakeApi) -> None:
+def test_a_batch_that_is_no_batch(make_api: OpenService) -> None:
     api = make_api(max_batch_files=2, max_file_bytes=20_000)
     api.dataset("pets", ARCHIVE)
     small = ("a.png", png(photo(0, 80, (8, 8))))
@@ -155,7 +155,7 @@ def test_a_batch_that_is_no_batch(make_api: MakeApi) -> None:
     problem(api.write.post("/v1/datasets/none/images", files={"file": small}), 404, "not_found")
 
 
-def test_relabelling_moving_and_taking_out_show_in_the_next_version_alone(pets: Api) -> None:
+def test_relabelling_moving_and_taking_out_show_in_the_next_version_alone(pets: Service) -> None:
     first = pets.read.get("/v1/datasets/pets").json()["version"]
     again = pets.write.post(VERSIONS)
     assert (again.status_code, again.json()["number"]) == (200, 1)
@@ -189,7 +189,7 @@ def test_relabelling_moving_and_taking_out_show_in_the_next_version_alone(pets: 
     assert (third["number"], third["sha256"]) == (3, first["sha256"])
 
 
-def test_a_change_that_cannot_be(pets: Api) -> None:
+def test_a_change_that_cannot_be(pets: Service) -> None:
     at = f"{IMAGES}/{images(pets)[0]['sha256']}"
     problem(pets.write.patch(at, json={"label": ""}), 422, "invalid", "label")
     problem(pets.write.patch(at, json={"label": "a\u0000"}), 422, "bad_label", "label")
@@ -200,7 +200,7 @@ def test_a_change_that_cannot_be(pets: Api) -> None:
     assert pets.write.patch(at, json={}).json() == pets.read.get(at).json()
 
 
-def test_a_version_is_cut_of_nothing_that_cannot_be_trained_on(pets: Api) -> None:
+def test_a_version_is_cut_of_nothing_that_cannot_be_trained_on(pets: Service) -> None:
     for one in images(pets, split="val"):
         pets.write.patch(f"{IMAGES}/{one['sha256']}", json={"split": "train"})
     problem(pets.write.post(VERSIONS), 422, "no_val_split", "split", remedy="PATCH")
@@ -210,7 +210,7 @@ def test_a_version_is_cut_of_nothing_that_cannot_be_trained_on(pets: Api) -> Non
     assert len(pets.read.get(VERSIONS).json()["items"]) == 1
 
 
-def test_a_downloaded_version_uploads_to_the_same_hash(pets: Api) -> None:
+def test_a_downloaded_version_uploads_to_the_same_hash(pets: Service) -> None:
     one, two = images(pets, label="ants", split="train")[:2]
     said = {"label": "ants/red: the best?", "metadata": {"class": "x", "boxes": [{"box": [1.0, 2.5]}], "site": "é"}}
     for image in (one, two):
@@ -227,7 +227,7 @@ def test_a_downloaded_version_uploads_to_the_same_hash(pets: Api) -> None:
     assert again["report"]["rejected"] == []
 
 
-def test_lineage_tells_versions_and_models(pets: Api, trained: FitResult) -> None:
+def test_lineage_tells_versions_and_models(pets: Service, trained: FitResult) -> None:
     model = pets.model(trained)
     one = images(pets, label="ants", split="train")[0]["sha256"]
     pets.write.delete(f"{IMAGES}/{one}")
@@ -242,7 +242,7 @@ def test_lineage_tells_versions_and_models(pets: Api, trained: FitResult) -> Non
     problem(pets.read.get(f"/v1/images/{'0' * 64}/lineage"), 404, "not_found")
 
 
-def test_the_report_names_images_that_look_the_same_and_files_left_out(api: Api) -> None:
+def test_the_report_names_images_that_look_the_same_and_files_left_out(api: Service) -> None:
     def smooth(seed: int) -> Image.Image:
         pixels = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
         return Image.fromarray(pixels).resize((96, 96), Image.Resampling.BICUBIC)

@@ -14,14 +14,16 @@ from app.predictions.batch.rows import AskedImage
 from app.predictions.schemas import Naming
 from app.registry.orm import Model
 from app.vision.artefacts.model_file import load_model
+from app.vision.artefacts.tables import json_lines
 from app.vision.backbones.weights import BUNDLED
+from app.vision.data.samples import Sample
 from app.vision.scores.intervals import least_trials
 from app.vision.settings.config import TrainConfig
-from app.vision.tasks.classify.image_table import image_rows, json_lines
 from app.vision.training.fit import fit
-from app.vision.training.run import FitResult, Sample
-from tests.support.calls import CLASSES, Api, problem
+from app.vision.training.result import FitResult
+from tests.support.calls import CLASSES, problem
 from tests.support.images import jpeg, photo, png
+from tests.support.services import Service
 from tests.support.stages import TINY, Silent
 from worker.kinds.predict import _rows
 
@@ -45,18 +47,18 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> tuple[FitResult, list[Sa
 
 
 @pytest.fixture
-def model(api: Api, judged: tuple[FitResult, list[Sample]]) -> str:
+def model(api: Service, judged: tuple[FitResult, list[Sample]]) -> str:
     """As a worker would have left it, with its table."""
-    result, samples = judged
+    result, _ = judged
     model_id = api.model(result)
-    table = api.stage.store.put_bytes(b"".join(json_lines(image_rows(result, samples, CLASSES, "val"))))
+    table = api.stage.store.put_bytes(b"".join(json_lines(result.tables["evaluations-val"].rows())))
     with api.stage.database.writing() as session:
         files = {"evaluations-val.jsonl": {"sha256": table.sha256, "size": table.size}}
         session.get_one(Model, UUID(model_id)).files = files
     return model_id
 
 
-def ask(api: Api, model: str, picture: Image.Image) -> Any:
+def ask(api: Service, model: str, picture: Image.Image) -> Any:
     (item,) = api.predict.post(f"/v1/models/{model}/predict", content=jpeg(picture, quality=95)).json()["items"]
     return item
 
@@ -67,9 +69,9 @@ def unlike() -> Image.Image:
     return Image.fromarray(noise)
 
 
-def test_answers_are_accepted_left_open_or_unknown(api: Api, model: str, judged: tuple[FitResult, Any]) -> None:
+def test_answers_are_accepted_left_open_or_unknown(api: Service, model: str, judged: tuple[FitResult, Any]) -> None:
     shown = api.read.get(f"/v1/models/{model}").json()["decisions"]
-    assert shown == json.loads(json.dumps(judged[0].decisions))
+    assert shown == json.loads(json.dumps(judged[0].recorded["decisions"]))
     assert shown["target_precision"] == TARGET
     assert set(shown["thresholds"]) == set(CLASSES)
     assert all(threshold is not None for threshold in shown["thresholds"].values())
@@ -87,8 +89,8 @@ def test_answers_are_accepted_left_open_or_unknown(api: Api, model: str, judged:
     assert strange["ood_score"] > 1
 
 
-def test_another_target_needs_no_training(api: Api, model: str, judged: tuple[FitResult, Any]) -> None:
-    path, before = f"/v1/models/{model}/decisions", judged[0].decisions
+def test_another_target_needs_no_training(api: Service, model: str, judged: tuple[FitResult, Any]) -> None:
+    path, before = f"/v1/models/{model}/decisions", judged[0].recorded["decisions"]
     answer = api.write.put(path, json={"target_precision": TARGET})
     assert answer.status_code == 200, answer.text
     assert answer.json() == json.loads(json.dumps(before))
@@ -107,7 +109,7 @@ def test_another_target_needs_no_training(api: Api, model: str, judged: tuple[Fi
     assert api.write.delete(path).status_code == 204
 
 
-def test_a_target_that_cannot_be_set_is_refused(api: Api, model: str, model_id: str) -> None:
+def test_a_target_that_cannot_be_set_is_refused(api: Service, model: str, model_id: str) -> None:
     path = f"/v1/models/{model}/decisions"
     for body in ({"target_precision": 0.4}, {"target_precision": 1.0}, {}):
         problem(api.write.put(path, json=body), 422, "invalid", "target_precision")
@@ -120,7 +122,7 @@ def test_a_target_that_cannot_be_set_is_refused(api: Api, model: str, model_id: 
 
 
 def test_a_job_that_predicts_decides_by_the_thresholds_it_was_sent_with(
-    api: Api, model: str, judged: tuple[FitResult, list[Sample]]
+    api: Service, model: str, judged: tuple[FitResult, list[Sample]]
 ) -> None:
     job = api.predict.post("/v1/jobs:predict", json={"model": model, "dataset": "pets"}).json()
     shown = api.read.get(f"/v1/models/{model}").json()["decisions"]
@@ -134,12 +136,12 @@ def test_a_job_that_predicts_decides_by_the_thresholds_it_was_sent_with(
     assert rows[1]["ood_score"] > 1
 
 
-def test_a_model_of_a_dozen_images_decides_nothing(api: Api, model_id: str) -> None:
+def test_a_model_of_a_dozen_images_decides_nothing(api: Service, model_id: str) -> None:
     item = ask(api, model_id, unlike())
     assert (item["decision"], item["ood_score"]) == (None, None)
 
 
-def test_the_inference_protocol_gives_decisions_to_who_asks(api: Api, model: str, model_id: str) -> None:
+def test_the_inference_protocol_gives_decisions_to_who_asks(api: Service, model: str, model_id: str) -> None:
     files = [base64.b64encode(png(picture)).decode() for picture in (photo(0, 100), unlike())]
     asked: dict[str, Any] = {"inputs": [{"name": "encoded", "shape": [2], "datatype": "BYTES", "data": files}]}
     path = f"/v2/models/{model}/infer"

@@ -1,5 +1,6 @@
 """Over HTTP: an engine is chosen on held-out images, remembered, shown, and overruled by who insists on another."""
 
+import importlib.util
 import time
 from typing import Any
 from uuid import UUID
@@ -9,34 +10,34 @@ import pytest
 from app.auth.schemas import Scope
 from app.predictions.orm import ModelEngine
 from app.predictions.serving.tuning import machine
-from app.vision.training.run import FitResult
-from tests.api.conftest import MakeApi, open_api
-from tests.support.calls import Api, problem
+from app.vision.training.result import FitResult
+from tests.support.calls import problem
 from tests.support.images import folder_zip, jpeg, photo
+from tests.support.services import OpenService, Service, open_service
 
 PICTURE = jpeg(photo(0, 50))
 HELD_OUT = {"train": 10, "val": 12}
 
 
-def predict(api: Api, model: str, query: str = "") -> Any:
+def predict(api: Service, model: str, query: str = "") -> Any:
     response = api.predict.post(f"/v1/models/{model}/predict{query}", content=PICTURE)
     assert response.status_code == 200, response.text
     return response.json()
 
 
 @pytest.fixture
-def model_id(make_api: MakeApi, trained: FitResult) -> tuple[Api, str]:
+def model_id(make_api: OpenService, trained: FitResult) -> tuple[Service, str]:
     """A model whose dataset has 24 images to validate, in a service that may choose bfloat16 after three images."""
     api = make_api(engines="torch-bf16", engine_after_images=3)
     api.dataset("pets", folder_zip({"ants": 8, "bees": 8}, split=HELD_OUT))
     return api, api.model(trained)
 
 
-def engines(api: Api, model: str) -> Any:
+def engines(api: Service, model: str) -> Any:
     return api.read.get(f"/v1/models/{model}").json()["engines"]
 
 
-def test_an_engine_is_measured_remembered_and_used(model_id: tuple[Api, str]) -> None:
+def test_an_engine_is_measured_remembered_and_used(model_id: tuple[Service, str]) -> None:
     api, model = model_id
     assert predict(api, model)["engine"] == "torch"
     before = predict(api, model)["items"][0]["predictions"]
@@ -59,7 +60,7 @@ def test_an_engine_is_measured_remembered_and_used(model_id: tuple[Api, str]) ->
 
     with api.stage.database.writing() as session:  # as if another engine had been the fastest
         session.get_one(ModelEngine, (UUID(model), machine(gpu=False))).chosen = "torch-bf16"
-    with open_api(api.stage.settings) as again:
+    with open_service(api.stage.settings) as again:
         again.predict = again.caller(api.workspace, Scope.predict)
         again.read = again.caller(api.workspace, Scope.read)
         answer = predict(again, model)
@@ -71,18 +72,18 @@ def test_an_engine_is_measured_remembered_and_used(model_id: tuple[Api, str]) ->
         assert predict(again, model, "?engine=torch")["engine"] == "torch"
 
 
-def test_who_insists_on_an_engine_gets_it(model_id: tuple[Api, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_insists_on_an_engine_gets_it(model_id: tuple[Service, str], monkeypatch: pytest.MonkeyPatch) -> None:
     api, model = model_id
     assert predict(api, model, "?engine=torch-bf16")["engine"] == "torch-bf16"
     assert predict(api, model)["engine"] == "torch"
     bad = api.predict.post(f"/v1/models/{model}/predict?engine=cuda", content=PICTURE)
     problem(bad, 422, "invalid", "engine", "torch-bf16")
-    monkeypatch.setattr("app.vision.engines.names.importlib.util.find_spec", lambda _: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     without = api.predict.post(f"/v1/models/{model}/predict?engine=openvino", content=PICTURE)
     problem(without, 422, "engine_unavailable", "engine", "graftwork[openvino]")
 
 
-def test_a_calibrated_int8_engine_answers_like_the_reference(model_id: tuple[Api, str]) -> None:
+def test_a_calibrated_int8_engine_answers_like_the_reference(model_id: tuple[Service, str]) -> None:
     pytest.importorskip("openvino")
     api, model = model_id
     expected = predict(api, model, "?engine=torch")["items"][0]["predictions"]
@@ -95,7 +96,7 @@ def test_a_calibrated_int8_engine_answers_like_the_reference(model_id: tuple[Api
     assert {path.name for path in folder.iterdir()} >= {"scored.float32.onnx", "scored.int8.onnx"}
 
 
-def test_with_too_few_images_to_compare_on_the_reference_stays(make_api: MakeApi, trained: FitResult) -> None:
+def test_with_too_few_images_to_compare_on_the_reference_stays(make_api: OpenService, trained: FitResult) -> None:
     api = make_api(engines="torch-bf16", engine_after_images=1)
     model = api.model(trained)  # its dataset has 8 images to validate
     predict(api, model)
@@ -108,7 +109,7 @@ def test_with_too_few_images_to_compare_on_the_reference_stays(make_api: MakeApi
     assert "fewer than 20 images" in found["measured"][0]["detail"]
 
 
-def test_an_engine_that_has_no_images_to_be_calibrated_on_is_a_conflict(api: Api, trained: FitResult) -> None:
+def test_an_engine_that_has_no_images_to_be_calibrated_on_is_a_conflict(api: Service, trained: FitResult) -> None:
     pytest.importorskip("openvino")
     model = api.model(trained)  # its dataset has 16 images to learn from
     for _ in range(2):  # and is remembered as one

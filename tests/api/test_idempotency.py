@@ -6,31 +6,31 @@ from typing import Any
 import pytest
 
 from app.auth.schemas import Scope
-from app.vision.training.run import FitResult
-from tests.api.conftest import MakeApi
-from tests.support.calls import Api, problem
+from app.vision.training.result import FitResult
+from tests.support.calls import problem
 from tests.support.images import folder_zip
+from tests.support.services import OpenService, Service
 
 ARCHIVE = folder_zip({"ants": 4, "bees": 4})
 OTHER = folder_zip({"cats": 4, "dogs": 4})
 
 
-def upload(api: Api, key: str, query: str = "?name=cars", archive: bytes = ARCHIVE) -> Any:
+def upload(api: Service, key: str, query: str = "?name=cars", archive: bytes = ARCHIVE) -> Any:
     return api.write.post(f"/v1/datasets{query}", content=archive, headers={"Idempotency-Key": key})
 
 
-def submit(api: Api, key: str, **fields: Any) -> Any:
+def submit(api: Service, key: str, **fields: Any) -> Any:
     return api.write.post("/v1/jobs", json={"dataset": "pets", **fields}, headers={"Idempotency-Key": key})
 
 
 @pytest.fixture
-def with_pets(api: Api) -> Api:
+def with_pets(api: Service) -> Service:
     api.dataset("pets")
     return api
 
 
 @pytest.mark.parametrize("send", [upload, submit])
-def test_the_same_call_again_gets_the_first_answer_and_makes_nothing(with_pets: Api, send: Any) -> None:
+def test_the_same_call_again_gets_the_first_answer_and_makes_nothing(with_pets: Service, send: Any) -> None:
     first = send(with_pets, "k1")
     counts = with_pets.counts()
     again = send(with_pets, "k1")
@@ -43,13 +43,13 @@ def test_the_same_call_again_gets_the_first_answer_and_makes_nothing(with_pets: 
 
 
 @pytest.mark.parametrize("send", [upload, submit])
-def test_another_key_or_none_makes_another(with_pets: Api, send: Any) -> None:
+def test_another_key_or_none_makes_another(with_pets: Service, send: Any) -> None:
     first = send(with_pets, "k1").json()
     other = send(with_pets, "k2", **({"query": "?name=other"} if send is upload else {})).json()
     assert other["id"] != first["id"]
 
 
-def test_the_same_key_with_another_body_is_refused(with_pets: Api) -> None:
+def test_the_same_key_with_another_body_is_refused(with_pets: Service) -> None:
     upload(with_pets, "k1")
     counts = with_pets.counts()
     for response in (
@@ -64,14 +64,14 @@ def test_the_same_key_with_another_body_is_refused(with_pets: Api) -> None:
     assert with_pets.counts() == counts | {"trainings": 1}
 
 
-def test_a_refused_call_leaves_its_key_free(with_pets: Api) -> None:
+def test_a_refused_call_leaves_its_key_free(with_pets: Service) -> None:
     assert submit(with_pets, "k1", dataset="nowhere").status_code == 422
     assert submit(with_pets, "k1").status_code == 202
     assert upload(with_pets, "k2", query="?name=pets").status_code == 409
     assert upload(with_pets, "k2").status_code == 202
 
 
-def test_a_key_belongs_to_its_workspace(with_pets: Api) -> None:
+def test_a_key_belongs_to_its_workspace(with_pets: Service) -> None:
     mine = upload(with_pets, "k1").json()
     other = with_pets.caller(with_pets.stage.workspace(), Scope.write)
     theirs = other.post("/v1/datasets?name=cars", content=ARCHIVE, headers={"Idempotency-Key": "k1"})
@@ -82,7 +82,7 @@ def test_a_key_belongs_to_its_workspace(with_pets: Api) -> None:
 @pytest.mark.parametrize("send", [upload, submit])
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_calls_at_the_same_time_under_one_key_make_one(
-    request: pytest.FixtureRequest, make_api: MakeApi, kind: str, send: Any
+    request: pytest.FixtureRequest, make_api: OpenService, kind: str, send: Any
 ) -> None:
     with_pets = make_api(database_url=request.getfixturevalue(f"{kind}_url"))
     with_pets.dataset("pets")
@@ -97,7 +97,7 @@ def test_calls_at_the_same_time_under_one_key_make_one(
     assert {name: after[name] - before[name] for name in after} == dict.fromkeys(after, 0) | made
 
 
-def test_the_first_answer_is_given_though_things_have_moved_on(with_pets: Api, trained: FitResult) -> None:
+def test_the_first_answer_is_given_though_things_have_moved_on(with_pets: Service, trained: FitResult) -> None:
     first = submit(with_pets, "k1").json()
     with_pets.write.post(f"/v1/jobs/{first['id']}:cancel")
     assert submit(with_pets, "k1").json() == first
@@ -105,6 +105,6 @@ def test_the_first_answer_is_given_though_things_have_moved_on(with_pets: Api, t
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256])
-def test_a_key_that_cannot_be_kept_is_refused(with_pets: Api, key: str) -> None:
+def test_a_key_that_cannot_be_kept_is_refused(with_pets: Service, key: str) -> None:
     for response in (upload(with_pets, key), submit(with_pets, key)):
         problem(response, 422, "invalid", "Idempotency-Key")

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.api.conftest import MakeApi
-from tests.support.calls import Api, problem
+from tests.support.calls import problem
+from tests.support.services import OpenService, Service
 
 NAMED: list[dict[str, Any]] = [
     {"url": f"https://images.example/{label}/{number}.jpg", "label": label}
@@ -15,7 +15,7 @@ NAMED: list[dict[str, Any]] = [
 ]
 
 
-def test_a_list_of_addresses_is_accepted_as_a_job(api: Api) -> None:
+def test_a_list_of_addresses_is_accepted_as_a_job(api: Service) -> None:
     answer = api.write.post("/v1/datasets:import", json={"name": "pets", "urls": NAMED, "val_fraction": 0.4})
     assert answer.status_code == 202, answer.text
     made = answer.json()
@@ -30,7 +30,7 @@ def test_a_list_of_addresses_is_accepted_as_a_job(api: Api) -> None:
     problem(api.write.post("/v1/datasets:import", json={"name": "pets", "urls": NAMED}), 409, "name_taken", "name")
 
 
-def test_a_repeated_call_makes_one_dataset(api: Api) -> None:
+def test_a_repeated_call_makes_one_dataset(api: Service) -> None:
     sent = {"json": {"urls": NAMED}, "headers": {"Idempotency-Key": "once"}}
     first, again = (api.write.post("/v1/datasets:import", **sent) for _ in range(2))
     assert (first.status_code, again.status_code) == (202, 202)
@@ -52,12 +52,12 @@ def test_a_repeated_call_makes_one_dataset(api: Api) -> None:
         ({"s3": "s3://bucket/prefix"}, "bucket_not_allowed", "s3"),
     ],
 )
-def test_what_cannot_be_imported_is_refused(api: Api, body: dict[str, Any], code: str, field: str | None) -> None:
+def test_what_cannot_be_imported_is_refused(api: Service, body: dict[str, Any], code: str, field: str | None) -> None:
     problem(api.write.post("/v1/datasets:import", json=body), 422, code, field)
     assert api.counts()["datasets"] == 0
 
 
-def test_only_what_the_operator_names_may_be_read(make_api: MakeApi, tmp_path: Path) -> None:
+def test_only_what_the_operator_names_may_be_read(make_api: OpenService, tmp_path: Path) -> None:
     api = make_api(import_folders=f"{tmp_path}/open, /srv/none", import_buckets="images/pets,all-of-it")
 
     def answer(**named: str) -> Any:
@@ -76,7 +76,7 @@ def test_only_what_the_operator_names_may_be_read(make_api: MakeApi, tmp_path: P
         assert accepted.status_code == 202, accepted.text
 
 
-def test_a_list_that_is_too_long_is_refused(make_api: MakeApi) -> None:
+def test_a_list_that_is_too_long_is_refused(make_api: OpenService) -> None:
     api = make_api(max_import_urls=5, max_import_bytes=2000)
     problem(api.write.post("/v1/datasets:import", json={"urls": NAMED}), 422, "too_many_urls", "urls")
     problem(api.write.post("/v1/datasets:import", json={"urls": NAMED * 20}), 413, "too_large", "body")

@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from app.api import submission
 from app.auth.schemas import Scope
 from app.core.errors import Unavailable
 from app.jobs import queue
 from app.jobs.queue import Claim
-from app.jobs.states import JobKind
-from app.vision.training.run import FitResult
-from tests.support.calls import CLASSES, Api, is_uuid, problem
+from app.vision.training.result import FitResult
+from tests.support.calls import CLASSES, is_uuid, problem
+from tests.support.services import OpenService, Service
 from tests.support.stages import TINY
 
 
@@ -36,7 +37,7 @@ def events(response: Any) -> Iterator[dict[str, Any]]:
             current[name] = value
 
 
-def streamed(api: Api, job: str, last: str | None = None) -> list[dict[str, Any]]:
+def streamed(api: Service, job: str, last: str | None = None) -> list[dict[str, Any]]:
     """The whole stream, to its end."""
     with api.read.stream(f"/v1/jobs/{job}/events", {"Last-Event-ID": last} if last else {}) as response:
         assert response.status_code == 200
@@ -45,12 +46,12 @@ def streamed(api: Api, job: str, last: str | None = None) -> list[dict[str, Any]
 
 
 @pytest.fixture
-def with_pets(api: Api) -> Api:
+def with_pets(api: Service) -> Service:
     api.dataset("pets")
     return api
 
 
-def test_a_training_is_accepted_with_every_default_filled_in(with_pets: Api) -> None:
+def test_a_training_is_accepted_with_every_default_filled_in(with_pets: Service) -> None:
     response = with_pets.write.post("/v1/jobs", json={"dataset": "pets"})
     assert response.status_code == 202
     job = response.json()
@@ -66,12 +67,12 @@ def test_a_training_is_accepted_with_every_default_filled_in(with_pets: Api) -> 
 
 
 def test_a_database_that_goes_away_after_the_commit_makes_no_accepted_job_look_refused(
-    with_pets: Api, monkeypatch: pytest.MonkeyPatch
+    with_pets: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away(*_: Any) -> None:
         raise Unavailable("The database does not answer. Nothing was changed.", code="database_unavailable")
 
-    monkeypatch.setattr("app.api.submission.job_view", away)
+    monkeypatch.setattr(submission, "job_view", away)
     response = with_pets.write.post("/v1/jobs", json={"dataset": "pets"})
     assert response.status_code == 202
     assert [job["id"] for job in with_pets.read.get("/v1/jobs").json()["items"]] == [response.json()["id"]]
@@ -81,7 +82,7 @@ def test_a_database_that_goes_away_after_the_commit_makes_no_accepted_job_look_r
     assert len(with_pets.read.get("/v1/jobs").json()["items"]) == 1
 
 
-def test_what_is_asked_for_is_what_is_planned(with_pets: Api) -> None:
+def test_what_is_asked_for_is_what_is_planned(with_pets: Service) -> None:
     asked = {
         "model_name": "best",
         "backbone": "resnet18-tiny64",
@@ -121,12 +122,12 @@ def test_what_is_asked_for_is_what_is_planned(with_pets: Api) -> None:
     assert spec == asked | {"train": "last_stages", "last_stages": 2, "find_rate": False}
 
 
-def test_when_and_how_long_it_may_run_is_the_callers_to_say(with_pets: Api) -> None:
+def test_when_and_how_long_it_may_run_is_the_callers_to_say(with_pets: Service) -> None:
     asked = {"priority": 7, "run_after": "2999-01-31T22:00:00+02:00", "max_attempts": 2, "max_seconds": 90.5}
     job = with_pets.write.post("/v1/jobs", json={"dataset": "pets", **asked}).json()
     assert {name: job[name] for name in asked} == asked | {"run_after": "2999-01-31T20:00:00Z"}
     assert (job["waiting_for"], job["queue_position"], job["wait_seconds"]) == ("run_after", None, None)
-    assert with_pets.stage.claim(JobKind.train) is None
+    assert with_pets.stage.claim("train") is None
 
 
 @pytest.mark.parametrize(
@@ -143,23 +144,23 @@ def test_when_and_how_long_it_may_run_is_the_callers_to_say(with_pets: Api) -> N
         ("max_seconds", 0),
     ],
 )
-def test_what_makes_no_sense_is_refused_by_name(with_pets: Api, field: str, value: Any) -> None:
+def test_what_makes_no_sense_is_refused_by_name(with_pets: Service, field: str, value: Any) -> None:
     answer = with_pets.write.post("/v1/jobs", json={"dataset": "pets", field: value})
     problem(answer, 422, "invalid", field)
 
 
-def test_several_machines_need_a_database_that_they_can_reach(with_pets: Api) -> None:
+def test_several_machines_need_a_database_that_they_can_reach(with_pets: Service) -> None:
     answer = with_pets.write.post("/v1/jobs", json={"dataset": "pets", "resources": {"machines": 2}})
     body = problem(answer, 422, "invalid", "resources.machines", remedy="PostgreSQL")
     assert body["detail"].startswith("2: ")
 
 
-def test_a_queued_job_knows_its_place_and_what_it_waits_for(with_pets: Api) -> None:
-    made = [with_pets.job(), with_pets.job(priority=1)]
+def test_a_queued_job_knows_its_place_and_what_it_waits_for(with_pets: Service) -> None:
+    made = [with_pets.training(), with_pets.training(priority=1)]
     assert [item["queue_position"] for item in with_pets.read.get("/v1/jobs").json()["items"]] == [1, 2]
     job = with_pets.read.get(f"/v1/jobs/{made[0]}").json()
     assert (job["waiting_for"], job["queue_position"], job["wait_seconds"]) == ("worker", 2, None)
-    with_pets.stage.claim(JobKind.train)
+    with_pets.stage.claim("train")
     job = with_pets.read.get(f"/v1/jobs/{made[1]}").json()
     assert (job["state"], job["waiting_for"], job["queue_position"]) == ("running", None, None)
 
@@ -178,9 +179,9 @@ def test_no_more_jobs_wait_than_may(make_api: Any) -> None:
     assert api.write.post("/v1/jobs", json=asked, headers={"Idempotency-Key": "k"}).status_code == 202
 
 
-def test_jobs_are_listed_newest_first_by_state_kind_and_dataset(with_pets: Api) -> None:
+def test_jobs_are_listed_newest_first_by_state_kind_and_dataset(with_pets: Service) -> None:
     cars = with_pets.dataset("cars")
-    made = [with_pets.job(name) for name in ("pets", "cars", "pets")]
+    made = [with_pets.training(name) for name in ("pets", "cars", "pets")]
     with_pets.write.post(f"/v1/jobs/{made[2]}:cancel")
 
     def ids(query: str) -> list[str]:
@@ -197,18 +198,18 @@ def test_jobs_are_listed_newest_first_by_state_kind_and_dataset(with_pets: Api) 
     assert second["next_cursor"] is None
 
 
-def test_a_waiting_job_is_cancelled_at_once_and_again_without_effect(with_pets: Api) -> None:
-    job = with_pets.job()
+def test_a_waiting_job_is_cancelled_at_once_and_again_without_effect(with_pets: Service) -> None:
+    job = with_pets.training()
     cancelled = with_pets.write.post(f"/v1/jobs/{job}:cancel")
     assert (cancelled.status_code, cancelled.json()["state"]) == (200, "cancelled")
     assert cancelled.json()["finished_at"] is not None
     assert with_pets.write.post(f"/v1/jobs/{job}:cancel").json() == cancelled.json()
-    assert with_pets.stage.claim(JobKind.train) is None
+    assert with_pets.stage.claim("train") is None
 
 
-def test_a_running_job_is_cancelling_until_its_worker_lets_go(with_pets: Api) -> None:
-    job = with_pets.job()
-    claimed = with_pets.stage.claim(JobKind.train)
+def test_a_running_job_is_cancelling_until_its_worker_lets_go(with_pets: Service) -> None:
+    job = with_pets.training()
+    claimed = with_pets.stage.claim("train")
     assert claimed is not None
     assert with_pets.write.post(f"/v1/jobs/{job}:cancel").json()["state"] == "cancelling"
     assert with_pets.write.post(f"/v1/jobs/{job}:cancel").json()["state"] == "cancelling"
@@ -217,30 +218,30 @@ def test_a_running_job_is_cancelling_until_its_worker_lets_go(with_pets: Api) ->
     assert with_pets.read.get(f"/v1/jobs/{job}").json()["state"] == "cancelled"
 
 
-def test_a_job_that_has_ended_cannot_be_cancelled(api: Api, model_id: str) -> None:
+def test_a_job_that_has_ended_cannot_be_cancelled(api: Service, model_id: str) -> None:
     job = api.read.get(f"/v1/models/{model_id}").json()["job_id"]
     body = problem(api.write.post(f"/v1/jobs/{job}:cancel"), 409, "job_ended", remedy="nothing to cancel")
     assert "succeeded" in body["detail"]
 
 
-def test_wait_answers_when_the_job_ends(with_pets: Api) -> None:
-    job = with_pets.job()
+def test_wait_answers_when_the_job_ends(with_pets: Service) -> None:
+    job = with_pets.training()
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(with_pets.read.get, f"/v1/jobs/{job}?wait=60")
         with_pets.write.post(f"/v1/jobs/{job}:cancel")
         assert waiting.result(60).json()["state"] == "cancelled"
 
 
-def test_a_job_that_has_not_begun_has_no_metrics(with_pets: Api) -> None:
-    assert with_pets.read.get(f"/v1/jobs/{with_pets.job()}/metrics").json() == {"items": [], "next_cursor": None}
+def test_a_job_that_has_not_begun_has_no_metrics(with_pets: Service) -> None:
+    assert with_pets.read.get(f"/v1/jobs/{with_pets.training()}/metrics").json() == {"items": [], "next_cursor": None}
 
 
-def test_what_diverged_says_where_its_checkpoint_is_and_hands_it_out(with_pets: Api) -> None:
-    stage, job = with_pets.stage, with_pets.job()
+def test_what_diverged_says_where_its_checkpoint_is_and_hands_it_out(with_pets: Service) -> None:
+    stage, job = with_pets.stage, with_pets.training()
     refused = with_pets.read.get(f"/v1/jobs/{job}/checkpoint")
     assert (refused.status_code, refused.json()["code"]) == (404, "no_checkpoint")
     data = os.urandom(3 << 20)
-    claimed = stage.claim(JobKind.train)
+    claimed = stage.claim("train")
     assert claimed is not None
     held = Claim(claimed.id, claimed.epoch)
     with stage.database.writing() as session:
@@ -254,13 +255,13 @@ def test_what_diverged_says_where_its_checkpoint_is_and_hands_it_out(with_pets: 
     assert answer.headers["content-disposition"] == f'attachment; filename="{job}-epoch-4-step-7.safetensors"'
 
 
-def test_a_stream_goes_on_where_it_broke_off(with_pets: Api, trained: FitResult) -> None:
+def test_a_stream_goes_on_where_it_broke_off(with_pets: Service, trained: FitResult) -> None:
     """A client that comes and goes: it misses nothing and hears nothing twice."""
-    job_id = with_pets.job()
+    job_id = with_pets.training()
     heard = []
     with with_pets.read.stream(f"/v1/jobs/{job_id}/events") as response:
         heard.append(next(events(response)))  # and then the connection breaks
-    job = with_pets.stage.claim(JobKind.train)
+    job = with_pets.stage.claim("train")
     assert job is not None
     held = Claim(job.id, job.epoch)
     with with_pets.stage.database.writing() as session:
@@ -282,9 +283,10 @@ def test_a_stream_goes_on_where_it_broke_off(with_pets: Api, trained: FitResult)
     assert streamed(with_pets, job_id, "5") == []
 
 
-def test_a_silent_stream_says_that_it_lives(with_pets: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.api.routers.jobs._SILENCE", 0.0)
-    job_id = with_pets.job()
+def test_a_silent_stream_says_that_it_lives(make_api: OpenService) -> None:
+    with_pets = make_api(stream_silence_seconds=0)
+    with_pets.dataset()
+    job_id = with_pets.training()
     with with_pets.read.stream(f"/v1/jobs/{job_id}/events") as response:
         assert response.headers["cache-control"] == "no-cache"
         lines = response.iter_lines()
@@ -293,9 +295,9 @@ def test_a_silent_stream_says_that_it_lives(with_pets: Api, monkeypatch: pytest.
         assert [line for line in lines if line.startswith("id")] == ["id: 2"]
 
 
-def test_a_stream_of_many_events_is_complete(with_pets: Api, trained: FitResult) -> None:
-    job_id = with_pets.job()
-    job = with_pets.stage.claim(JobKind.train)
+def test_a_stream_of_many_events_is_complete(with_pets: Service, trained: FitResult) -> None:
+    job_id = with_pets.training()
+    job = with_pets.stage.claim("train")
     assert job is not None
     with with_pets.stage.database.writing() as session:
         for number in range(1200):
@@ -305,15 +307,15 @@ def test_a_stream_of_many_events_is_complete(with_pets: Api, trained: FitResult)
 
 
 @pytest.mark.parametrize("last", ["x", "-1", "1.5"])
-def test_a_last_event_that_is_no_number_is_refused(with_pets: Api, last: str) -> None:
-    response = with_pets.read.get(f"/v1/jobs/{with_pets.job()}/events", headers={"Last-Event-ID": last})
+def test_a_last_event_that_is_no_number_is_refused(with_pets: Service, last: str) -> None:
+    response = with_pets.read.get(f"/v1/jobs/{with_pets.training()}/events", headers={"Last-Event-ID": last})
     problem(response, 422, "invalid", "last-event-id")
 
 
 @pytest.fixture(scope="session")
-def finished(worked: Any) -> tuple[Api, str, list[dict[str, Any]]]:
+def finished(worked: Any) -> tuple[Service, str, list[dict[str, Any]]]:
     """A training by a real worker, and what its stream said from before it began."""
-    api: Api = worked()
+    api: Service = worked()
     from tests.support.images import folder_zip
 
     archive = folder_zip({"ants": 0, "bees": 0}, {"train": 8, "val": 4})
@@ -323,7 +325,7 @@ def finished(worked: Any) -> tuple[Api, str, list[dict[str, Any]]]:
     return api, job, streamed(api, job)
 
 
-def test_a_worker_trains_and_the_stream_tells_all_of_it(finished: tuple[Api, str, list[dict[str, Any]]]) -> None:
+def test_a_worker_trains_and_the_stream_tells_all_of_it(finished: tuple[Service, str, list[dict[str, Any]]]) -> None:
     api, job_id, heard = finished
     job = api.read.get(f"/v1/jobs/{job_id}").json()
     assert (job["state"], job["progress"], job["attempt"], job["failure"]) == ("succeeded", 1, 1, None)
@@ -340,7 +342,7 @@ def test_a_worker_trains_and_the_stream_tells_all_of_it(finished: tuple[Api, str
     assert all("id" not in one for one in heard if one["event"] == "progress")
 
 
-def test_a_worker_trains_and_its_metrics_are_kept(finished: tuple[Api, str, list[dict[str, Any]]]) -> None:
+def test_a_worker_trains_and_its_metrics_are_kept(finished: tuple[Service, str, list[dict[str, Any]]]) -> None:
     api, job_id, heard = finished
     metrics = api.read.get(f"/v1/jobs/{job_id}/metrics").json()
     assert metrics["next_cursor"] is None
@@ -352,7 +354,7 @@ def test_a_worker_trains_and_its_metrics_are_kept(finished: tuple[Api, str, list
         assert all(0 <= epoch[name] <= 1 for name in ("train_accuracy", "val_accuracy", "val_macro_f1"))
 
 
-def test_a_worker_trains_and_its_report_is_complete(finished: tuple[Api, str, list[dict[str, Any]]]) -> None:
+def test_a_worker_trains_and_its_report_is_complete(finished: tuple[Service, str, list[dict[str, Any]]]) -> None:
     api, job_id, _ = finished
     result = api.read.get(f"/v1/jobs/{job_id}").json()["result"]
     report = api.read.get(f"/v1/models/{result['model_id']}/report").json()
@@ -379,7 +381,7 @@ def test_a_worker_trains_and_its_report_is_complete(finished: tuple[Api, str, li
         assert api.stage.store.exists(row["image"])
 
 
-def test_a_worker_trains_and_its_model_answers(finished: tuple[Api, str, list[dict[str, Any]]]) -> None:
+def test_a_worker_trains_and_its_model_answers(finished: tuple[Service, str, list[dict[str, Any]]]) -> None:
     from tests.support.images import jpeg, photo
 
     api, job_id, _ = finished
@@ -392,7 +394,7 @@ def test_a_worker_trains_and_its_model_answers(finished: tuple[Api, str, list[di
     assert len(answer.json()["items"][0]["predictions"]) == 2
 
 
-def test_a_worker_stops_a_training_that_is_cancelled(finished: tuple[Api, str, list[dict[str, Any]]]) -> None:
+def test_a_worker_stops_a_training_that_is_cancelled(finished: tuple[Service, str, list[dict[str, Any]]]) -> None:
     api, _, _ = finished
     endless = {"epochs": 10_000, "head": {"hidden": [1024, 1024]}}
     job = api.write.post("/v1/jobs", json={"dataset": "pets", **TINY, **endless}).json()["id"]

@@ -4,8 +4,8 @@ import io
 import zipfile
 from typing import Any
 
-from tests.support.calls import Api
 from tests.support.images import jpeg, photo
+from tests.support.services import Service
 
 CLASSES = ("ants", "bees", "wasps")
 WRONG = {"train": 2, "val": 2, "test": 2}  # of each class, beside those that are right
@@ -25,14 +25,14 @@ def planted() -> bytes:
     return archive.getvalue()
 
 
-def ended(api: Api, path: str) -> dict[str, Any]:
+def ended(api: Service, path: str) -> dict[str, Any]:
     while True:
         found: dict[str, Any] = api.read.get(f"{path}?wait=60").json()
         if found["state"] not in ("processing", "queued", "running"):
             return found
 
 
-def test_planted_mislabels_are_found_by_a_model_that_learnt_beside_them(working: Api) -> None:
+def test_planted_mislabels_are_found_by_a_model_that_learnt_beside_them(working: Service) -> None:
     uploaded = working.write.post("/v1/datasets?name=insects", files={"file": ("insects.zip", planted())})
     assert uploaded.status_code == 202, uploaded.text
     assert ended(working, "/v1/datasets/insects")["state"] == "ready"

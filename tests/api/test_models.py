@@ -14,19 +14,19 @@ from app.auth.schemas import Scope
 from app.core.errors import Unavailable
 from app.datasets.orm import Dataset, DatasetImage
 from app.predictions.schemas import PredictOptions
-from app.vision.training.run import FitResult
-from tests.api.conftest import MakeApi, open_api
-from tests.support.calls import CLASSES, Api, Caller, is_uuid, problem
+from app.vision.training.result import FitResult
+from tests.support.calls import CLASSES, Caller, is_uuid, problem
 from tests.support.images import folder_zip, gif, jpeg, photo, png
+from tests.support.services import OpenService, Service, open_service
 
 PICTURE = jpeg(photo(0, 50))
 
 
-def predict(api: Api, model: str, query: str = "", **sent: Any) -> Any:
+def predict(api: Service, model: str, query: str = "", **sent: Any) -> Any:
     return api.predict.post(f"/v1/models/{model}/predict{query}", **sent)
 
 
-def test_a_model_says_how_good_it_is(api: Api, model_id: str, trained: FitResult) -> None:
+def test_a_model_says_how_good_it_is(api: Service, model_id: str, trained: FitResult) -> None:
     model = api.read.get(f"/v1/models/{model_id}").json()
     assert (model["name"], model["backbone"], model["classes"]) == ("pets", "resnet18-tiny64", list(CLASSES))
     job = api.read.get(f"/v1/jobs/{model['job_id']}").json()
@@ -56,7 +56,7 @@ def test_a_model_says_how_good_it_is(api: Api, model_id: str, trained: FitResult
     assert scores["log_loss"] > 0
 
 
-def test_models_are_listed_newest_first_by_name_or_all(api: Api, trained: FitResult) -> None:
+def test_models_are_listed_newest_first_by_name_or_all(api: Service, trained: FitResult) -> None:
     made = [api.model(trained, name) for name in ("pets", "cars", "pets")]
     assert [item["id"] for item in api.read.get("/v1/models").json()["items"]] == made[::-1]
     assert [item["id"] for item in api.read.get("/v1/models?name=pets").json()["items"]] == [made[2], made[0]]
@@ -66,7 +66,7 @@ def test_models_are_listed_newest_first_by_name_or_all(api: Api, trained: FitRes
     assert second["next_cursor"] is None
 
 
-def test_a_deleted_model_is_gone_and_its_job_stays(api: Api, model_id: str) -> None:
+def test_a_deleted_model_is_gone_and_its_job_stays(api: Service, model_id: str) -> None:
     job = api.read.get(f"/v1/models/{model_id}").json()["job_id"]
     assert api.write.delete(f"/v1/models/{model_id}").status_code == 204
     problem(api.read.get(f"/v1/models/{model_id}"), 404, "not_found", remedy="GET /v1/models")
@@ -87,7 +87,7 @@ def test_a_deleted_model_is_gone_and_its_job_stays(api: Api, model_id: str) -> N
         (PICTURE, ""),
     ],
 )
-def test_an_image_as_the_body_is_classified(api: Api, model_id: str, content: bytes, kind: str) -> None:
+def test_an_image_as_the_body_is_classified(api: Service, model_id: str, content: bytes, kind: str) -> None:
     response = predict(api, model_id, content=content, headers={"Content-Type": kind} if kind else {})
     assert response.status_code == 200
     body = response.json()
@@ -100,7 +100,7 @@ def test_an_image_as_the_body_is_classified(api: Api, model_id: str, content: by
     assert sum(probabilities) == pytest.approx(1, abs=1e-6)
 
 
-def test_several_files_are_answered_in_their_order(api: Api, model_id: str) -> None:
+def test_several_files_are_answered_in_their_order(api: Service, model_id: str) -> None:
     pictures = [jpeg(photo(n % 2, 60 + n)) for n in range(5)]
     files = [("file", (f"{n}.jpg", picture)) for n, picture in enumerate(pictures)]
     response = predict(api, model_id, files=files)
@@ -116,21 +116,21 @@ def test_several_files_are_answered_in_their_order(api: Api, model_id: str) -> N
     assert len({str(item["predictions"]) for item in items}) == 5  # each is an answer of its own
 
 
-def test_top_k_bounds_the_classes_that_are_named(api: Api, model_id: str) -> None:
+def test_top_k_bounds_the_classes_that_are_named(api: Service, model_id: str) -> None:
     full = predict(api, model_id, content=PICTURE).json()["items"][0]["predictions"]
     for query, named in (("?top_k=1", 1), ("?top_k=2", 2), ("?top_k=1000", 2)):
         assert predict(api, model_id, query, content=PICTURE).json()["items"][0]["predictions"] == full[:named]
 
 
-def test_predicting_stores_nothing(api: Api, model_id: str) -> None:
+def test_predicting_stores_nothing(api: Service, model_id: str) -> None:
     before = sorted(blob.sha256 for blob in api.stage.store.list())
     predict(api, model_id, content=PICTURE)
     predict(api, model_id, files=[("file", ("a.jpg", PICTURE)), ("file", ("b.jpg", PICTURE))])
     assert sorted(blob.sha256 for blob in api.stage.store.list()) == before
-    assert api.staged() == []
+    assert api.scratch() == []
 
 
-def test_a_damaged_model_is_an_error_and_no_wrong_answer(make_api: MakeApi, trained: FitResult) -> None:
+def test_a_damaged_model_is_an_error_and_no_wrong_answer(make_api: OpenService, trained: FitResult) -> None:
     api = make_api(model_retry_seconds=0.5)
     model_id = api.model(trained)
     model = api.read.get(f"/v1/models/{model_id}").json()
@@ -155,7 +155,7 @@ def test_a_damaged_model_is_an_error_and_no_wrong_answer(make_api: MakeApi, trai
     assert serving["bytes"] > 1_000_000
 
 
-def test_options_say_which_classes_are_named(api: Api, model_id: str) -> None:
+def test_options_say_which_classes_are_named(api: Service, model_id: str) -> None:
     (full,) = predict(api, model_id, "?probabilities=all", content=PICTURE).json()["items"]
     assert full["probabilities"] == {one["label"]: one["probability"] for one in full["predictions"]}
     (one,) = predict(api, model_id, "?classes=bees", content=PICTURE).json()["items"]
@@ -164,7 +164,7 @@ def test_options_say_which_classes_are_named(api: Api, model_id: str) -> None:
     assert none["predictions"] == []
 
 
-def test_images_come_as_json_too(api: Api, model_id: str) -> None:
+def test_images_come_as_json_too(api: Service, model_id: str) -> None:
     """In base64, by the id of a stored image, by its hash: the answers are those of the same bytes."""
     with api.stage.database.reading() as session:
         stored = session.scalars(select(DatasetImage).order_by(DatasetImage.id)).first()
@@ -189,7 +189,7 @@ def test_images_come_as_json_too(api: Api, model_id: str) -> None:
     assert (bad["file"], bad["error"]["code"]) == ("nothing", "unknown_image")
 
 
-def test_a_stored_image_of_another_workspace_is_not_there(api: Api, model_id: str) -> None:
+def test_a_stored_image_of_another_workspace_is_not_there(api: Service, model_id: str) -> None:
     stranger = api.stage.workspace()
     api.stage.dataset(stranger, "theirs", folder_zip({"x": 4, "y": 4}, size=(40, 40)))
     with api.stage.database.reading() as session:
@@ -200,7 +200,7 @@ def test_a_stored_image_of_another_workspace_is_not_there(api: Api, model_id: st
         problem(predict(api, model_id, json={"images": [{"id": reference}]}), 422, "unknown_image", reference)
 
 
-def test_every_answer_has_a_request_id_and_predictions_say_what_took_how_long(api: Api, model_id: str) -> None:
+def test_every_answer_has_a_request_id_and_predictions_say_what_took_how_long(api: Service, model_id: str) -> None:
     mine = predict(api, model_id, content=PICTURE, headers={"X-Request-Id": "order-7"})
     assert mine.headers["x-request-id"] == "order-7"
     parts = dict(part.split(";dur=") for part in mine.headers["server-timing"].split(", "))
@@ -215,7 +215,7 @@ def test_every_answer_has_a_request_id_and_predictions_say_what_took_how_long(ap
     assert "server-timing" not in other.headers
 
 
-def test_an_alias_names_a_model_and_can_be_moved(api: Api, trained: FitResult) -> None:
+def test_an_alias_names_a_model_and_can_be_moved(api: Service, trained: FitResult) -> None:
     old, new = api.model(trained), api.model(trained)
     assert predict(api, "pets", content=PICTURE).json()["model_id"] == new  # the newest of the name
     problem(predict(api, "pets@production", content=PICTURE), 404, "not_found", remedy="alias")
@@ -235,7 +235,7 @@ def test_an_alias_names_a_model_and_can_be_moved(api: Api, trained: FitResult) -
     problem(api.read.get("/v1/models/pets@production"), 404, "not_found")
 
 
-def test_an_alias_stays_within_its_name(api: Api, trained: FitResult) -> None:
+def test_an_alias_stays_within_its_name(api: Service, trained: FitResult) -> None:
     api.model(trained)
     cars = api.model(trained, "cars")
     body = {"model": cars}
@@ -244,17 +244,17 @@ def test_an_alias_stays_within_its_name(api: Api, trained: FitResult) -> None:
     assert api.read.get("/v1/models/pets/aliases").json()["items"] == []
 
 
-def test_a_pinned_model_is_loaded_now_and_when_the_service_starts(api: Api, model_id: str) -> None:
-    def state(of: Api) -> str:
+def test_a_pinned_model_is_loaded_now_and_when_the_service_starts(api: Service, model_id: str) -> None:
+    def state(of: Service) -> str:
         return str(of.read.get(f"/v1/models/{model_id}").json()["serving"]["state"])
 
     assert api.write.post(f"/v1/models/{model_id}:pin").json()["pinned"] is True
     await_state(lambda: state(api), "ready")
-    with open_api(api.stage.settings) as again:
+    with open_service(api.stage.settings) as again:
         again.read = again.caller(api.workspace, Scope.read)
         await_state(lambda: state(again), "ready")
     assert api.write.post(f"/v1/models/{model_id}:unpin").json()["pinned"] is False
-    with open_api(api.stage.settings) as again:
+    with open_service(api.stage.settings) as again:
         again.read = again.caller(api.workspace, Scope.read)
         assert state(again) == "unloaded"
 
@@ -266,7 +266,7 @@ def await_state(look: Callable[[], str], state: str) -> None:
         time.sleep(0.02)
 
 
-def test_past_the_limits_calls_are_refused_with_a_time_to_come_back(make_api: MakeApi, trained: FitResult) -> None:
+def test_past_the_limits_calls_are_refused_with_a_time_to_come_back(make_api: OpenService, trained: FitResult) -> None:
     api = make_api(predict_queue=1, predict_requests=2)
     model_id = api.model(trained)
     statuses = set()
@@ -284,7 +284,7 @@ def test_past_the_limits_calls_are_refused_with_a_time_to_come_back(make_api: Ma
     assert ask(0).status_code == 200
 
 
-def test_who_was_just_refused_is_refused_unread(make_api: MakeApi, trained: FitResult) -> None:
+def test_who_was_just_refused_is_refused_unread(make_api: OpenService, trained: FitResult) -> None:
     api = make_api(shortcuts=Shortcuts(refused_seconds=60.0))
     model_id = api.model(trained)
     path, key = f"/v1/models/{model_id}/predict", api.predict.headers["Authorization"]
@@ -300,7 +300,7 @@ def test_who_was_just_refused_is_refused_unread(make_api: MakeApi, trained: FitR
     assert predict(api, model_id, content=PICTURE).status_code == 200
 
 
-def test_a_call_says_how_long_it_would_wait(api: Api, model_id: str) -> None:
+def test_a_call_says_how_long_it_would_wait(api: Service, model_id: str) -> None:
     response = predict(api, model_id, "?timeout=0.01", content=PICTURE)  # not even loaded by then
     problem(response, 503, "deadline_exceeded", remedy="timeout")
     assert response.headers["retry-after"] == "1"
@@ -308,7 +308,7 @@ def test_a_call_says_how_long_it_would_wait(api: Api, model_id: str) -> None:
     assert predict(api, model_id, "?timeout=60", content=PICTURE).status_code == 200
 
 
-def test_a_call_like_one_before_needs_no_look_at_what_it_depends_on(api: Api, model_id: str) -> None:
+def test_a_call_like_one_before_needs_no_look_at_what_it_depends_on(api: Service, model_id: str) -> None:
     answers = [predict(api, model_id, "?top_k=1", content=PICTURE).json()["items"] for _ in range(2)]
     assert answers[0] == answers[1]
     assert len(answers[0][0]["predictions"]) == 1
@@ -317,7 +317,7 @@ def test_a_call_like_one_before_needs_no_look_at_what_it_depends_on(api: Api, mo
     assert len(item["predictions"]) == 2
 
 
-def test_a_call_like_one_before_is_refused_as_that_one_was(api: Api, model_id: str) -> None:
+def test_a_call_like_one_before_is_refused_as_that_one_was(api: Service, model_id: str) -> None:
     path = f"/v1/models/{model_id}/predict?threshold=0.1"
     for _ in range(2):
         problem(predict(api, model_id, "?top_k=none", content=PICTURE), 422, "invalid", "top_k")
@@ -328,19 +328,19 @@ def test_a_call_like_one_before_is_refused_as_that_one_was(api: Api, model_id: s
         problem(api.read.post(path, content=PICTURE), 403, "missing_scope")
         problem(api.nobody.post(path, content=PICTURE), 401, "unauthenticated")
     made = api.admin.post("/v1/keys", json={"name": "leaver", "scopes": ["predict"]}).json()
-    leaver = Caller(api.client, made["secret"])
+    leaver = Caller(api.http, made["secret"])
     assert [leaver.post(path, content=PICTURE).status_code for _ in range(2)] == [200, 200]
     assert api.admin.delete(f"/v1/keys/{made['id']}").status_code == 200
     problem(leaver.post(path, content=PICTURE), 401, "key_revoked")
 
 
-def test_a_long_query_is_not_kept(api: Api, model_id: str) -> None:
+def test_a_long_query_is_not_kept(api: Service, model_id: str) -> None:
     long = "?classes=ants" + "&classes=bees" * 50
     assert predict(api, model_id, long, content=PICTURE).status_code == 200
     assert kept(api).queries.get(long[1:].encode()) is None
 
 
-def test_without_its_shortcuts_a_call_has_the_same_answer(make_api: MakeApi, trained: FitResult) -> None:
+def test_without_its_shortcuts_a_call_has_the_same_answer(make_api: OpenService, trained: FitResult) -> None:
     plain = Shortcuts(direct=False, keys=False, models=False, refused_seconds=0.0, first=False, switch_seconds=0.005)
     answers = []
     for shortcuts in (Shortcuts(), plain):
@@ -353,7 +353,7 @@ def test_without_its_shortcuts_a_call_has_the_same_answer(make_api: MakeApi, tra
     assert len({str(one.json()["items"]) for one in answers}) == 1
 
 
-def kept(api: Api) -> PredictPath:
+def kept(api: Service) -> PredictPath:
     """What this service keeps for its predict calls."""
-    found: PredictPath = api.client.app.state.services.predict_path  # type: ignore[attr-defined]
+    found: PredictPath = api.http.app.state.services.predict_path  # type: ignore[attr-defined]
     return found

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 from openapi_spec_validator import validate
 from starlette.testclient import TestClient
@@ -12,14 +13,15 @@ from starlette.testclient import TestClient
 from app.api.app import create_app
 from app.api.deps import OPEN_ROUTES
 from app.core.settings import Settings
-from tests.support.calls import Api, Caller, problem
+from tests.support.calls import Caller, problem
+from tests.support.services import Service
 from tests.support.stages import Stage
 
 Operation = tuple[str, str, dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def schema(shared: Api) -> dict[str, Any]:
+def schema(shared: Service) -> dict[str, Any]:
     found: dict[str, Any] = shared.nobody.get("/openapi.json").json()
     return found
 
@@ -37,7 +39,7 @@ def test_the_document_is_valid(schema: dict[str, Any]) -> None:
 
 def test_every_operation_has_a_summary_and_a_tag(schema: dict[str, Any]) -> None:
     found = list(operations(schema))
-    assert len(found) == 64
+    assert len(found) == 67
     assert [path for _, path, one in found if not one.get("summary") or len(one.get("tags", [])) != 1] == []
     ids = [one["operationId"] for _, _, one in found]
     assert len(set(ids)) == len(ids)
@@ -79,14 +81,14 @@ def test_every_body_is_documented_and_every_json_body_has_an_example(schema: dic
     }
 
 
-def test_the_example_of_a_predict_call_is_answered(schema: dict[str, Any], api: Api, model_id: str) -> None:
+def test_the_example_of_a_predict_call_is_answered(schema: dict[str, Any], api: Service, model_id: str) -> None:
     (example,) = schema["components"]["schemas"]["PredictRequest"]["examples"]
     answer = api.predict.post(f"/v1/models/{model_id}/predict", json=example)
     assert answer.status_code == 200, answer.text
     assert answer.json()["items"][0]["file"] == example["images"][0]["name"]
 
 
-def test_the_example_of_an_infer_call_is_answered(schema: dict[str, Any], api: Api, model_id: str) -> None:
+def test_the_example_of_an_infer_call_is_answered(schema: dict[str, Any], api: Service, model_id: str) -> None:
     (example,) = schema["components"]["schemas"]["InferRequest"]["examples"]
     answer = api.predict.post(f"/v2/models/{model_id}/infer", json=example)
     assert answer.status_code == 200, answer.text
@@ -94,7 +96,7 @@ def test_the_example_of_an_infer_call_is_answered(schema: dict[str, Any], api: A
     assert [output["name"] for output in answer.json()["outputs"]] == ["labels"]
 
 
-def test_the_examples_are_accepted(schema: dict[str, Any], api: Api) -> None:
+def test_the_examples_are_accepted(schema: dict[str, Any], api: Service) -> None:
     api.dataset("pets")
     schemas = schema["components"]["schemas"]
     for example in schemas["NewKey"]["examples"]:
@@ -107,7 +109,7 @@ def test_the_examples_are_accepted(schema: dict[str, Any], api: Api) -> None:
     assert bundled.status_code == 202, bundled.text
 
 
-def test_the_examples_of_jobs_that_predict_are_accepted(schema: dict[str, Any], api: Api, model_id: str) -> None:
+def test_the_examples_of_jobs_that_predict_are_accepted(schema: dict[str, Any], api: Service, model_id: str) -> None:
     """But for the names that this service has none of: there are no cats here, and no such image."""
     api.write.put("/v1/models/pets/aliases/production", json={"model": model_id})
     image = api.read.get("/v1/datasets/pets/images?limit=1").json()["items"][0]["sha256"]
@@ -125,7 +127,7 @@ def test_every_error_is_documented_as_a_problem(schema: dict[str, Any]) -> None:
         if "{" in path:
             assert "404" in statuses, path
         for status, response in operation["responses"].items():
-            if status >= "400" and path != "/readyz":
+            if status >= "400" and not path.startswith("/readyz"):
                 assert list(response["content"]) == ["application/problem+json"], (method, path, status)
                 assert response["content"]["application/problem+json"]["schema"] == {
                     "$ref": "#/components/schemas/Problem"
@@ -146,7 +148,27 @@ def test_what_is_created_later_says_where(schema: dict[str, Any]) -> None:
     assert "text/event-stream" in schema["paths"]["/v1/jobs/{job_id}/events"]["get"]["responses"]["200"]["content"]
 
 
-def test_the_page_needs_no_network(shared: Api) -> None:
+def test_jobs_of_each_kind_are_what_the_document_says(schema: dict[str, Any], api: Service, model_id: str) -> None:
+    """Before and after their end; and what a spec or a result holds is documented by name."""
+    training = api.training("pets", head={"hidden": [4]})
+    api.training("pets", base_model=model_id, augmentation=[{"name": "rotate", "degrees": 15}])
+    answer = api.predict.post("/v1/jobs:predict", json={"model": "pets", "dataset": "pets"})
+    assert answer.status_code == 202, answer.text
+    seen = set()
+    for kind in ("train", "ingest", "predict"):
+        for job in api.read.get(f"/v1/jobs?kind={kind}").json()["items"]:
+            jsonschema.validate(job, {"$ref": "#/components/schemas/JobOut", "components": schema["components"]})
+            documented = schema["components"]["schemas"]
+            assert job["spec"].keys() <= documented[f"{kind.title()}Spec"]["properties"].keys()
+            assert (job["result"] or {}).keys() <= documented[f"{kind.title()}Result"]["properties"].keys()
+            seen.add((kind, job["state"]))
+    assert seen == {("train", "queued"), ("train", "succeeded"), ("ingest", "succeeded"), ("predict", "queued")}
+    other = api.read.get(f"/v1/jobs/{training}").json() | {"kind": "ingest"}
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(other, {"$ref": "#/components/schemas/JobOut", "components": schema["components"]})
+
+
+def test_the_page_needs_no_network(shared: Service) -> None:
     page = shared.nobody.get("/docs").text
     assert "https://" not in page
     assert shared.nobody.get("/docs/files/swagger-ui-bundle.js").status_code == 200

@@ -5,53 +5,33 @@ import json
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
 
-from app.api.uploads import chunks as pieces_of_uploads
-from app.core.database import Database
 from app.core.settings import Settings
-from app.storage.configured import configured_store
-from tests.api.conftest import served
 from tests.support.images import folder_zip
-from tests.support.stages import Stage
+from tests.support.services import Service, open_service
+from tests.support.waiting import wait_for
 
 LIMIT = 200_000
 
 
-class Server:
-    def __init__(self, settings: Settings, port: int, secret: str) -> None:
-        self.settings = settings
-        self.port = port
-        self.authorization = {"Authorization": f"Bearer {secret}"}
-
-    def send(self, chunks: Iterator[bytes]) -> tuple[int, str | None, dict[str, object]]:
-        """Upload in chunks, without a Content-Length: status, content type and body of the answer."""
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=60)
-        try:
-            connection.request("POST", "/v1/datasets?name=pets", chunks, self.authorization, encode_chunked=True)
-            response = connection.getresponse()
-            return response.status, response.headers["content-type"], json.loads(response.read())
-        finally:
-            connection.close()
-
-    def staged(self) -> list[str]:
-        return sorted(path.name for path in self.settings.scratch.glob("*"))
-
-
 @pytest.fixture
-def server(settings: Settings, sqlite_url: str) -> Iterator[Server]:
-    settings = settings.model_copy(update={"max_upload_bytes": LIMIT})
-    database = Database(sqlite_url)
-    workspace = Stage(settings, database, configured_store(settings)).workspace()
-    database.close()
-    with served(settings) as port:
-        yield Server(settings, port, list(workspace.secrets.values())[-1])
+def server(settings: Settings, sqlite_url: str) -> Iterator[Service]:
+    with open_service(settings.model_copy(update={"max_upload_bytes": LIMIT}), "socket") as service:
+        yield service
+
+
+def send(server: Service, chunks: Iterator[bytes]) -> tuple[int, str | None, dict[str, object]]:
+    """Upload in chunks, without a Content-Length: status, content type and body of the answer."""
+    with closing(HTTPConnection("127.0.0.1", server.port, timeout=60)) as connection:
+        connection.request("POST", "/v1/datasets?name=pets", chunks, server.admin.headers, encode_chunked=True)
+        response = connection.getresponse()
+        return response.status, response.headers["content-type"], json.loads(response.read())
 
 
 def pieces(data: bytes) -> Iterator[bytes]:
@@ -59,35 +39,39 @@ def pieces(data: bytes) -> Iterator[bytes]:
         yield data[start : start + 8192]
 
 
-def test_an_upload_without_a_length_is_taken(server: Server) -> None:
-    status, _, body = server.send(pieces(folder_zip({"ants": 4, "bees": 4})))
+def test_an_upload_without_a_length_is_taken(server: Service) -> None:
+    status, _, body = send(server, pieces(folder_zip({"ants": 4, "bees": 4})))
     assert (status, body["state"]) == (202, "processing")
-    assert server.staged() == []
+    assert server.scratch() == []
 
 
-def test_an_upload_without_a_length_is_refused_when_it_passes_the_limit(server: Server) -> None:
-    status, kind, body = server.send(pieces(b"x" * (LIMIT + 1)))
+def test_an_upload_without_a_length_is_refused_when_it_passes_the_limit(server: Service) -> None:
+    status, kind, body = send(server, pieces(b"x" * (LIMIT + 1)))
     assert (status, kind, body["code"]) == (413, "application/problem+json", "too_large")
     assert "GRAFT_MAX_UPLOAD_BYTES" in str(body["detail"])
-    assert server.staged() == []
+    assert server.scratch() == []
 
 
-def test_an_upload_that_breaks_off_leaves_nothing(server: Server) -> None:
-    head = "".join(f"{name}: {value}\r\n" for name, value in server.authorization.items())
+def test_an_upload_that_breaks_off_leaves_nothing(server: Service) -> None:
+    head = "".join(f"{name}: {value}\r\n" for name, value in server.admin.headers.items())
     request = f"POST /v1/datasets?name=pets HTTP/1.1\r\nHost: x\r\n{head}Content-Length: 100000\r\n\r\n"
     with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
         connection.sendall(request.encode() + b"x" * 50_000)
-        await_true(lambda: server.staged() != [])  # it is being received
-    await_true(lambda: server.staged() == [])
-    status, _, _ = server.send(pieces(folder_zip({"ants": 4, "bees": 4})))
+        wait_for(lambda: server.scratch() != [])  # it is being received
+    wait_for(lambda: server.scratch() == [])
+    status, _, _ = send(server, pieces(folder_zip({"ants": 4, "bees": 4})))
     assert status == 202  # the name is free, and the service at work
 
 
-def test_a_sender_that_falls_silent_is_left_and_what_came_is_kept(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pieces_of_uploads, "_SILENCE", 0.3)
-    headers = {**server.authorization, "Tus-Resumable": "1.0.0"}
+@pytest.fixture
+def impatient(settings: Settings, sqlite_url: str) -> Iterator[Service]:
+    with open_service(settings.model_copy(update={"upload_silence_seconds": 0.3}), "socket") as service:
+        yield service
+
+
+def test_a_sender_that_falls_silent_is_left_and_what_came_is_kept(impatient: Service) -> None:
+    server = impatient
+    headers = {**server.admin.headers, "Tus-Resumable": "1.0.0"}
 
     def call(method: str, path: str, **more: str) -> tuple[int, dict[str, str]]:
         with closing(HTTPConnection("127.0.0.1", server.port, timeout=60)) as connection:
@@ -127,23 +111,14 @@ again.upload()
 """
 
 
-def test_a_client_that_is_not_ours_uploads_in_pieces(server: Server, tmp_path: Path) -> None:
+def test_a_client_that_is_not_ours_uploads_in_pieces(server: Service, tmp_path: Path) -> None:
     archive = folder_zip({"ants": 4, "bees": 4})
     sha256 = hashlib.sha256(archive).hexdigest()
     path = tmp_path / "pets.zip"
     path.write_bytes(archive)
-    arguments = f"http://127.0.0.1:{server.port}/v1/uploads", str(path), server.authorization["Authorization"], sha256
+    arguments = f"http://127.0.0.1:{server.port}/v1/uploads", str(path), server.admin.headers["Authorization"], sha256
     done = subprocess.run([sys.executable, "-c", TUSPY, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     with closing(HTTPConnection("127.0.0.1", server.port, timeout=60)) as connection:
-        connection.request("GET", "/v1/datasets/pets", headers=server.authorization)
+        connection.request("GET", "/v1/datasets/pets", headers=server.admin.headers)
         assert json.loads(connection.getresponse().read())["upload"]["sha256"] == sha256
-
-
-def await_true(look: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if look():
-            return
-        time.sleep(0.01)
-    raise AssertionError("it did not come true")

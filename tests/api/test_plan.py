@@ -9,26 +9,26 @@ from app.core.clock import DatabaseTime
 from app.core.database import Base
 from app.jobs import workers
 from app.jobs.orm import Job
-from app.jobs.states import JobKind
-from app.vision.training.run import FitResult
-from tests.support.calls import CLASSES, Api
+from app.vision.training.result import FitResult
+from tests.support.calls import CLASSES
 from tests.support.images import folder_zip
+from tests.support.services import Service
 from tests.support.stages import TINY
 
 
 @pytest.fixture
-def with_pets(api: Api) -> Api:
+def with_pets(api: Service) -> Service:
     api.dataset("pets", folder_zip({"ants": 8, "bees": 8}, split={"train": 11, "val": 4}))
     return api
 
 
-def plan(api: Api, **fields: Any) -> dict[str, Any]:
+def plan(api: Service, **fields: Any) -> dict[str, Any]:
     answer = api.read.post("/v1/jobs:plan", json={"dataset": "pets", **fields})
     assert answer.status_code == 200, answer.text
     return cast("dict[str, Any]", answer.json())
 
 
-def rows(api: Api) -> dict[str, int]:
+def rows(api: Service) -> dict[str, int]:
     with api.stage.database.reading() as session:
         return {
             table.name: session.execute(select(func.count()).select_from(table)).scalar_one()
@@ -36,7 +36,7 @@ def rows(api: Api) -> dict[str, int]:
         }
 
 
-def worker_here(api: Api, host: str = "here", free: int = 10**9) -> None:
+def worker_here(api: Service, host: str = "here", free: int = 10**9) -> None:
     devices = [{"name": "cpu", "memory_total": 2 * free, "memory_free": free}]
     with api.stage.database.writing() as session:
         workers.register(
@@ -44,7 +44,7 @@ def worker_here(api: Api, host: str = "here", free: int = 10**9) -> None:
         )
 
 
-def test_a_plan_says_what_the_job_then_is_and_writes_nothing(with_pets: Api) -> None:
+def test_a_plan_says_what_the_job_then_is_and_writes_nothing(with_pets: Service) -> None:
     before = rows(with_pets)
     asked = {"train": {"last_stages": 1}, "head": {"hidden": [16]}, "epochs": 3, "model_name": "mine"}
     planned = plan(with_pets, **asked)
@@ -78,7 +78,7 @@ def test_a_plan_says_what_the_job_then_is_and_writes_nothing(with_pets: Api) -> 
         {},
     ],
 )
-def test_what_would_be_refused_is_refused_in_the_same_words(with_pets: Api, body: dict[str, Any]) -> None:
+def test_what_would_be_refused_is_refused_in_the_same_words(with_pets: Service, body: dict[str, Any]) -> None:
     with_pets.stage.upload(with_pets.workspace, "unread")
     planned = with_pets.write.post("/v1/jobs:plan", json=body)
     refused = with_pets.write.post("/v1/jobs", json=body)
@@ -87,7 +87,7 @@ def test_what_would_be_refused_is_refused_in_the_same_words(with_pets: Api, body
     assert planned.json() | {"instance": "/v1/jobs"} == refused.json()
 
 
-def test_findings_that_would_spoil_the_result(with_pets: Api) -> None:
+def test_findings_that_would_spoil_the_result(with_pets: Service) -> None:
     findings = {one["code"]: one for one in plan(with_pets)["findings"]}
     assert findings.keys() == {"few_val_images"}  # eleven to learn from are enough
     assert findings["few_val_images"]["severity"] == "warning"
@@ -112,7 +112,7 @@ def test_the_queue_limits_and_the_turn(make_api: Any) -> None:
     worker_here(api)
     for _ in range(2):
         assert plan(api)["refusal"] is None
-        api.job()
+        api.training()
     planned = plan(api)
     refused = api.write.post("/v1/jobs", json={"dataset": "pets"})
     assert refused.status_code == 429
@@ -125,10 +125,10 @@ def test_the_queue_limits_and_the_turn(make_api: Any) -> None:
     assert (later["waiting_for"], later["jobs_ahead"]) == ("run_after", None)
 
 
-def test_time_is_told_from_like_trainings_on_living_workers_alone(with_pets: Api, trained: FitResult) -> None:
+def test_time_is_told_from_like_trainings_on_living_workers_alone(with_pets: Service, trained: FitResult) -> None:
     assert plan(with_pets, **TINY)["seconds"]["value"] is None
-    with_pets.job()
-    job = with_pets.stage.claim(JobKind.train)
+    with_pets.training()
+    job = with_pets.stage.claim("train")
     assert job is not None
     with_pets.stage.finish(job, trained, CLASSES)
     with with_pets.stage.database.writing() as session:
@@ -148,7 +148,7 @@ def test_time_is_told_from_like_trainings_on_living_workers_alone(with_pets: Api
         assert "No training with this backbone" in unknown["basis"]
 
 
-def test_memory_and_disk_say_what_they_rest_on(with_pets: Api) -> None:
+def test_memory_and_disk_say_what_they_rest_on(with_pets: Service) -> None:
     worker_here(with_pets, free=123_456_789)
     planned = plan(with_pets, train="all")
     for name in ("memory", "disk"):

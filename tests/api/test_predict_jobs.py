@@ -14,36 +14,36 @@ from sqlalchemy import select
 
 from app.auth.schemas import Scope
 from app.core.settings import Settings
-from app.datasets import images as content
+from app.datasets import images as dataset_images
 from app.datasets import service as datasets
 from app.datasets.orm import DatasetImage
 from app.jobs import queue
 from app.jobs import service as jobs
 from app.jobs.queue import Claim
-from app.jobs.states import JobKind
-from app.vision.training.run import FitResult
-from tests.api.conftest import open_api, worker_process
-from tests.support.calls import Api, is_uuid, problem
+from app.vision.training.result import FitResult
+from tests.support.calls import is_uuid, problem
+from tests.support.deployments import worker_process
 from tests.support.factories import sha
+from tests.support.services import Service, open_service
 
 PREDICT = "/v1/jobs:predict"
 
 
-def ask(api: Api, **body: Any) -> dict[str, Any]:
+def ask(api: Service, **body: Any) -> dict[str, Any]:
     answer = api.predict.post(PREDICT, json=body)
     assert answer.status_code == 202, answer.text
     job: dict[str, Any] = answer.json()
     return job
 
 
-def image_ids(api: Api) -> list[str]:
+def image_ids(api: Service) -> list[str]:
     """Of the images of the workspace's dataset `pets`, oldest first."""
     with api.stage.database.reading() as session:
         dataset = datasets.get(session, api.workspace.id, "pets")
-        return [str(image.id) for image in content.all_images(session, dataset)]
+        return [str(image.id) for image in dataset_images.all_images(session, dataset)]
 
 
-def test_predictions_are_accepted_with_every_default_filled_in(api: Api, model_id: str) -> None:
+def test_predictions_are_accepted_with_every_default_filled_in(api: Service, model_id: str) -> None:
     answer = api.predict.post(PREDICT, json={"model": "pets", "dataset": "pets"})
     assert answer.status_code == 202, answer.text
     job = answer.json()
@@ -74,7 +74,7 @@ def test_predictions_are_accepted_with_every_default_filled_in(api: Api, model_i
     assert job["id"] not in [one["id"] for one in api.read.get("/v1/jobs").json()["items"]]
 
 
-def test_when_it_runs_and_what_of_the_version_is_the_callers_to_say(api: Api, model_id: str) -> None:
+def test_when_it_runs_and_what_of_the_version_is_the_callers_to_say(api: Service, model_id: str) -> None:
     asked = {"priority": 3, "max_attempts": 2, "max_seconds": 30.5, "run_after": "2999-01-01T00:00:00Z"}
     job = ask(api, model=model_id, dataset="pets", version=1, split="val", label="ants", **asked)
     assert {name: job[name] for name in asked} == asked
@@ -82,7 +82,7 @@ def test_when_it_runs_and_what_of_the_version_is_the_callers_to_say(api: Api, mo
     assert (job["spec"]["split"], job["spec"]["label"]) == ("val", "ants")
     counts = api.read.get("/v1/datasets/pets").json()["version"]["counts"]
     assert job["spec"]["images"] == counts["val"]["ants"]
-    assert api.stage.claim(JobKind.predict) is None
+    assert api.stage.claim("predict") is None
 
 
 REFUSED: dict[str, tuple[dict[str, Any], int, str, str]] = {
@@ -108,7 +108,7 @@ REFUSED: dict[str, tuple[dict[str, Any], int, str, str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_predicted_is_refused_by_name(api: Api, model_id: str, name: str) -> None:
+def test_what_cannot_be_predicted_is_refused_by_name(api: Service, model_id: str, name: str) -> None:
     changed, status, code, field = REFUSED[name]
     body = {"model": "pets", "dataset": "pets"} | changed
     answer = api.predict.post(PREDICT, json={key: value for key, value in body.items() if value is not None})
@@ -116,13 +116,13 @@ def test_what_cannot_be_predicted_is_refused_by_name(api: Api, model_id: str, na
     assert api.read.get("/v1/jobs?kind=predict").json()["items"] == []
 
 
-def test_a_dataset_that_is_still_read_is_a_conflict(api: Api, model_id: str) -> None:
+def test_a_dataset_that_is_still_read_is_a_conflict(api: Service, model_id: str) -> None:
     api.stage.upload(api.workspace, "young")
     answer = api.predict.post(PREDICT, json={"model": "pets", "dataset": "young"})
     problem(answer, 409, "dataset_not_ready", remedy="wait")
 
 
-def test_a_request_that_is_sent_again_makes_nothing_new(api: Api, model_id: str) -> None:
+def test_a_request_that_is_sent_again_makes_nothing_new(api: Service, model_id: str) -> None:
     (image, *_) = image_ids(api)
     for body in ({"model": "pets", "dataset": "pets"}, {"model": "pets", "images": [image]}):
         key = {"Idempotency-Key": f"key of {sorted(body)}"}
@@ -135,11 +135,13 @@ def test_a_request_that_is_sent_again_makes_nothing_new(api: Api, model_id: str)
     assert len(api.read.get("/v1/jobs?kind=predict").json()["items"]) == 2
 
 
-def test_another_workspaces_model_dataset_images_and_predictions_are_not_there(api: Api, trained: FitResult) -> None:
+def test_another_workspaces_model_dataset_images_and_predictions_are_not_there(
+    api: Service, trained: FitResult
+) -> None:
     model = api.model(trained)
     (image, *_) = image_ids(api)
     job = ask(api, model="pets", dataset="pets")["id"]
-    stranger = Api(api.client, api.stage)
+    stranger = api.beside()
     theirs = stranger.model(trained, "theirs")
     for body, code in (
         ({"model": model, "dataset": "theirs"}, "unknown_model"),
@@ -155,7 +157,7 @@ def test_another_workspaces_model_dataset_images_and_predictions_are_not_there(a
 def test_no_more_of_them_wait_than_may_and_trainings_do_not_count(make_api: Any, trained: FitResult) -> None:
     api = make_api(max_queued_jobs=2)
     api.model(trained)
-    api.job()
+    api.training()
     made = [ask(api, model="pets", dataset="pets")["id"] for _ in range(2)]
     refused = api.predict.post(PREDICT, json={"model": "pets", "dataset": "pets"})
     body = problem(refused, 429, "queue_full", remedy="kind=predict")
@@ -164,7 +166,7 @@ def test_no_more_of_them_wait_than_may_and_trainings_do_not_count(make_api: Any,
     ask(api, model="pets", dataset="pets")
 
 
-def test_there_is_nothing_to_download_before_it_has_succeeded(api: Api, model_id: str) -> None:
+def test_there_is_nothing_to_download_before_it_has_succeeded(api: Service, model_id: str) -> None:
     job = ask(api, model="pets", dataset="pets")["id"]
     answer = api.read.get(f"/v1/jobs/{job}/predictions")
     problem(answer, 409, "not_succeeded", remedy="wait=60")
@@ -175,11 +177,11 @@ def test_there_is_nothing_to_download_before_it_has_succeeded(api: Api, model_id
     answer = api.read.get(f"/v1/jobs/{job}/predictions")
     problem(answer, 409, "not_succeeded", remedy="again")
     assert "retry-after" not in answer.headers
-    training = api.job()
+    training = api.training()
     problem(api.read.get(f"/v1/jobs/{training}/predictions"), 409, "no_predictions", remedy=PREDICT)
 
 
-def test_what_a_waiting_job_needs_outlives_its_model_and_holds_its_dataset(api: Api, model_id: str) -> None:
+def test_what_a_waiting_job_needs_outlives_its_model_and_holds_its_dataset(api: Service, model_id: str) -> None:
     images = image_ids(api)
     whole, listed = ask(api, model="pets", dataset="pets"), ask(api, model="pets", images=images[:2])
     assert listed["dataset_id"] is None
@@ -201,9 +203,9 @@ def test_what_a_waiting_job_needs_outlives_its_model_and_holds_its_dataset(api: 
     assert needed() == set()
 
 
-def test_rows_that_are_kept_to_go_on_from_are_no_checkpoint_to_download(api: Api, model_id: str) -> None:
+def test_rows_that_are_kept_to_go_on_from_are_no_checkpoint_to_download(api: Service, model_id: str) -> None:
     job = ask(api, model="pets", dataset="pets")["id"]
-    claimed = api.stage.claim(JobKind.predict)
+    claimed = api.stage.claim("predict")
     assert claimed is not None
     with api.stage.database.writing() as session:
         queue.record_checkpoint(session, Claim(claimed.id, claimed.epoch), api.stage.store.put_bytes(b"{}\n"), 0, 1)
@@ -214,7 +216,7 @@ def test_rows_that_are_kept_to_go_on_from_are_no_checkpoint_to_download(api: Api
 class Done:
     """What a real worker made of two jobs: one of the dataset's version, one of a list with bad images in it."""
 
-    api: Api
+    api: Service
     model: str
     whole: dict[str, Any]
     listed: dict[str, Any]
@@ -236,7 +238,7 @@ class Done:
         return list(csv.DictReader(io.StringIO(answer.text)))
 
 
-def put_bad_images(api: Api) -> list[str]:
+def put_bad_images(api: Service) -> list[str]:
     """Images that are in the dataset, though one is no image and the other's bytes are gone: their SHA-256."""
     found = [api.stage.store.put_bytes(b"no image").sha256, sha("gone")]
     with api.stage.database.writing() as session:
@@ -255,7 +257,7 @@ def done(migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory, traine
     home = tmp_path_factory.mktemp("predicted")
     shutil.copy(migrated_sqlite, home / "graftwork.db")
     settings = Settings(home=home, weights_download=False, engines="torch", _env_file=None)  # type: ignore[call-arg]
-    with open_api(settings) as api:
+    with open_service(settings) as api:
         model = api.model(trained)
         images, ids = api.read.get("/v1/datasets/pets/images").json()["items"], image_ids(api)
         bad, gone = put_bad_images(api)

@@ -9,14 +9,14 @@ from uuid import uuid4
 
 from app.auth.schemas import Scope
 from app.jobs import service as jobs
-from app.jobs.states import JobKind
 from app.registry import service as registry
-from app.vision.training.run import FitResult
-from tests.support.calls import CLASSES, Api, problem
+from app.vision.training.result import FitResult
+from tests.support.calls import CLASSES, problem
+from tests.support.services import Service
 from tests.support.stages import FILES, ROW
 
 
-def test_a_model_is_fine_tuned_again_and_its_lineage_outlives_its_parent(api: Api, trained: FitResult) -> None:
+def test_a_model_is_fine_tuned_again_and_its_lineage_outlives_its_parent(api: Service, trained: FitResult) -> None:
     first = api.model(trained, "pets")
     seen = api.read.get(f"/v1/models/{first}").json()
     assert (seen["parent_id"], seen["lineage"]) == (None, [])
@@ -30,11 +30,11 @@ def test_a_model_is_fine_tuned_again_and_its_lineage_outlives_its_parent(api: Ap
     spec = again(first, model_name="second")["spec"]
     assert spec["base_model"] == seen["artefact_sha256"]
     assert (spec["backbone"], spec["input_size"]) == (seen["backbone"], seen["preprocessing"]["crop"])
-    job = api.stage.claim(JobKind.train)
+    job = api.stage.claim("train")
     assert job is not None
     second = str(api.stage.finish(job, trained, CLASSES))
     assert again("second", input_size=64, head={"hidden": [4]})["spec"]["input_size"] == 64
-    job = api.stage.claim(JobKind.train)
+    job = api.stage.claim("train")
     assert job is not None
     for model_id in (first, second):
         assert api.write.delete(f"/v1/models/{model_id}").status_code == 204
@@ -49,17 +49,17 @@ def test_a_model_is_fine_tuned_again_and_its_lineage_outlives_its_parent(api: Ap
         assert jobs.referenced_blobs(session) == []
 
 
-def test_a_base_model_that_cannot_be_one_is_refused(api: Api, trained: FitResult) -> None:
+def test_a_base_model_that_cannot_be_one_is_refused(api: Service, trained: FitResult) -> None:
     model_id = api.model(trained, "pets")
     stranger = api.caller(api.stage.workspace(), Scope.write)
     for caller, name in ((api.write, "nothing"), (stranger, model_id), (stranger, "pets"), (api.write, str(uuid4()))):
         answer = caller.post("/v1/jobs", json={"dataset": "pets", "base_model": name})
-        problem(answer, 422, "unknown_model", "base_model", "GET /v1/models lists them")
+        problem(answer, 422, "unknown_model", "base_model", "GET /v1/models lists models")
     answer = api.write.post("/v1/jobs", json={"dataset": "pets", "base_model": model_id, "backbone": "resnet34"})
     problem(answer, 422, "invalid", "backbone", "the base model is a resnet18-tiny64")
 
 
-def test_a_report_names_its_files_and_hands_them_out(api: Api, model_id: str) -> None:
+def test_a_report_names_its_files_and_hands_them_out(api: Service, model_id: str) -> None:
     report = api.read.get(f"/v1/models/{model_id}/report").json()
     assert report["model"].items() <= api.read.get(f"/v1/models/{model_id}").json().items()
     assert report["spec"]["backbone"] == "resnet18-tiny64"
@@ -80,7 +80,7 @@ def test_a_report_names_its_files_and_hands_them_out(api: Api, model_id: str) ->
     problem(api.read.get(f"/v1/models/{model_id}/pictures/x.exe"), 422, "invalid", "name")
 
 
-def test_pictures_and_tables_are_needed_as_long_as_their_model(api: Api, model_id: str) -> None:
+def test_pictures_and_tables_are_needed_as_long_as_their_model(api: Service, model_id: str) -> None:
     digests = {hashlib.sha256(data).hexdigest() for data in FILES.values()}
     with api.stage.database.reading() as session:
         assert digests < set(registry.referenced_blobs(session))

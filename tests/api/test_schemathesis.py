@@ -6,11 +6,9 @@ Every operation is asked with made-up ids, and again with those of things that a
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import hypothesis
 import pytest
 import schemathesis
@@ -23,16 +21,11 @@ from schemathesis.specs.openapi.checks import (
 )
 from schemathesis.transport.serialization import serialize_binary
 
-from app.auth.schemas import Scope
-from app.core.database import Database
 from app.core.settings import Settings
 from app.datasets.orm import DatasetImage, DatasetVersion
-from app.jobs.states import JobKind
-from app.storage.configured import configured_store
-from app.vision.training.run import FitResult
-from tests.api.conftest import served
+from app.vision.training.result import FitResult
 from tests.support.calls import CLASSES
-from tests.support.stages import Stage
+from tests.support.services import Service, open_service
 
 EXAMPLES = int(os.environ.get("GRAFT_TEST_SCHEMA", "5"))  # of each operation
 
@@ -47,7 +40,7 @@ def no_fault(_: Any, response: Any, case: schemathesis.Case) -> None:
 
 CHECKS = [no_fault, status_code_conformance, content_type_conformance, response_schema_conformance]
 # OpenAPI 3.1 has no word for the events of a stream; tests/api/test_jobs.py reads them.
-STREAMS = {"GET /v1/jobs/{job_id}/events"}
+STREAMS = {"GET /v1/jobs/{job_id}/events", "GET /v1/events/stream"}
 
 
 @schemathesis.serializer("application/offset+octet-stream")
@@ -55,43 +48,44 @@ def as_it_is(_: Any, value: Any) -> bytes:
     return serialize_binary(value)
 
 
-@dataclass(frozen=True)
-class Service:
-    """A running service, a key for everything, and parameters of paths that lead somewhere."""
-
-    url: str
-    headers: dict[str, str]
-    known: dict[str, str]
-
-
 @pytest.fixture(scope="module")
 def service(migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory, trained: FitResult) -> Iterator[Service]:
     home = tmp_path_factory.mktemp("asked")
     shutil.copy(migrated_sqlite, home / "graftwork.db")
     configured = Settings(home=home, weights_download=False, engines="torch", _env_file=None)  # type: ignore[call-arg]
-    stage = Stage(configured, Database(configured.sqlalchemy_url), configured_store(configured))
-    workspace = stage.workspace()
-    dataset = str(stage.dataset(workspace, "pets"))
-    job_id = stage.job(workspace, "pets")
-    job = stage.claim(JobKind.train)
+    with open_service(configured, "socket") as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def there(service: Service, trained: FitResult) -> dict[str, str]:
+    """Parameters of paths that lead somewhere."""
+    dataset, job_id = service.dataset("pets"), service.training("pets")
+    job = service.stage.claim("train")
     assert job is not None
-    model = str(stage.finish(job, trained, CLASSES))
-    with stage.database.reading() as session:
+    model = str(service.stage.finish(job, trained, CLASSES))
+    with service.database.reading() as session:
         version = session.query(DatasetVersion).one().id
         image = session.query(DatasetImage).first()
         assert image is not None
         sha256 = image.sha256
-    known = {
-        "dataset_id": dataset, "dataset": dataset, "version_id": str(version), "version": "1", "number": "1",
-        "sha256": sha256, "job_id": str(job_id), "model_id": model, "model": model, "name": "pets",
-        "alias": "production", "split": "val",
-    }  # fmt: skip
-    with served(configured) as port:
-        url, headers = f"http://127.0.0.1:{port}", {"Authorization": f"Bearer {workspace.secrets[Scope.admin]}"}
-        said = {"Tus-Resumable": "1.0.0", "Upload-Length": "1000"}
-        begun = httpx2.post(f"{url}/v1/uploads", headers=headers | said).raise_for_status()
-        yield Service(url, headers, known | {"upload_id": begun.headers["Location"].rpartition("/")[2]})
-    stage.database.close()
+    said = {"Tus-Resumable": "1.0.0", "Upload-Length": "1000"}
+    begun = service.admin.post("/v1/uploads", headers=said).raise_for_status()
+    return {
+        "dataset_id": dataset,
+        "dataset": dataset,
+        "version_id": str(version),
+        "version": "1",
+        "number": "1",
+        "sha256": sha256,
+        "job_id": job_id,
+        "model_id": model,
+        "model": model,
+        "name": "pets",
+        "alias": "production",
+        "split": "val",
+        "upload_id": begun.headers["Location"].rpartition("/")[2],
+    }
 
 
 @pytest.fixture(scope="module")
@@ -102,14 +96,14 @@ def operations(service: Service) -> list[Any]:
 
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["as allowed", "otherwise"])
 def test_every_call_is_answered_as_the_document_says(
-    operations: list[Any], service: Service, mode: GenerationMode
+    operations: list[Any], service: Service, there: dict[str, str], mode: GenerationMode
 ) -> None:
     answered = dict.fromkeys((operation.label for operation in operations), 0)
     failures: list[str] = []
 
     def ask(case: schemathesis.Case) -> None:
         checks = CHECKS[:-1] if case.operation.label in STREAMS else CHECKS
-        case.call_and_validate(base_url=service.url, headers=service.headers, checks=checks, timeout=60)
+        case.call_and_validate(base_url=service.url, headers=service.admin.headers, checks=checks, timeout=60)
         answered[case.operation.label] += 1
 
     for operation in operations:
@@ -123,7 +117,7 @@ def test_every_call_is_answered_as_the_document_says(
         @given(case=operation.as_strategy(mode))
         def asks(case: schemathesis.Case) -> None:
             ask(case)
-            known = {name: service.known[name] for name in case.path_parameters if name in service.known}
+            known = {name: there[name] for name in case.path_parameters if name in there}
             if known and case.method != "DELETE":  # the others need what is there
                 case.path_parameters = dict(case.path_parameters) | known
                 ask(case)

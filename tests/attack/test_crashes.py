@@ -11,11 +11,8 @@ from fastapi.responses import StreamingResponse
 
 from app.api.app import create_app
 from app.api.routes import Route
-from app.core.database import Database
 from app.core.settings import Settings
-from app.storage.configured import configured_store
-from tests.api.conftest import served
-from tests.support.stages import Stage
+from tests.support.services import open_service
 
 router = APIRouter(prefix="/v1/crash", route_class=Route)
 
@@ -39,13 +36,10 @@ def test_a_crash_has_its_id_everywhere(
     settings: Settings, sqlite_url: str, capsys: pytest.CaptureFixture[str], given: str | None
 ) -> None:
     settings = settings.model_copy(update={"log_format": "json"})
-    database = Database(sqlite_url)
-    secrets = Stage(settings, database, configured_store(settings)).workspace().secrets
-    database.close()
     app = create_app(settings)
     app.include_router(router)
-    headers = {"Authorization": f"Bearer {next(iter(secrets.values()))}"}
-    with served(settings, app) as port:
+    with open_service(settings, "socket", app) as service:
+        headers, port = service.read.headers, service.port
         with closing(HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
             connection.request("GET", "/v1/crash", headers=headers | ({"X-Request-Id": given} if given else {}))
             answer = connection.getresponse()

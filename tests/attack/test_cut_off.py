@@ -7,7 +7,7 @@ import time
 import pytest
 
 from app.auth.schemas import Scope
-from tests.attack.conftest import Attacked
+from tests.support.attacked import Attacked
 from tests.support.images import folder_zip
 
 NOTHING = "/v1/jobs/0190a0a0-0000-7000-8000-000000000000/events"

@@ -6,9 +6,10 @@ import io
 import pytest
 
 from app.predictions.batch.rows import result_csv
-from app.vision.tasks.classify.image_table import csv_lines
+from app.vision.artefacts.tables import csv_lines
 
 FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "\tx", "\rx", '=HYPERLINK("http://x"; "a, b")', "=cmd|' /C calc'!A0"]
+COLUMNS = ("image", "split", "true", "predicted", "probability", "ood_score")
 
 
 def read(lines: object) -> list[list[str]]:
@@ -19,7 +20,7 @@ def read(lines: object) -> list[list[str]]:
 @pytest.mark.parametrize("text", FORMULAS)
 def test_a_formula_is_a_text(text: str) -> None:
     row = {"image": text, "split": "val", "true": text, "predicted": text, "probability": -0.5, "ood_score": None}
-    _, (image, _, true, predicted, probability, *_) = read(csv_lines([row]))
+    _, (image, _, true, predicted, probability, *_) = read(csv_lines([row], COLUMNS))
     assert [image, true, predicted] == [f"'{text}"] * 3
     assert probability == "-0.5"  # a number is one
 
@@ -42,5 +43,5 @@ def test_so_it_is_in_the_rows_of_a_job_that_predicts(text: str) -> None:
 
 def test_plain_texts_stay_as_they_are() -> None:
     row = {"image": "a=b", "true": "an 'ant', or two", "predicted": "x-y"}
-    _, cells = read(csv_lines([row]))
+    _, cells = read(csv_lines([row], COLUMNS))
     assert [cells[0], cells[2], cells[3]] == ["a=b", "an 'ant', or two", "x-y"]

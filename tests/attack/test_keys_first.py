@@ -3,14 +3,15 @@
 import pytest
 
 from app.api.app import create_app
+from app.api.deps import OPEN_ROUTES
 from app.api.routes import Route
 from app.auth.schemas import Scope
 from app.core.settings import Settings
-from tests.attack.conftest import SIZE, Attacked
+from tests.support.attacked import SIZE, Attacked
 from tests.support.routes import filled, walk, walk_routes
 
 ROUTES = sorted(walk(create_app(Settings(_env_file=None)).routes))  # type: ignore[call-arg]
-OPEN = {"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready", "/docs", "/openapi.json"}
+OPEN = OPEN_ROUTES | {"/docs", "/openapi.json"}
 GIB = str(2**30)
 VERBS = ("GET", "HEAD", "OPTIONS")
 

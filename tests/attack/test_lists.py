@@ -14,7 +14,7 @@ from app.api.problems import MOST_ERRORS
 from app.api.routes import MOST_VALUES
 from app.auth.schemas import Scope
 from app.core.settings import Settings
-from tests.attack.conftest import SIZE, Attacked
+from tests.support.attacked import SIZE, Attacked
 
 SCHEMA = create_app(Settings(_env_file=None)).openapi()  # type: ignore[call-arg]
 JSON = {"Content_Type": "application/json", "Connection": "keep-alive"}

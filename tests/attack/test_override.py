@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from app.auth.schemas import Scope
-from tests.attack.conftest import Attacked
+from tests.support.attacked import Attacked
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 

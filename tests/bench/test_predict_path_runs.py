@@ -11,7 +11,6 @@ import pytest
 from app.auth.schemas import Scope
 from app.core.database import Database
 from app.core.settings import Settings
-from app.jobs.states import JobKind
 from app.storage.configured import configured_store
 from bench.predict_path import HERE, ONE_BY_ONE, OVERLOADED, TOGETHER, costs, table
 from tests.support.calls import CLASSES
@@ -29,7 +28,7 @@ def test_every_variant_answers(
     workspace = stage.workspace()
     stage.dataset(workspace, "pets")
     stage.job(workspace, "pets")
-    job = stage.claim(JobKind.train)
+    job = stage.claim("train")
     assert job is not None
     folder = tmp_path / "trained"
     folder.mkdir()

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 import httpx2
 
 from tests.chaos.orders import ARCHIVE, Order, Orders
-from tests.chaos.site import Site
+from tests.chaos.service import Breakable
 
 _ENDS = ("succeeded", "failed", "cancelled")
 
 
-def client(site: Site) -> httpx2.Client:
-    return httpx2.Client(base_url=site.url, headers={"Authorization": f"Bearer {site.key}"}, timeout=15)
+def client(service: Breakable) -> httpx2.Client:
+    return httpx2.Client(base_url=service.url, headers={"Authorization": f"Bearer {service.key}"}, timeout=15)
 
 
 class Caller(threading.Thread):
@@ -25,10 +25,12 @@ class Caller(threading.Thread):
     What a broken connection leaves unknown is asked for again under the same key, as a careful client does.
     """
 
-    def __init__(self, site: Site, lists: list[Orders], most: int, at_once: int, until: Callable[[], bool]) -> None:
+    def __init__(
+        self, service: Breakable, lists: list[Orders], most: int, at_once: int, until: Callable[[], bool]
+    ) -> None:
         super().__init__(name="caller", daemon=True)
-        self._http = client(site)
-        self._site, self._lists, self._most, self._at_once, self._until = site, lists, most, at_once, until
+        self._http = client(service)
+        self._service, self._lists, self._most, self._at_once, self._until = service, lists, most, at_once, until
         self.accepted: list[Order] = []
         self.readers: list[Reader] = []
         self.asked_again = 0
@@ -65,7 +67,7 @@ class Caller(threading.Thread):
         order.accepted_at = time.monotonic()
         self.accepted.append(order)
         if order.followed:
-            self.readers.append(Reader(self._site, order.job_id))
+            self.readers.append(Reader(self._service, order.job_id))
             self.readers[-1].start()
 
     def _post(self, order: Order) -> httpx2.Response:
@@ -115,15 +117,15 @@ class Stream:
 class Reader(threading.Thread):
     """Follows one job's events to its end, over as many connections as it takes, each after the last id seen."""
 
-    def __init__(self, site: Site, job_id: str) -> None:
+    def __init__(self, service: Breakable, job_id: str) -> None:
         super().__init__(name=f"reader-{job_id}", daemon=True)
         self.job_id = job_id
         self.seen = Stream()
         self.given_up = threading.Event()
-        self._site = site
+        self._service = service
 
     def run(self) -> None:
-        with client(self._site) as http:
+        with client(self._service) as http:
             while self.seen.state not in _ENDS and not self.given_up.is_set():
                 try:
                     self._read(http)

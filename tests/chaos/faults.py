@@ -1,4 +1,4 @@
-"""What is broken, when, and how it is mended again: a schedule drawn from a seed, carried out on a site."""
+"""What is broken, when, and how it is mended again: a schedule drawn from a seed, carried out on a service."""
 
 import heapq
 import random
@@ -15,7 +15,7 @@ from app.core.errors import GraftError
 from app.jobs.orm import Job
 from app.jobs.states import HELD
 from tests.chaos.processes import Found, send
-from tests.chaos.site import Mode, Site
+from tests.chaos.service import Breakable, Mode
 
 # How often each fault comes, relative to the others.
 _COMMON = {
@@ -78,8 +78,8 @@ class Attendance:
 class Breaker:
     """Carries out faults. What it has broken and not yet mended stands in `mends`, by the time when that is due."""
 
-    def __init__(self, site: Site, seed: int) -> None:
-        self._site = site
+    def __init__(self, service: Breakable, seed: int) -> None:
+        self._service = service
         self._random = random.Random(f"victims {seed}")
         self._mends: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = count()  # so that two mends due at one moment need not be compared
@@ -95,8 +95,8 @@ class Breaker:
 
     def look(self) -> None:
         """Note whether a worker is at work: started, which shows by its children, and with a database to look at."""
-        started = {child.parent for child in self._site.children()} & set(self._site.worker_pids())
-        self.attendance.look(bool(started - self._paused) and "postgres" not in self._site.down)
+        started = {child.parent for child in self._service.children()} & set(self._service.worker_pids())
+        self.attendance.look(bool(started - self._paused) and "postgres" not in self._service.down)
 
     def mend_what_is_due(self, everything: bool = False) -> None:
         while self._mends and (everything or self._mends[0][0] <= time.monotonic()):
@@ -131,11 +131,11 @@ class Breaker:
         return self._to_the_api(signal.SIGTERM)
 
     def _pause_api(self) -> bool:
-        pid = self._site.api.pid
+        pid = self._service.api.pid
         return self._to_the_api(signal.SIGSTOP) and pid is not None and self._wake(pid, 5.0)
 
     def _to_a_child(self, number: signal.Signals) -> Found | None:
-        children = [one for one in self._site.children() if one.pid not in self._paused]
+        children = [one for one in self._service.children() if one.pid not in self._paused]
         if not children:
             return None
         child = self._random.choice(sorted(children, key=lambda one: one.pid))
@@ -143,7 +143,7 @@ class Breaker:
         return child
 
     def _to_a_worker(self, number: signal.Signals, lost_by: str | None) -> int | None:
-        workers = sorted(pid for pid in self._site.worker_pids() if pid not in self._paused)
+        workers = sorted(pid for pid in self._service.worker_pids() if pid not in self._paused)
         if not workers or (number is signal.SIGSTOP and len(workers) < 2):  # one is left to notice
             return None
         worker = self._random.choice(workers)
@@ -154,7 +154,7 @@ class Breaker:
         return worker
 
     def _to_the_api(self, number: signal.Signals) -> bool:
-        pid = self._site.api.pid
+        pid = self._service.api.pid
         if pid is None or pid in self._paused:
             return False
         send(pid, number)
@@ -172,7 +172,7 @@ class Breaker:
     def _held_by(self, worker: int) -> list[tuple[object, int]]:
         held = select(Job.id, Job.event_seq).where(Job.state.in_(HELD), Job.worker.like(f"%:{worker}"))
         try:
-            with self._site.database.reading() as session:
+            with self._service.database.reading() as session:
                 return [(job_id, seq) for job_id, seq in session.execute(held)]
         except GraftError:
             return []
@@ -180,22 +180,22 @@ class Breaker:
     # Servers
 
     def _kill_redis(self) -> bool:
-        redis = self._site.redis
-        if redis is None or "redis" in self._site.down:
+        redis = self._service.redis
+        if redis is None or "redis" in self._service.down:
             return False
         redis.kill()
         self._back("redis", redis.start)
         return True
 
     def _flush_redis(self) -> bool:
-        if self._site.redis is None or "redis" in self._site.down:
+        if self._service.redis is None or "redis" in self._service.down:
             return False
-        self._site.redis.flush()
+        self._service.redis.flush()
         return True
 
     def _kill_postgres(self) -> bool:
-        postgres = self._site.postgres
-        if postgres is None or "postgres" in self._site.down:
+        postgres = self._service.postgres
+        if postgres is None or "postgres" in self._service.down:
             return False
         postgres.crash()
         self._back("postgres", postgres.start)
@@ -204,11 +204,11 @@ class Breaker:
     def _back(self, server: str, start: Callable[[], None]) -> None:
         def mend() -> None:
             start()
-            self._site.down.discard(server)
+            self._service.down.discard(server)
 
-        self._site.down.add(server)
+        self._service.down.add(server)
         self._later(self._random.uniform(*_AWAY), mend)
 
     @property
     def _lease(self) -> float:
-        return self._site.settings.lease_seconds
+        return self._service.settings.lease_seconds

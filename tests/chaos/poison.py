@@ -1,39 +1,36 @@
-"""Jobs that kill whoever runs them: a hook in the child's interpreter that goes by the job's seed."""
+"""Jobs that kill whoever runs them: trainings whose children go by the job's seed."""
 
 import os
-from pathlib import Path
+import signal
+from dataclasses import replace
+from typing import Any
 
+from app.core.settings import Settings
+from app.trainings.type import TRAIN
 from tests.support.images import REPOSITORY
+from worker.child.parent import Parent
+from worker.processes.messages import Work
 
 KILLS_ITSELF = 4_000_000_001  # the kernel's answer to a process that takes too much memory
 KILLS_ITS_WORKER = 4_000_000_002
 SEEDS = (KILLS_ITSELF, KILLS_ITS_WORKER)
 
-_HOOK = f"""
-import sys
 
-if "worker.child" in sys.orig_argv and "train" in sys.orig_argv:
-    import os, signal
-    import worker.processes.messages
+def train(work: Work, parent: Parent, settings: Settings) -> dict[str, Any]:
+    """Train, unless the seed says who is to die."""
+    if work["spec"].get("seed") == KILLS_ITSELF:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if work["spec"].get("seed") == KILLS_ITS_WORKER:
+        os.kill(os.getppid(), signal.SIGKILL)
+    from worker.kinds.train import train as really
 
-    decode = worker.messages.decode
-
-    def poisoned(line):
-        work = decode(line)
-        if work["spec"].get("seed") == {KILLS_ITSELF}:
-            os.kill(os.getpid(), signal.SIGKILL)
-        if work["spec"].get("seed") == {KILLS_ITS_WORKER}:
-            os.kill(os.getppid(), signal.SIGKILL)
-        return work
-
-    worker.messages.decode = poisoned
-"""
+    return really(work, parent, settings)
 
 
-def environment(home: Path) -> dict[str, str]:
-    """Variables under which every Python process reads the hook before its own code."""
-    folder = home / "hooks"
-    folder.mkdir()
-    (folder / "sitecustomize.py").write_text(_HOOK)
-    paths = [str(folder), str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {"PYTHONPATH": os.pathsep.join(paths)}
+POISONED = replace(TRAIN, run=f"{__name__}:train")
+
+
+def environment() -> dict[str, str]:
+    """Return variables under which trainings are such ones."""
+    paths = [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {"PYTHONPATH": os.pathsep.join(paths), "GRAFT_JOB_TYPES": f"{__name__}:POISONED"}

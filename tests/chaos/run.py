@@ -26,7 +26,7 @@ from tests.chaos.callers import Caller, client
 from tests.chaos.faults import Breaker, schedule
 from tests.chaos.orders import ARCHIVE, DATASET, TRAININGS, Kind, List, Order, Orders, prediction
 from tests.chaos.processes import Found, processes_of
-from tests.chaos.site import Mode, Site, open_site
+from tests.chaos.service import Breakable, Mode, breakable
 from tests.chaos.verdict import Verdict, crashes, judge, judge_streams, leftovers, times
 from tests.chaos.watch import Watch
 
@@ -53,45 +53,45 @@ class Plan:
 
 def chaos(plan: Plan, folder: Path) -> tuple[dict[str, Any], list[str]]:
     """Run it; gives the figures and every promise that was broken."""
-    with open_site(plan.mode, folder / "home", plan.workers, **plan.settings()) as site:
-        orders, expected = _undisturbed(site)
+    with breakable(plan.mode, folder / "home", plan.workers, **plan.settings()) as service:
+        orders, expected = _undisturbed(service)
         specs = {order.kind: order.body for order in orders}
-        caller, breaker, watch, seconds = _disturb(site, plan, specs)
-        _wait(site, lambda: all(order.ended for order in caller.accepted), caller)
+        caller, breaker, watch, seconds = _disturb(service, plan, specs)
+        _wait(service, lambda: all(order.ended for order in caller.accepted), caller)
         for reader in caller.readers:
             reader.join(30)
             reader.given_up.set()
         caller.close()
         watch.stop()
-        left = _until_clean(site)
+        left = _until_clean(service)
         orders += caller.accepted
-        verdict = judge(site, orders, expected)
-        judge_streams(site, caller.readers, verdict)
-        took = times(site, breaker, orders)
-        verdict.faults += [*caller.refused, *watch.faults, *crashes(site, verdict)]
-        site.stop()
-        left["alive_after_stop"] = [one.pid for one in _processes_left(site)]
+        verdict = judge(service, orders, expected)
+        judge_streams(service, caller.readers, verdict)
+        took = times(service, breaker, orders)
+        verdict.faults += [*caller.refused, *watch.faults, *crashes(service, verdict)]
+        service.stop()
+        left["alive_after_stop"] = [one.pid for one in _processes_left(service)]
         verdict.faults += [f"left behind: {what}: {which}" for what, which in left.items() if which]
         return _figures(plan, seconds, caller, breaker, verdict, took), verdict.faults
 
 
-def _undisturbed(site: Site) -> tuple[list[Order], dict[str, str]]:
+def _undisturbed(service: Breakable) -> tuple[list[Order], dict[str, str]]:
     """Upload the shared dataset and run one order of each kind while nothing is broken yet; what they came to."""
-    with client(site) as http:
-        _wait(site, lambda: _answers(http))
+    with client(service) as http:
+        _wait(service, lambda: _answers(http))
         accepted = http.post("/v1/datasets", params={"name": DATASET}, content=ARCHIVE).raise_for_status().json()
         upload = Order(0, "upload", "", job_id=accepted["job_id"])
-        _wait(site, lambda: http.get(f"/v1/datasets/{DATASET}").json()["state"] == "ready")
-        results = {"upload": _manifest(site)}
+        _wait(service, lambda: http.get(f"/v1/datasets/{DATASET}").json()["state"] == "ready")
+        results = {"upload": _manifest(service)}
         trainings = [_ordered(http, kind, "/v1/jobs", body) for kind, body in TRAININGS.items()]
         for order in trainings:
-            model = http.get(f"/v1/models/{_result(site, http, order)['model_id']}").raise_for_status().json()
+            model = http.get(f"/v1/models/{_result(service, http, order)['model_id']}").raise_for_status().json()
             results[order.kind] = model["artefact_sha256"]
         images = [
             one["sha256"] for one in http.get(f"/v1/datasets/{DATASET}/images").raise_for_status().json()["items"]
         ]
         predict = _ordered(http, "predict", "/v1/jobs:predict", prediction(model["id"], images))
-        results["predict"] = _result(site, http, predict)["file"]["sha256"]
+        results["predict"] = _result(service, http, predict)["file"]["sha256"]
     return [upload, *trainings, predict], results
 
 
@@ -99,16 +99,16 @@ def _ordered(http: httpx2.Client, kind: Kind, path: str, body: dict[str, Any]) -
     return Order(0, kind, "", body, job_id=http.post(path, json=body).raise_for_status().json()["id"])
 
 
-def _result(site: Site, http: httpx2.Client, order: Order) -> dict[str, Any]:
-    _wait(site, lambda: http.get(f"/v1/jobs/{order.job_id}").json()["finished_at"])
+def _result(service: Breakable, http: httpx2.Client, order: Order) -> dict[str, Any]:
+    _wait(service, lambda: http.get(f"/v1/jobs/{order.job_id}").json()["finished_at"])
     job = http.get(f"/v1/jobs/{order.job_id}").json()
     assert job["state"] == "succeeded", job
     result: dict[str, Any] = job["result"]
     return result
 
 
-def _manifest(site: Site) -> str:
-    with site.database.reading() as session:
+def _manifest(service: Breakable) -> str:
+    with service.database.reading() as session:
         return session.scalars(select(DatasetVersion.manifest_sha256)).one()
 
 
@@ -119,19 +119,19 @@ def _answers(http: httpx2.Client) -> bool:
         return False
 
 
-def _disturb(site: Site, plan: Plan, specs: dict[Kind, dict[str, Any]]) -> tuple[Caller, Breaker, Watch, float]:
+def _disturb(service: Breakable, plan: Plan, specs: dict[Kind, dict[str, Any]]) -> tuple[Caller, Breaker, Watch, float]:
     """Callers at work while faults come by the schedule; at the end everything that was broken is mended."""
     began = time.monotonic()
     lists = [Orders(plan.seed, what, specs) for what in get_args(List)]
-    caller = Caller(site, lists, plan.jobs, plan.at_once, until=lambda: time.monotonic() - began >= plan.seconds)
-    breaker, watch = Breaker(site, plan.seed), Watch(site)
+    caller = Caller(service, lists, plan.jobs, plan.at_once, until=lambda: time.monotonic() - began >= plan.seconds)
+    breaker, watch = Breaker(service, plan.seed), Watch(service)
     caller.start()
     watch.start()
     faults = schedule(plan.mode, plan.seed, plan.seconds, plan.every)
     looked_at = began
     while caller.is_alive() and (now := time.monotonic()) - began < plan.seconds:
         breaker.mend_what_is_due()
-        site.look_after()
+        service.look_after()
         if now - looked_at >= 1.0:
             breaker.look()
             looked_at = now
@@ -142,15 +142,15 @@ def _disturb(site: Site, plan: Plan, specs: dict[Kind, dict[str, Any]]) -> tuple
         time.sleep(0.1)
     breaker.mend_what_is_due(everything=True)
     seconds = time.monotonic() - began
-    _wait(site, lambda: not caller.is_alive())
+    _wait(service, lambda: not caller.is_alive())
     return caller, breaker, watch, seconds
 
 
-def _wait(site: Site, done: Callable[[], Any], caller: Caller | None = None) -> bool:
+def _wait(service: Breakable, done: Callable[[], Any], caller: Caller | None = None) -> bool:
     """Look after the service until something has come true. False if it does not."""
     deadline = time.monotonic() + _PATIENCE
     while time.monotonic() < deadline:
-        site.look_after()
+        service.look_after()
         if caller is not None:
             caller.look()
         if done():
@@ -159,15 +159,15 @@ def _wait(site: Site, done: Callable[[], Any], caller: Caller | None = None) -> 
     return False
 
 
-def _until_clean(site: Site) -> dict[str, Any]:
+def _until_clean(service: Breakable) -> dict[str, Any]:
     """What is still left behind once there was time to clean up."""
-    _wait(site, lambda: not any(leftovers(site).values()))
-    return leftovers(site)
+    _wait(service, lambda: not any(leftovers(service).values()))
+    return leftovers(service)
 
 
-def _processes_left(site: Site) -> list[Found]:
+def _processes_left(service: Breakable) -> list[Found]:
     deadline = time.monotonic() + 60
-    while (left := processes_of(site.home)) and time.monotonic() < deadline:
+    while (left := processes_of(service.home)) and time.monotonic() < deadline:
         time.sleep(0.2)
     return left
 

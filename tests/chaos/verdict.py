@@ -11,17 +11,19 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.core.errors import GraftError
+from app.core.outbox import Event
 from app.datasets.orm import DatasetVersion
-from app.jobs import checkpoints
-from app.jobs.orm import Job, JobEvent
-from app.jobs.states import HELD, TERMINAL, TRANSITIONS, JobKind, JobState
+from app.jobs import checkpoints, events
+from app.jobs.orm import Job
+from app.jobs.states import HELD, TERMINAL, TRANSITIONS, JobState
 from app.registry.orm import Model
 from app.storage import BlobStore
 from app.storage.configured import configured_store
+from app.work import JOB_TYPES
 from tests.chaos.callers import Reader
 from tests.chaos.faults import Breaker
 from tests.chaos.orders import Order
-from tests.chaos.site import Site
+from tests.chaos.service import Breakable
 
 # Why a job may fail that nothing is wrong with: whoever ran it was taken away as often as it may be tried.
 _TAKEN_AWAY = {"out_of_memory", "killed", "worker_lost", "internal"}
@@ -44,11 +46,11 @@ class Verdict:
         self.faults.append(what)
 
 
-def judge(site: Site, orders: Sequence[Order], expected: dict[str, str]) -> Verdict:
+def judge(service: Breakable, orders: Sequence[Order], expected: dict[str, str]) -> Verdict:
     """`expected` is the SHA-256 of what each kind of order comes to when nothing gets in its way."""
     verdict = Verdict(submitted=len(orders))
-    store = configured_store(site.settings)
-    with site.database.reading() as session:
+    store = configured_store(service.settings)
+    with service.database.reading() as session:
         jobs = {job.id: job for job in session.scalars(select(Job))}
         known = {UUID(str(order.job_id)): order for order in orders}
         for job_id, order in known.items():
@@ -106,7 +108,7 @@ def _judge_failure(job: Job, order: Order, who: str, verdict: Verdict) -> None:
 
 
 def _judge_history(session: Session, job: Job, who: str, verdict: Verdict) -> None:
-    told = session.scalars(select(JobEvent).where(JobEvent.job_id == job.id).order_by(JobEvent.seq)).all()
+    told = events.after(session, job.id, 0, limit=100_000)
     if [one.seq for one in told] != list(range(1, job.event_seq + 1)):
         verdict.fault(f"{who} has the events {[one.seq for one in told]} of {job.event_seq}")
     states = [JobState(one.data["state"]) for one in told if one.type == "state"]
@@ -123,12 +125,12 @@ def _judge_results(
     """One result for a success, none for anything else; it can be read, and is the undisturbed run's."""
     found: Sequence[str]
     match job.kind:
-        case JobKind.train:
+        case "train":
             found = session.scalars(select(Model.artefact_sha256).where(Model.job_id == job.id)).all()
-        case JobKind.ingest:
+        case "ingest":
             version = select(DatasetVersion.manifest_sha256).where(DatasetVersion.dataset_id == job.dataset_id)
             found = session.scalars(version).all()
-        case JobKind.predict:
+        case "predict":
             found = [job.result["file"]["sha256"]] if job.result else []
     wanted = int(job.state is JobState.succeeded)
     if len(found) > wanted:
@@ -146,29 +148,26 @@ def _judge_results(
             verdict.fault(f"{who} has a result that cannot be read: {error.detail}")
 
 
-def judge_streams(site: Site, readers: Sequence[Reader], verdict: Verdict) -> None:
+def judge_streams(service: Breakable, readers: Sequence[Reader], verdict: Verdict) -> None:
     """Whoever followed a job over broken connections missed nothing and was told nothing twice."""
-    with site.database.reading() as session:
+    with service.database.reading() as session:
         for reader in readers:
             last = session.get_one(Job, UUID(reader.job_id)).event_seq
             if reader.seen.ids != list(range(1, last + 1)):
                 verdict.fault(f"the reader of {reader.job_id} was sent {reader.seen.ids} of {last}")
 
 
-def times(site: Site, breaker: Breaker, orders: Sequence[Order]) -> dict[str, list[float]]:
+def times(service: Breakable, breaker: Breaker, orders: Sequence[Order]) -> dict[str, list[float]]:
     """Seconds until the jobs of lost workers were taken back, the part of them in which another worker was there to
     notice, until those jobs ran again, the part of them in which not every slot had another job, and from a cancel to
     the end, of all and of those that kept their worker."""
     noticed, attended, again, free, cancelled, obeyed = [], [], [], [], [], []
     abandoned = set()  # jobs whose worker was lost while they were being cancelled
-    with site.database.reading() as session:
+    with service.database.reading() as session:
         spans = _spans(session)
         for loss in breaker.losses:
-            later = select(JobEvent).where(
-                JobEvent.job_id == loss.job_id, JobEvent.seq > loss.event_seq, JobEvent.type == "state"
-            )
-            told = [(one.data["state"], one.created_at.timestamp() - loss.at)
-                    for one in session.scalars(later.order_by(JobEvent.seq))]  # fmt: skip
+            later = events.after(session, loss.job_id, loss.event_seq, limit=100_000)
+            told = [(one.data["state"], one.created_at.timestamp() - loss.at) for one in later if one.type == "state"]
             if not told or told[0][0] not in ("queued", "failed"):
                 abandoned.add(loss.job_id)
                 continue  # it had just ended, or was being cancelled
@@ -178,7 +177,7 @@ def times(site: Site, breaker: Breaker, orders: Sequence[Order]) -> dict[str, li
                 again.append(told[1][1])
                 kind = session.get_one(Job, loss.job_id).kind
                 queued, ran = (loss.at + after for _, after in told[:2])
-                free.append(again[-1] - _crowded(spans[kind], queued, ran, site.slots))
+                free.append(again[-1] - _crowded(spans[kind], queued, ran, service.slots))
         for order in orders:
             job = session.get_one(Job, UUID(order.job_id))
             if order.cancelled_at and job.state is JobState.cancelled and job.finished_at:
@@ -194,11 +193,11 @@ def times(site: Site, breaker: Breaker, orders: Sequence[Order]) -> dict[str, li
 Span = tuple[float, float]
 
 
-def _spans(session: Session) -> dict[JobKind, list[Span]]:
+def _spans(session: Session) -> dict[str, list[Span]]:
     """From when until when a slot had a job, by the jobs' kind. A lost worker's slot has one until that is noticed."""
-    told = select(Job.kind, Job.id, JobEvent.data, JobEvent.created_at).join(JobEvent, JobEvent.job_id == Job.id)
-    told = told.where(JobEvent.type == "state").order_by(Job.id, JobEvent.seq)
-    spans: dict[JobKind, list[Span]] = {kind: [] for kind in JobKind}
+    told = select(Job.kind, Job.id, Event.body, Event.created_at).join(Event, Event.subject_id == Job.id)
+    told = told.where(Event.topic == "job.state").order_by(Job.id, Event.number)
+    spans: dict[str, list[Span]] = {kind.name: [] for kind in JOB_TYPES}
     rows = session.execute(told).all()
     for (kind, job, data, since), (_, same, _, until) in pairwise([*rows, rows[-1]]):
         if JobState(data["state"]) in HELD and job == same:
@@ -216,23 +215,23 @@ def _crowded(spans: Sequence[Span], begin: float, end: float, slots: int) -> flo
     )
 
 
-def leftovers(site: Site) -> dict[str, Any]:
+def leftovers(service: Breakable) -> dict[str, Any]:
     """What should have been cleaned up: children without a worker, working folders of jobs."""
-    workers = set(site.worker_pids())
-    orphans = [one.pid for one in site.children() if one.parent not in workers]
-    folder = site.settings.scratch
+    workers = set(service.worker_pids())
+    orphans = [one.pid for one in service.children() if one.parent not in workers]
+    folder = service.settings.scratch
     scratch = sorted(path.name for path in folder.glob("job-*")) if folder.is_dir() else []
     return {"orphans": orphans, "scratch": scratch}
 
 
-def crashes(site: Site, verdict: Verdict) -> list[str]:
+def crashes(service: Breakable, verdict: Verdict) -> list[str]:
     """Requests, and jobs that failed of it, that ended in an error which nobody expected, as the logs have them."""
-    lines = [line for one in site.supervised for line in _log(site, one.name)]
+    lines = [line for one in service.supervised for line in _log(service, one.name)]
     # A child whose worker was taken away breaks off too, and its job goes on elsewhere.
-    events = ['"request_crashed"', *(['"job_crashed"'] if verdict.failed["internal"] else [])]
-    return [line[-1500:] for line in lines if any(event in line for event in events)]
+    crashes = ['"request_crashed"', *(['"job_crashed"'] if verdict.failed["internal"] else [])]
+    return [line[-1500:] for line in lines if any(crash in line for crash in crashes)]
 
 
-def _log(site: Site, name: str) -> list[str]:
-    path = site.home / f"{name}.log"
+def _log(service: Breakable, name: str) -> list[str]:
+    path = service.home / f"{name}.log"
     return path.read_text(errors="replace").splitlines() if path.exists() else []

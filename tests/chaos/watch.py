@@ -9,7 +9,7 @@ from sqlalchemy import select
 from app.core.errors import GraftError
 from app.jobs.orm import Job
 from app.jobs.states import TERMINAL
-from tests.chaos.site import Site
+from tests.chaos.service import Breakable
 
 
 @dataclass
@@ -23,9 +23,9 @@ class Watch(threading.Thread):
     """Notes every job whose progress goes back under one claim, that leaves a terminal state, or whose
     `finished_at` does not go with its state."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, service: Breakable) -> None:
         super().__init__(name="watch", daemon=True)
-        self._site = site
+        self._service = service
         self._seen: dict[UUID, _Seen] = {}
         self._done = threading.Event()
         self.faults: list[str] = []
@@ -44,7 +44,7 @@ class Watch(threading.Thread):
 
     def _look(self) -> None:
         columns = select(Job.id, Job.epoch, Job.state, Job.progress, Job.finished_at)
-        with self._site.database.reading() as session:
+        with self._service.database.reading() as session:
             rows = session.execute(columns).all()
         self.looks += 1
         for job_id, epoch, state, progress, finished_at in rows:

@@ -13,16 +13,21 @@ from app.cli import resumable
 from app.cli.client import Client
 from app.cli.errors import CommandError
 from app.core.settings import Settings
-from tests.api.test_over_a_socket import Server, server
 from tests.support.images import folder_zip
+from tests.support.services import Service, open_service
 
-__all__ = ["server"]
 ARCHIVE = folder_zip({"ants": 4, "bees": 4})
 SHA256 = hashlib.sha256(ARCHIVE).hexdigest()
 
 
 @pytest.fixture
-def breaking(server: Server) -> Iterator[int]:
+def server(settings: Settings, sqlite_url: str) -> Iterator[Service]:
+    with open_service(settings, "socket") as service:
+        yield service
+
+
+@pytest.fixture
+def breaking(server: Service) -> Iterator[int]:
     """The port of a relay to the service that hangs up on each of the first connections in the middle."""
     budgets = iter([4000, 12_000, 0, 9000])
     listener = socket.create_server(("127.0.0.1", 0))
@@ -57,12 +62,12 @@ def breaking(server: Server) -> Iterator[int]:
     thread.join()
 
 
-def client(server: Server, port: int) -> Client:
+def client(server: Service, port: int) -> Client:
     settings = Settings(home=server.settings.home, _env_file=None)  # type: ignore[call-arg]
-    return Client(f"http://127.0.0.1:{port}", server.authorization["Authorization"].removeprefix("Bearer "), settings)
+    return Client(f"http://127.0.0.1:{port}", server.key, settings)
 
 
-def test_a_file_arrives_whole_over_a_connection_that_breaks(server: Server, breaking: int) -> None:
+def test_a_file_arrives_whole_over_a_connection_that_breaks(server: Service, breaking: int) -> None:
     api = client(server, breaking)
     try:
         dataset = resumable.send(
@@ -73,7 +78,7 @@ def test_a_file_arrives_whole_over_a_connection_that_breaks(server: Server, brea
         api.close()
 
 
-def test_what_is_refused_is_one_line(server: Server) -> None:
+def test_what_is_refused_is_one_line(server: Service) -> None:
     api = client(server, server.port)
     try:
         with pytest.raises(CommandError, match="SHA-256"):

@@ -11,10 +11,11 @@ import psycopg
 import pytest
 from sqlalchemy import create_engine, delete, insert, select, text, update
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.pool import QueuePool
 
 from app.auth.orm import Workspace
 from app.core import database as module
-from app.core.database import Database
+from app.core.database import Database, Pool
 from app.core.errors import Conflict, Invalid, Unavailable
 from tests.support.servers import free_port
 
@@ -181,7 +182,9 @@ def test_a_server_that_is_not_there_is_unavailable() -> None:
         with pytest.raises(Unavailable) as caught, session_of() as session:
             session.execute(text("SELECT 1"))
         assert (caught.value.status, caught.value.code, caught.value.retry_after) == (503, "database_unavailable", 2)
+        # Neither the password nor where the server is: callers read this.
         assert "hush-hush" not in caught.value.detail
+        assert "127.0.0.1" not in caught.value.detail
     database.close()
 
 
@@ -221,6 +224,28 @@ def test_a_pool_with_no_connection_left_is_unavailable(postgresql: Database) -> 
             second.connection()
     assert names(postgresql) == []
     small.dispose()
+
+
+def test_the_pool_is_as_large_as_it_is_told(postgresql_url: str) -> None:
+    database = Database(postgresql_url, Pool(size=1, overflow=1))
+    pool = database.engine.pool
+    assert isinstance(pool, QueuePool)
+    assert pool.size() == 1
+    with database.reading() as first, database.reading() as second:
+        first.execute(text("SELECT 1"))
+        second.execute(text("SELECT 1"))
+        assert (pool.checkedout(), pool.overflow()) == (2, 1)
+    database.close()
+
+
+def test_behind_a_pooler_nothing_is_kept_on_a_connection(postgresql_url: str) -> None:
+    database = Database(postgresql_url, Pool(by_transaction=True))
+    prepared = text("SELECT count(*) FROM pg_prepared_statements")
+    with database.reading() as session:
+        for _ in range(10):  # psycopg prepares what it is asked five times
+            assert session.execute(prepared).scalar_one() == 0
+        assert session.execute(text("SHOW idle_in_transaction_session_timeout")).scalar_one() == "0"
+    database.close()
 
 
 def test_text_that_postgresql_cannot_hold_is_the_callers_error(postgresql: Database) -> None:

@@ -18,7 +18,7 @@ from PIL import Image
 
 from app.core.errors import Invalid, TooLarge, UnsupportedMedia
 from app.datasets.formats.archive import ArchiveLimits, members
-from app.datasets.intake.intake import IntakeLimits, RejectedImage, take_in
+from app.datasets.intake.intake import IntakeLimits, RejectedFile, take_in
 from app.datasets.sources.source import ArchiveSource
 from tests.support.hostile import tarred, zipped
 from tests.support.images import encode, photo
@@ -159,7 +159,7 @@ def test_any_bytes_are_an_image_or_rejected_as_none(seed: int) -> None:
     def read() -> None:
         try:
             kept = take_in(data, "x.jpg", IMAGES)
-        except RejectedImage as rejected:
+        except RejectedFile as rejected:
             rejected.reason.encode()
         else:
             assert take_in(kept.data, "x.jpg", IMAGES).data == kept.data
@@ -176,6 +176,6 @@ def test_the_mutations_reach_both_ends() -> None:
     for _ in range(200):
         try:
             outcomes.append(take_in(mutated(rng, PICTURES), "x.jpg", IMAGES).media_type)
-        except RejectedImage as rejected:
+        except RejectedFile as rejected:
             outcomes.append(rejected.code)
     assert {"image/jpeg", "image/png", "damaged_image", "truncated_image", "not_an_image"} <= set(outcomes)

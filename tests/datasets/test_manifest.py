@@ -5,7 +5,7 @@ import random
 import pytest
 
 from app.core.errors import Malformed
-from app.datasets.manifest import ManifestItem, manifest_sha256, read_manifest, write_manifest
+from app.datasets.manifest import ManifestImage, manifest_sha256, read_manifest, write_manifest
 
 
 def digest(text: str) -> str:
@@ -13,9 +13,9 @@ def digest(text: str) -> str:
 
 
 ITEMS = [
-    ManifestItem(digest("3"), "Käfer", "val", "b.jpg"),
-    ManifestItem(digest("1"), "ants", "train", "a.jpg"),
-    ManifestItem(digest("2"), "Käfer", "train", "c.jpg"),
+    ManifestImage(digest("3"), "Käfer", "val", "b.jpg"),
+    ManifestImage(digest("1"), "ants", "train", "a.jpg"),
+    ManifestImage(digest("2"), "Käfer", "train", "c.jpg"),
 ]
 CLASSES = ["ants", "Käfer"]
 
@@ -32,11 +32,11 @@ def test_the_bytes_are_canonical() -> None:
 
 def test_same_content_same_hash() -> None:
     rng = random.Random(0)
-    renamed = [ManifestItem(item.sha256, item.label, item.split, f"other/{item.name}") for item in ITEMS]
+    renamed = [ManifestImage(item.sha256, item.label, item.split, f"other/{item.name}") for item in ITEMS]
     written = write_manifest(ITEMS, CLASSES)
     again = write_manifest(rng.sample(renamed, 3), CLASSES[::-1])
     assert manifest_sha256(written) == manifest_sha256(again) == hashlib.sha256(written).hexdigest()
-    moved = [ManifestItem(digest("3"), "Käfer", "test", "b.jpg"), *ITEMS[1:]]
+    moved = [ManifestImage(digest("3"), "Käfer", "test", "b.jpg"), *ITEMS[1:]]
     assert manifest_sha256(write_manifest(moved, CLASSES)) != manifest_sha256(written)
 
 
@@ -49,20 +49,20 @@ def test_reads_what_was_written() -> None:
 
 
 def test_labels_with_line_breaks_survive() -> None:
-    item = ManifestItem(digest("1"), 'a\n"b"\u2028\r', "train", "x")
+    item = ManifestImage(digest("1"), 'a\n"b"\u2028\r', "train", "x")
     assert read_manifest(write_manifest([item], [item.label])).items == (item,)
 
 
 @pytest.mark.parametrize(
     "item",
     [
-        ManifestItem(digest("1"), "wasps", "train"),
-        ManifestItem(digest("1"), "ants", "dev"),
-        ManifestItem(digest("1").upper(), "ants", "train"),
-        ManifestItem("abc", "ants", "train"),
+        ManifestImage(digest("1"), "wasps", "train"),
+        ManifestImage(digest("1"), "ants", "dev"),
+        ManifestImage(digest("1").upper(), "ants", "train"),
+        ManifestImage("abc", "ants", "train"),
     ],
 )
-def test_nothing_wrong_is_written_or_read(item: ManifestItem) -> None:
+def test_nothing_wrong_is_written_or_read(item: ManifestImage) -> None:
     with pytest.raises(ValueError, match=r"label|split|SHA-256"):
         write_manifest([item], CLASSES)
     line = json.dumps({"label": item.label, "sha256": item.sha256, "split": item.split}).encode()
@@ -98,15 +98,15 @@ def test_what_is_no_manifest(data: bytes) -> None:
 
 @pytest.mark.parametrize("line", [b"", b"3", b"{}", b'{"label":"a","sha256":1,"split":"train"}', b'{"label":["a"]}'])
 def test_a_damaged_line_is_named(line: bytes) -> None:
-    good = write_manifest([ManifestItem(digest("1"), "a", "train")], ["a"])
+    good = write_manifest([ManifestImage(digest("1"), "a", "train")], ["a"])
     with pytest.raises(Malformed, match="Line 3"):
         read_manifest(good + line + b"\n")
 
 
 def test_metadata_is_content_and_none_changes_nothing() -> None:
-    plain = ManifestItem(digest("1"), "ants", "train")
-    told = ManifestItem(digest("1"), "ants", "train", metadata={"site": "A", "boxes": [{"box": [1.5, 2, 3, 4]}]})
-    again = ManifestItem(digest("1"), "ants", "train", metadata={"boxes": [{"box": [1.5, 2, 3, 4]}], "site": "A"})
+    plain = ManifestImage(digest("1"), "ants", "train")
+    told = ManifestImage(digest("1"), "ants", "train", metadata={"site": "A", "boxes": [{"box": [1.5, 2, 3, 4]}]})
+    again = ManifestImage(digest("1"), "ants", "train", metadata={"boxes": [{"box": [1.5, 2, 3, 4]}], "site": "A"})
     written = [write_manifest([item], ["ants"]) for item in (plain, told, again)]
     assert b"metadata" not in written[0]
     assert written[0] != written[1] == written[2]

@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 from app.core.database import Database
 from app.core.errors import Conflict, NotFound
 from app.core.ids import new_id
-from app.datasets import images as content
+from app.datasets import images as dataset_images
 from app.datasets import service as datasets
 from app.datasets.orm import Dataset, DatasetImage, DatasetVersion
 from app.datasets.schemas import VersionOut
@@ -226,18 +226,18 @@ def test_which_blobs_are_needed(database: Database) -> None:
 def test_an_image_that_a_version_holds_is_needed_until_the_dataset_goes(database: Database) -> None:
     with database.writing() as session:
         dataset = ready_dataset(session)
-        image = content.get_image(session, dataset, sha("pets/1.jpg"))
-        content.remove_image(session, image)
+        image = dataset_images.get_image(session, dataset, sha("pets/1.jpg"))
+        dataset_images.remove_image(session, image)
     with database.writing() as session:
         dataset = datasets.get(session, dataset.workspace_id, "pets")
-        assert content.list_images(session, dataset, label=None, split=None, limit=9, cursor=None).items != []
+        assert dataset_images.list_images(session, dataset, label=None, split=None, limit=9, cursor=None).items != []
         assert sha("pets/1.jpg") in set(datasets.referenced_blobs(session))
-        (found,) = content.versions_with(session, dataset.workspace_id, sha("pets/1.jpg"))
+        (found,) = dataset_images.versions_with(session, dataset.workspace_id, sha("pets/1.jpg"))
         assert (found[0].id, found[1].number) == (dataset.id, 1)
-        assert content.versions_with(session, workspace(session, "theirs").id, sha("pets/1.jpg")) == []
+        assert dataset_images.versions_with(session, workspace(session, "theirs").id, sha("pets/1.jpg")) == []
         datasets.delete(session, dataset)
         assert set(datasets.referenced_blobs(session)) == {sha("manifest of pets")}
-        assert len(content.versions_with(session, dataset.workspace_id, sha("pets/1.jpg"))) == 1
+        assert len(dataset_images.versions_with(session, dataset.workspace_id, sha("pets/1.jpg"))) == 1
 
 
 def test_a_version_of_what_changed_meanwhile_is_not_cut(database: Database) -> None:
@@ -247,15 +247,22 @@ def test_a_version_of_what_changed_meanwhile_is_not_cut(database: Database) -> N
     with database.writing() as session:
         dataset = new_dataset(session)
         datasets.fill(session, dataset.id, found)
-        content.change_image(session, content.get_image(session, dataset, sha("2.jpg")), {"label": "bees"})
-        manifest, _ = content.current_manifest(session, dataset)
-        content.change_image(session, content.get_image(session, dataset, sha("3.jpg")), {"label": "ants"})
+        dataset_images.change_image(
+            session, dataset_images.get_image(session, dataset, sha("2.jpg")), {"label": "bees"}
+        )
+        manifest, _ = dataset_images.current_manifest(session, dataset)
+        dataset_images.change_image(
+            session, dataset_images.get_image(session, dataset, sha("3.jpg")), {"label": "ants"}
+        )
         with pytest.raises(Conflict) as caught:
-            content.freeze(session, dataset, manifest)
+            dataset_images.freeze(session, dataset, manifest)
         assert caught.value.code == "changed_meanwhile"
-        version, is_new = content.freeze(session, dataset, content.current_manifest(session, dataset)[0])
+        version, is_new = dataset_images.freeze(session, dataset, dataset_images.current_manifest(session, dataset)[0])
         assert (version.number, is_new) == (2, True)
-        assert content.freeze(session, dataset, content.current_manifest(session, dataset)[0]) == (version, False)
+        assert dataset_images.freeze(session, dataset, dataset_images.current_manifest(session, dataset)[0]) == (
+            version,
+            False,
+        )
 
 
 def test_a_lock_reads_again_what_this_session_has_seen(postgresql_url: str) -> None:

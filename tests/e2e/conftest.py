@@ -12,9 +12,7 @@ from safetensors.torch import load_file
 
 from app.vision.backbones.catalogue import get_backbone
 from app.vision.backbones.weights import BUNDLED
-from tests.storage.conftest import s3_options
 
-__all__ = ["s3_options"]
 _numbers = count()
 
 

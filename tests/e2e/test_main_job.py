@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from app.storage import S3Options
-from tests.storage.conftest import BUCKET
 from tests.support import deployments, images
-from tests.support.deployments import Deployment
+from tests.support.buckets import BUCKET
+from tests.support.services import Service
 
 pytestmark = pytest.mark.timeout(1200)
 
@@ -25,11 +25,11 @@ def service(
     empty_postgres: Callable[[], str],
     redis_url: str,
     s3_options: S3Options,
-) -> Iterator[Deployment]:
+) -> Iterator[Service]:
     home = tmp_path_factory.mktemp(request.param) / "home"
     if request.param == "embedded":
-        with deployments.embedded(home) as deployment:
-            yield deployment
+        with deployments.embedded(home) as service:
+            yield service
     else:
         s3 = {
             "GRAFT_STORAGE_URL": f"s3://{BUCKET}/e2e",
@@ -37,8 +37,8 @@ def service(
             "GRAFT_S3_ACCESS_KEY": str(s3_options.access_key),
             "GRAFT_S3_SECRET_KEY": str(s3_options.secret_key),
         }
-        with deployments.team(home, empty_postgres(), redis_url, **s3) as deployment:
-            yield deployment
+        with deployments.team(home, empty_postgres(), redis_url, **s3) as service:
+            yield service
 
 
 def _labelled_images() -> tuple[bytes, str]:
@@ -49,7 +49,7 @@ def _labelled_images() -> tuple[bytes, str]:
     return images.folder_zip({"moss": 40, "brick": 40, "sky": 40}), "generated"
 
 
-def _events(service: Deployment, job_id: str, after: str | None = None) -> list[tuple[str | None, str, Any]]:
+def _events(service: Service, job_id: str, after: str | None = None) -> list[tuple[str | None, str, Any]]:
     """The job's event stream to its end, as (id, event, data)."""
     headers = {"Last-Event-ID": after} if after else {}
     found: list[tuple[str | None, str, Any]] = []
@@ -69,7 +69,7 @@ def _events(service: Deployment, job_id: str, after: str | None = None) -> list[
     return found
 
 
-def test_the_main_job(service: Deployment, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_main_job(service: Service, capsys: pytest.CaptureFixture[str]) -> None:
     archive, name = _labelled_images()
 
     answer = service.http.post("/v1/datasets", params={"name": name}, content=archive)
@@ -125,7 +125,7 @@ def test_the_main_job(service: Deployment, capsys: pytest.CaptureFixture[str]) -
     _classify(service, model, archive, counts)
 
 
-def _classify(service: Deployment, model: dict[str, Any], archive: bytes, counts: dict[str, dict[str, int]]) -> None:
+def _classify(service: Service, model: dict[str, Any], archive: bytes, counts: dict[str, dict[str, int]]) -> None:
     """Predict on a sample of the uploaded images, in each way there is, and compare the ways."""
     with zipfile.ZipFile(io.BytesIO(archive)) as opened:
         names = [name for name in opened.namelist() if name.lower().endswith(".jpg")][::12]
@@ -151,7 +151,7 @@ def _classify(service: Deployment, model: dict[str, Any], archive: bytes, counts
     assert len(alone["predictions"]) == min(5, len(model["classes"]))
 
 
-def test_a_stream_taken_up_again_misses_and_repeats_nothing(service: Deployment) -> None:
+def test_a_stream_taken_up_again_misses_and_repeats_nothing(service: Service) -> None:
     job = service.http.get("/v1/jobs").json()["items"][0]
     whole = [event for event in _events(service, job["id"]) if event[0]]
     ids = [int(str(number)) for number, _, _ in whole]
@@ -161,7 +161,7 @@ def test_a_stream_taken_up_again_misses_and_repeats_nothing(service: Deployment)
     assert rest == whole[middle:]
 
 
-def test_a_datasets_images_are_classified_in_a_job(service: Deployment) -> None:
+def test_a_datasets_images_are_classified_in_a_job(service: Service) -> None:
     """On held-out images the rows are what the model's own report says of them."""
     (model,) = service.http.get("/v1/models").json()["items"]
     dataset = service.http.get("/v1/datasets").json()["items"][0]["name"]
@@ -181,7 +181,7 @@ def test_a_datasets_images_are_classified_in_a_job(service: Deployment) -> None:
     assert [one["predicted"] for one in table] == [row["predictions"][0]["label"] for row in rows]
 
 
-def test_a_running_job_is_cancelled(service: Deployment) -> None:
+def test_a_running_job_is_cancelled(service: Service) -> None:
     dataset = service.http.get("/v1/datasets").json()["items"][0]["name"]
     answer = service.http.post("/v1/jobs", json={"dataset": dataset, "train": "all", "epochs": 500})
     job_id = answer.json()["id"]
@@ -195,7 +195,7 @@ def test_a_running_job_is_cancelled(service: Deployment) -> None:
     assert all(model["job_id"] != job_id for model in service.http.get("/v1/models").json()["items"])
 
 
-def _first_events(service: Deployment, job_id: str) -> Iterator[tuple[str, str, Any]]:
+def _first_events(service: Service, job_id: str) -> Iterator[tuple[str, str, Any]]:
     with service.http.stream("GET", f"/v1/jobs/{job_id}/events") as answer:
         event = ""
         for line in answer.iter_lines():

@@ -20,7 +20,7 @@ from app.core.database import Database
 from app.core.logging import configure_logging
 from app.core.settings import Settings
 from app.jobs.doorbell import QUEUE, TASK, CeleryDoorbell, FifoDoorbell, open_doorbell, ring_after_commit
-from app.jobs.states import JobKind
+from app.work import JOB_TYPES
 from tests.support.factories import ingestion, new_dataset, ready_dataset, training
 from tests.support.servers import free_port, redis_server
 
@@ -31,11 +31,11 @@ class CountingDoorbell:
     """Remembers who rang, and asks what could be seen at that moment."""
 
     def __init__(self, database: Database) -> None:
-        self.rung: list[JobKind] = []
+        self.rung: list[str] = []
         self.seen: list[list[str]] = []
         self._database = database
 
-    def ring(self, kind: JobKind) -> None:
+    def ring(self, kind: str) -> None:
         self.rung.append(kind)
         with self._database.reading() as session:
             self.seen.append(list(session.scalars(select(Workspace.name))))
@@ -63,20 +63,20 @@ def test_it_rings_once_when_others_can_see_the_row(database: Database) -> None:
     doorbell = CountingDoorbell(database)
     with database.writing() as session:
         session.add(Workspace(name="committed"))
-        ring_after_commit(session, doorbell, JobKind.train)
+        ring_after_commit(session, doorbell, "train")
         session.flush()
         assert doorbell.rung == []
-    assert (doorbell.rung, doorbell.seen) == ([JobKind.train], [["committed"]])
+    assert (doorbell.rung, doorbell.seen) == (["train"], [["committed"]])
 
 
 def test_a_released_savepoint_is_not_the_commit(database: Database) -> None:
     doorbell = CountingDoorbell(database)
     with database.writing() as session:
-        ring_after_commit(session, doorbell, JobKind.train)
+        ring_after_commit(session, doorbell, "train")
         with session.begin_nested():
             session.add(Workspace(name="inner"))
         assert doorbell.rung == []
-    assert (doorbell.rung, doorbell.seen) == ([JobKind.train], [["inner"]])
+    assert (doorbell.rung, doorbell.seen) == (["train"], [["inner"]])
 
 
 def test_it_does_not_ring_for_what_was_rolled_back(database: Database) -> None:
@@ -84,7 +84,7 @@ def test_it_does_not_ring_for_what_was_rolled_back(database: Database) -> None:
 
     def breaks() -> None:
         with database.writing() as session:
-            ring_after_commit(session, doorbell, JobKind.train)
+            ring_after_commit(session, doorbell, "train")
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
@@ -96,16 +96,16 @@ def test_a_session_that_goes_on_does_not_ring_again_nor_for_what_it_rolled_back(
     doorbell = CountingDoorbell(database)
     with database.reading() as session:
         session.connection()
-        ring_after_commit(session, doorbell, JobKind.ingest)
+        ring_after_commit(session, doorbell, "ingest")
         session.rollback()
         session.commit()
         assert doorbell.rung == []
         session.connection()
-        ring_after_commit(session, doorbell, JobKind.train)
+        ring_after_commit(session, doorbell, "train")
         session.commit()
         session.connection()
         session.commit()
-    assert doorbell.rung == [JobKind.train]
+    assert doorbell.rung == ["train"]
 
 
 def test_each_job_rings_for_its_kind(database: Database) -> None:
@@ -117,23 +117,22 @@ def test_each_job_rings_for_its_kind(database: Database) -> None:
         assert doorbell.rung == []
     with database.writing() as session:
         ingestion(session, new_dataset(session, "other"), doorbell=doorbell)
-    assert doorbell.rung == [JobKind.train, JobKind.train, JobKind.ingest]
+    assert doorbell.rung == ["train", "train", "ingest"]
 
 
-def test_it_is_published_when_the_request_goes_on(broker: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.jobs.doorbell._MOMENT", WITHIN)  # however slow this machine is
-    doorbell = open_doorbell(Settings(redis_url=broker))
+def test_it_is_published_when_the_request_goes_on(broker: str) -> None:
+    doorbell = CeleryDoorbell(broker, WITHIN)  # however slow this machine is
     with closing(redis.Redis.from_url(broker)) as client:
         for number in range(1, 20):
-            doorbell.ring(JobKind.train)
+            doorbell.ring("train")
             assert client.llen(QUEUE) == number
 
 
-@pytest.mark.parametrize("kind", JobKind)
-def test_the_message_is_one_that_celery_reads(broker: str, kind: JobKind) -> None:
+@pytest.mark.parametrize("kind", [kind.name for kind in JOB_TYPES])
+def test_the_message_is_one_that_celery_reads(broker: str, kind: str) -> None:
     open_doorbell(Settings(redis_url=broker)).ring(kind)
     message = hear(broker)
-    assert message.decode() == [[kind.value], {}, {}]
+    assert message.decode() == [[kind], {}, {}]
     assert (message.content_type, message.content_encoding) == ("application/json", "utf-8")
 
     with Celery("graftwork", broker=broker, set_as_current=False) as celery:
@@ -143,14 +142,14 @@ def test_the_message_is_one_that_celery_reads(broker: str, kind: JobKind) -> Non
             return kind
 
         request = Request(message, app=celery, task=celery.tasks[TASK], hostname="test")
-        assert (request.name, request.args, request.kwargs) == (TASK, [kind.value], {})
+        assert (request.name, request.args, request.kwargs) == (TASK, [kind], {})
         assert request.id == request.root_id == request.correlation_id == message.properties["correlation_id"]
-        assert celery.tasks[request.name](*request.args) == kind.value
+        assert celery.tasks[request.name](*request.args) == kind
 
 
 def test_each_ring_is_a_message_of_its_own(broker: str) -> None:
     doorbell = CeleryDoorbell(broker)
-    for kind in (JobKind.train, JobKind.ingest, JobKind.train):
+    for kind in ("train", "ingest", "train"):
         doorbell.ring(kind)
     heard = [hear(broker) for _ in range(3)]
     assert [message.decode()[0] for message in heard] == [["train"], ["ingest"], ["train"]]
@@ -188,30 +187,30 @@ def test_a_dead_broker_is_another_threads_business_and_later_rings_get_through(c
     port = free_port()
     doorbell = CeleryDoorbell(f"redis://127.0.0.1:{port}/0")
     for _ in range(2):
-        doorbell.ring(JobKind.train)
+        doorbell.ring("train")
         assert complaints.heard.acquire(timeout=WITHIN)
     assert complaints.threads == ["doorbell"] * 2
     with redis_server(port) as url:
-        doorbell.ring(JobKind.ingest)
+        doorbell.ring("ingest")
         assert hear(url).decode()[0] == ["ingest"]
 
 
 def test_a_broker_that_dies_and_comes_back_is_rung_again(complaints: Complaints) -> None:
     with redis_server() as url:
         doorbell = CeleryDoorbell(url)
-        doorbell.ring(JobKind.train)
+        doorbell.ring("train")
         hear(url)
-    doorbell.ring(JobKind.train)
+    doorbell.ring("train")
     assert complaints.heard.acquire(timeout=WITHIN)
     with redis_server(int(url.rsplit(":", 1)[1].split("/")[0])) as again:
-        doorbell.ring(JobKind.ingest)
+        doorbell.ring("ingest")
         assert hear(again).decode()[0] == ["ingest"]
 
 
 def test_a_broker_that_accepts_and_never_answers_is_given_up(complaints: Complaints) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         doorbell = CeleryDoorbell(f"redis://127.0.0.1:{silent.getsockname()[1]}/0")
-        doorbell.ring(JobKind.train)
+        doorbell.ring("train")
         assert complaints.heard.acquire(timeout=WITHIN)
     assert complaints.threads == ["doorbell"]
 
@@ -219,12 +218,12 @@ def test_a_broker_that_accepts_and_never_answers_is_given_up(complaints: Complai
 def test_without_a_broker_a_ring_that_nobody_hears_is_no_fault(settings: Settings) -> None:
     doorbell = open_doorbell(settings)
     assert isinstance(doorbell, FifoDoorbell)
-    doorbell.ring(JobKind.train)  # no pipe
+    doorbell.ring("train")  # no pipe
     os.mkfifo(settings.doorbell)
-    doorbell.ring(JobKind.train)  # no reader
+    doorbell.ring("train")  # no reader
     pipe = os.open(settings.doorbell, os.O_RDWR)
     try:
         for _ in range(100_000 // len("train\n")):  # more than a pipe holds
-            doorbell.ring(JobKind.train)
+            doorbell.ring("train")
     finally:
         os.close(pipe)

@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.core.clock import DatabaseTime, utc_now
-from app.core.database import Database
+from app.core.database import Database, Pool
 from app.core.errors import Conflict, Unavailable
 from app.datasets.orm import Dataset
 from app.datasets.states import DatasetState
@@ -21,7 +21,7 @@ from app.jobs import checkpoints, claiming, events, queue
 from app.jobs import service as jobs
 from app.jobs.orm import Checkpoint, Job
 from app.jobs.queue import Claim, ClaimLost
-from app.jobs.states import TERMINAL, JobKind, JobState
+from app.jobs.states import TERMINAL, JobState
 from app.storage import Blob
 from tests.support.factories import (
     EXPIRED,
@@ -35,9 +35,8 @@ from tests.support.factories import (
     training,
     workspace,
 )
-from worker.supervision.results import record_result
 
-BOTH = [JobKind.train, JobKind.ingest]
+BOTH = ["train", "ingest"]
 Write = Callable[[Session, Claim], object]
 
 
@@ -63,7 +62,7 @@ WRITES: dict[str, Write] = {
     "epoch": lambda session, held: queue.record_epoch(session, held, {"epoch": 1, "val_loss": 0.1}),
     "checkpoint": checkpoint,
     "succeed": succeed,
-    "result": lambda session, held: record_result(session, held, {}),
+    "result": lambda session, held: queue.finish(session, held, {}),
     "fail": fail,
     "retry": retry,
     "cancelled": queue.cancelled,
@@ -114,7 +113,7 @@ def reading(database: Database, max_attempts: int = 3, lease_seconds: float = 60
     """A claim on an ingestion, and the id of the dataset it reads."""
     with database.writing() as session:
         job = ingestion(session, max_attempts=max_attempts)
-        return claimed(session, JobKind.ingest, lease_seconds), job.dataset_id
+        return claimed(session, "ingest", lease_seconds), job.dataset_id
 
 
 # Claims
@@ -163,12 +162,12 @@ def test_a_job_given_back_comes_before_the_younger_ones(database: Database) -> N
 def test_a_worker_gets_jobs_of_its_kinds_alone(database: Database) -> None:
     with database.writing() as session:
         older, younger = ingestion(session, new_dataset(session, "x")).id, training(session).id
-        assert claiming.waiting(session, [JobKind.train])
-        assert claimed(session, JobKind.train).job_id == younger
-        assert not claiming.waiting(session, [JobKind.train])
-        assert claiming.claim(session, [JobKind.train], "w", 60) is None
+        assert claiming.waiting(session, ["train"])
+        assert claimed(session, "train").job_id == younger
+        assert not claiming.waiting(session, ["train"])
+        assert claiming.claim(session, ["train"], "w", 60) is None
         assert claiming.waiting(session, BOTH)
-        assert claimed(session, JobKind.ingest).job_id == older
+        assert claimed(session, "ingest").job_id == older
 
 
 def test_threads_never_get_the_same_job(database: Database) -> None:
@@ -203,10 +202,9 @@ def test_on_postgresql_a_claim_does_not_wait_for_another(postgresql_url: str) ->
 
 
 def test_on_postgresql_a_worker_paused_in_a_transaction_keeps_nobody_from_its_job(
-    postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+    postgresql_url: str,
 ) -> None:
-    monkeypatch.setattr("app.core.database._IDLE_SECONDS", 0.5)
-    database = Database(postgresql_url)
+    database = Database(postgresql_url, Pool(idle_seconds=0.5))
     held = running(database, lease_seconds=EXPIRED)
 
     def paused() -> None:
@@ -795,7 +793,7 @@ def test_a_deletion_and_the_end_of_an_ingestion_do_not_wait_for_each_other(postg
             deleting = pool.submit(delete)
             begun.wait()
             _wait_until_blocked(database, deleting)
-            record_result(session, held, ingested("1.jpg").to_dict())
+            queue.finish(session, held, ingested("1.jpg").to_dict())
         assert deleting.result() is JobState.succeeded
     assert look(database, held.job_id).state in TERMINAL
     database.close()

@@ -13,12 +13,14 @@ from app.datasets import service as datasets
 from app.datasets.orm import Dataset
 from app.datasets.schemas import SplitOptions
 from app.datasets.states import DatasetState
+from app.ingestions import service as ingestions
 from app.jobs import claiming, queue
 from app.jobs import service as jobs
 from app.jobs.orm import Job
 from app.jobs.queue import ClaimLost
 from app.jobs.schemas import JobOut
-from app.jobs.states import JobKind, JobState
+from app.jobs.states import JobState
+from app.trainings import service as trainings
 from app.trainings.schemas import TrainRequest
 from app.vision.backbones.weights import WeightStore
 from app.vision.settings.config import TrainConfig
@@ -45,7 +47,7 @@ def weights(tmp_path: Path) -> WeightStore:
 def submit(session: Session, dataset: str, **fields: object) -> Job:
     request = TrainRequest.model_validate({"dataset": dataset, **fields})
     config = request.config("resnet18-tiny64").resolve()
-    return jobs.submit_training(session, SilentDoorbell(), workspace(session).id, request, config, 3)
+    return trainings.submit(session, SilentDoorbell(), workspace(session).id, request, config, 3)
 
 
 def test_a_training_waits_with_everything_filled_in(database: Database) -> None:
@@ -74,13 +76,13 @@ def test_an_ingestion_knows_its_archive_and_its_split(database: Database) -> Non
     with database.writing() as session:
         dataset = new_dataset(session)
         options = SplitOptions(val_fraction=0.3, test_fraction=0.1, seed=5)
-        job = jobs.submit_ingestion(session, SilentDoorbell(), dataset, options, 2)
+        job = ingestions.submit(session, SilentDoorbell(), dataset, options, 2)
         other = ingestion(session, new_dataset(session, "other"))
-        assert jobs.ingestion_jobs(session, [dataset.id, other.dataset_id]) == {
+        assert ingestions.newest_of(session, [dataset.id, other.dataset_id]) == {
             dataset.id: job,
             other.dataset_id: other,
         }
-    assert (job.kind, job.max_attempts, job.dataset_version_id) == (JobKind.ingest, 2, None)
+    assert (job.kind, job.max_attempts, job.dataset_version_id) == ("ingest", 2, None)
     assert job.spec == {
         "archive_sha256": sha("archive of pets"),
         "val_fraction": 0.3,
@@ -113,7 +115,7 @@ def test_a_dataset_that_is_not_there_is_a_bad_field(database: Database, whose: s
 
 
 def test_a_plan_is_complete(weights: WeightStore) -> None:
-    config = jobs.plan_training(TrainRequest(dataset="pets"), weights)
+    config = trainings.resolve(TrainRequest(dataset="pets"), weights)
     assert config == TrainConfig("resnet18-tiny64").resolve()
 
 
@@ -129,7 +131,7 @@ def test_a_plan_that_cannot_be_carried_out_names_its_field(
     weights: WeightStore, fields: dict[str, object], field: str, code: str
 ) -> None:
     with pytest.raises(GraftError) as caught:
-        jobs.plan_training(TrainRequest.model_validate({"dataset": "pets", **fields}), weights)
+        trainings.resolve(TrainRequest.model_validate({"dataset": "pets", **fields}), weights)
     assert isinstance(caught.value, Invalid)
     assert (caught.value.errors[0].field, caught.value.code) == (field, code)
 
@@ -159,7 +161,7 @@ def test_lists_are_newest_first_and_can_be_narrowed(database: Database) -> None:
         second = training(session)
         queue.fail(session, claimed(session), FAILURE)
         assert _listed(session, first) == [second, reading, first]
-        assert _listed(session, first, kind=JobKind.train) == [second, first]
+        assert _listed(session, first, kind="train") == [second, first]
         assert _listed(session, first, state=JobState.failed) == [first]
         assert _listed(session, first, dataset_id=reading.dataset_id) == [reading]
 
@@ -175,7 +177,7 @@ def test_a_waiting_job_is_cancelled_at_once(database: Database) -> None:
     with database.writing() as session:
         found = jobs.get(session, job.workspace_id, job.id)
         assert (found.state, found.finished_at is None) == (JobState.cancelled, False)
-        assert claiming.claim(session, [JobKind.train], "w", 60) is None
+        assert claiming.claim(session, ["train"], "w", 60) is None
 
 
 def test_a_running_job_is_asked_to_stop(database: Database) -> None:
@@ -271,7 +273,7 @@ def test_a_dataset_whose_trainings_have_ended_is_released(database: Database) ->
 def test_releasing_a_dataset_cancels_its_ingestion(database: Database, state: str, after: str) -> None:
     with database.writing() as session:
         job = ingestion(session)
-        held = claimed(session, JobKind.ingest) if state == "running" else None
+        held = claimed(session, "ingest") if state == "running" else None
         dataset = session.get_one(Dataset, job.dataset_id)
         jobs.release_dataset(session, dataset)
         assert job.state == after

@@ -13,10 +13,10 @@ from app.jobs import service as jobs
 from app.jobs.orm import Job, JobMember
 from app.jobs.queue import Claim
 from app.jobs.sharing import Attendance
-from app.jobs.states import FailureReason, JobKind, JobState
-from app.jobs.waiting import Outlook, Prospect, outlooks
-from tests.jobs.test_waiting import PROBLEM, took, trainings, worker
-from tests.support.factories import EXPIRED, training, workspace
+from app.jobs.states import FailureReason, JobState
+from app.jobs.types import Resource
+from app.jobs.waiting import PlannedJob, QueuePlace, queue_places
+from tests.support.factories import EXPIRED, PROBLEM, queued_trainings, took, training, worker, workspace
 
 LEADER, SECOND, THIRD = "worker-1", "worker-2", "worker-3"  # the first is whom `claimed` claims for
 ADDRESS = "10.0.0.1:4000"
@@ -45,7 +45,7 @@ def shared(session: Session, machines: int = 2, **asked: int) -> Job:
 
 
 def claim(session: Session, by: str = LEADER) -> Job | None:
-    return claiming.claim(session, [JobKind.train], by, 60)
+    return claiming.claim(session, ["train"], by, 60)
 
 
 def gathering(session: Session, machines: int = 2, by: str = LEADER, **asked: int) -> Claim:
@@ -66,19 +66,19 @@ def join(session: Session, name: str) -> JobMember:
 
 def test_it_is_claimed_where_as_many_workers_live_as_it_needs(session: Session) -> None:
     job = shared(session, machines=4)
-    assert not claiming.waiting(session, [JobKind.train])
+    assert not claiming.waiting(session, ["train"])
     assert claim(session) is None
-    assert trainings(session) == {job.id: Outlook("machines")}
-    prospect = Prospect(job.workspace_id, job.dataset_id, "resnet18-tiny64", "head", 0, due=True, machines=4)
-    assert outlooks(session, JobKind.train, 64, prospect)[None] == Outlook("machines")
+    assert queued_trainings(session) == {job.id: QueuePlace("machines")}
+    planned = PlannedJob("train", job.workspace_id, job.dataset_id, {}, 0, due=True, machines=4)
+    assert queue_places(session, Resource.gpu, 64, planned)[None] == QueuePlace("machines")
     fourth = worker(session, "worker-4")
-    assert trainings(session)[job.id].waiting_for == "slot"
+    assert queued_trainings(session)[job.id].waiting_for == "slot"
     workers.beat(session, fourth, devices=[], problem=PROBLEM, lost_after=60)
     assert claim(session) is None
     workers.beat(session, fourth, devices=[], problem=None, lost_after=EXPIRED)
     assert claim(session) is None
     workers.beat(session, fourth, devices=[], problem=None, lost_after=60)
-    assert claiming.waiting(session, [JobKind.train])
+    assert claiming.waiting(session, ["train"])
     assert claim(session) is job
 
 
@@ -99,13 +99,13 @@ def test_each_place_goes_to_a_worker_of_its_own(session: Session) -> None:
 def test_a_worker_that_a_place_waits_for_claims_no_job(session: Session) -> None:
     gathering(session)
     job = training(session)
-    assert claiming.claim(session, [JobKind.train], SECOND, 60, unless=sharing.vacancy(SECOND)) is None
+    assert claiming.claim(session, ["train"], SECOND, 60, unless=sharing.vacancy(SECOND)) is None
     assert job.state is JobState.queued
     # Its own job waits for others: the leader has no place to take.
-    assert claiming.claim(session, [JobKind.train], LEADER, 60, unless=sharing.vacancy(LEADER)) is job
+    assert claiming.claim(session, ["train"], LEADER, 60, unless=sharing.vacancy(LEADER)) is job
     another = training(session)
     join(session, SECOND)
-    assert claiming.claim(session, [JobKind.train], THIRD, 60, unless=sharing.vacancy(THIRD)) is another
+    assert claiming.claim(session, ["train"], THIRD, 60, unless=sharing.vacancy(THIRD)) is another
 
 
 def test_two_that_come_at_once_do_not_wait_for_each_other(database: Database, session: Session) -> None:
@@ -197,10 +197,10 @@ def test_waiting_for_the_others_is_no_running_time_and_no_attempt(session: Sessi
     queue.release(session, held, MISSING, delay_seconds=60)
     session.refresh(job)
     assert (job.state, job.attempt, job.ran_seconds, job.setback) == ("queued", 0, 0.0, MISSING)
-    assert trainings(session) == {job.id: Outlook("machines")}
+    assert queued_trainings(session) == {job.id: QueuePlace("machines")}
     assert claim(session) is None
     session.execute(update(Job).values(run_after=DatabaseTime(-1)))
-    assert trainings(session)[job.id].waiting_for == "slot"
+    assert queued_trainings(session)[job.id].waiting_for == "slot"
     claimed = claim(session)
     assert claimed is not None
     held = Claim(claimed.id, claimed.epoch)
@@ -219,10 +219,10 @@ def test_its_turn_is_when_as_many_slots_are_free(session: Session) -> None:
         assert claim(session) is not None
     running[0].eta_seconds, running[1].eta_seconds = 30.0, 50.0
     pair, single = shared(session).id, training(session).id
-    found: dict[UUID, Outlook] = trainings(session)
+    found: dict[UUID, QueuePlace] = queued_trainings(session)
     assert (found[pair].seconds, found[single].seconds) == (30.0, 50.0)  # the third slot is free already
     session.execute(update(Job).where(Job.id == running[0].id).values(eta_seconds=80.0))
-    assert trainings(session)[pair].seconds == 50.0
+    assert queued_trainings(session)[pair].seconds == 50.0
 
 
 def test_a_worker_lists_the_jobs_that_it_shares(session: Session) -> None:

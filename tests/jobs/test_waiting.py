@@ -1,45 +1,35 @@
 """What a queued job is told: what it waits for, its place, and for how long."""
 
 from datetime import timedelta
-from uuid import UUID
 
 from sqlalchemy import update
-from sqlalchemy.orm import Session
 
 from app.core.clock import DatabaseTime, utc_now
 from app.core.database import Database
-from app.jobs import queue, workers
+from app.jobs import workers
 from app.jobs.orm import Job
-from app.jobs.states import JobKind
-from app.jobs.waiting import Outlook, outlooks
-from tests.support.factories import claimed, ingestion, new_dataset, ready_dataset, training, workspace
-
-PROBLEM = {"reason": "storage_full", "detail": "No room.", "hint": "Make some."}
-
-
-def worker(session: Session, name: str = "host:1", train_slots: int = 1, lost_after: float = 60.0) -> UUID:
-    facts = {"host": "host", "version": "1", "devices": [], "train_slots": train_slots}
-    return workers.register(session, name=name, lost_after=lost_after, **facts)  # type: ignore[arg-type]
-
-
-def trainings(session: Session, max_running: int = 64) -> dict[UUID, Outlook]:
-    return outlooks(session, JobKind.train, max_running)
-
-
-def took(session: Session, seconds: float) -> None:
-    """Let a training like the others have taken so long."""
-    job = training(session)
-    held = claimed(session)
-    queue.succeed(session, job, {})
-    session.execute(update(Job).where(Job.id == held.job_id).values(ran_seconds=seconds))
+from app.jobs.types import Resource
+from app.jobs.waiting import QueuePlace, queue_places
+from tests.support.factories import (
+    PROBLEM,
+    claimed,
+    ingestion,
+    new_dataset,
+    queued_trainings,
+    ready_dataset,
+    took,
+    training,
+    worker,
+    workspace,
+)
 
 
 def test_without_a_living_worker_it_says_so(database: Database) -> None:
     with database.writing() as session:
         first, second = training(session).id, training(session).id
-        assert trainings(session) == {first: Outlook("worker", 1), second: Outlook("worker", 2)}
+        assert queued_trainings(session) == {first: QueuePlace("worker", 1), second: QueuePlace("worker", 2)}
         worker(session, lost_after=-1)
-        assert trainings(session)[first].waiting_for == "worker"
+        assert queued_trainings(session)[first].waiting_for == "worker"
 
 
 def test_workers_without_room_are_another_reason_than_none(database: Database) -> None:
@@ -47,17 +37,17 @@ def test_workers_without_room_are_another_reason_than_none(database: Database) -
         job = training(session).id
         registered = worker(session)
         workers.beat(session, registered, devices=[], problem=PROBLEM, lost_after=60)
-        assert trainings(session) == {job: Outlook("storage", 1)}
+        assert queued_trainings(session) == {job: QueuePlace("storage", 1)}
         workers.beat(session, registered, devices=[], problem=None, lost_after=60)
-        assert trainings(session) == {job: Outlook("slot", 1, 0.0)}
+        assert queued_trainings(session) == {job: QueuePlace("slot", 1, 0.0)}
 
 
 def test_a_worker_without_slots_for_trainings_is_none_for_them(database: Database) -> None:
     with database.writing() as session:
         job, upload = training(session).id, ingestion(session, new_dataset(session, "new")).id
         worker(session, train_slots=0)
-        assert trainings(session) == {job: Outlook("worker", 1)}
-        assert outlooks(session, JobKind.ingest, 64) == {upload: Outlook("slot", 1, 0.0)}
+        assert queued_trainings(session) == {job: QueuePlace("worker", 1)}
+        assert queue_places(session, Resource.io, 64) == {upload: QueuePlace("slot", 1, 0.0)}
 
 
 def test_the_estimate_comes_from_what_runs_what_is_ahead_and_what_like_jobs_took(database: Database) -> None:
@@ -71,10 +61,10 @@ def test_the_estimate_comes_from_what_runs_what_is_ahead_and_what_like_jobs_took
         line = [training(session).id for _ in range(3)]
         running[0].eta_seconds, running[1].eta_seconds = 30.0, 50.0
         session.flush()
-        found = trainings(session)
+        found = queued_trainings(session)
         assert [(found[one].place, found[one].seconds) for one in line] == [(1, 30.0), (2, 50.0), (3, 130.0)]
         urgent = training(session, priority=1).id
-        found = trainings(session)
+        found = queued_trainings(session)
         assert [found[one].seconds for one in (urgent, *line)] == [30.0, 50.0, 130.0, 150.0]
 
 
@@ -84,13 +74,13 @@ def test_what_nobody_can_know_is_null(database: Database) -> None:
         training(session)
         claimed(session)  # it has told no ETA yet
         first = training(session).id
-        assert trainings(session)[first] == Outlook("slot", 1, None)
+        assert queued_trainings(session)[first] == QueuePlace("slot", 1, None)
         session.execute(update(Job).where(Job.state == "running").values(eta_seconds=10.0))
         second = training(session).id
-        found = trainings(session)
+        found = queued_trainings(session)
         assert (found[first].seconds, found[second].seconds) == (10.0, None)  # none like the first has ended yet
         took_elsewhere = training(session, ready_dataset(session, "other")).id
-        assert trainings(session)[took_elsewhere].seconds is None
+        assert queued_trainings(session)[took_elsewhere].seconds is None
 
 
 def test_one_that_may_not_run_yet_has_no_place_and_takes_none(database: Database) -> None:
@@ -101,17 +91,17 @@ def test_one_that_may_not_run_yet_has_no_place_and_takes_none(database: Database
         later = training(session, run_after=utc_now() + timedelta(hours=1)).id
         fits, over = training(session).id, training(session).id
         other = training(session, ready_dataset(session, "pets", workspace(session, "other").id)).id
-        found = trainings(session, max_running=2)
-        assert found[later] == Outlook("run_after")
-        assert found[over] == Outlook("workspace_limit")
+        found = queued_trainings(session, max_running=2)
+        assert found[later] == QueuePlace("run_after")
+        assert found[over] == QueuePlace("workspace_limit")
         assert (found[fits].place, found[other].place) == (1, 2)
         session.execute(update(Job).where(Job.id == later).values(run_after=DatabaseTime(-1)))
-        assert trainings(session, max_running=64)[later].place == 1
+        assert queued_trainings(session, max_running=64)[later].place == 1
 
 
 def test_uploads_have_a_queue_of_their_own(database: Database) -> None:
     with database.writing() as session:
         worker(session, train_slots=4)
         job, upload = training(session).id, ingestion(session, new_dataset(session, "new")).id
-        assert trainings(session).keys() == {job}
-        assert outlooks(session, JobKind.ingest, 64) == {upload: Outlook("slot", 1, 0.0)}
+        assert queued_trainings(session).keys() == {job}
+        assert queue_places(session, Resource.io, 64) == {upload: QueuePlace("slot", 1, 0.0)}

@@ -6,9 +6,7 @@ from app.core.clock import DatabaseTime
 from app.core.database import Database
 from app.jobs import claiming, workers
 from app.jobs.orm import RegisteredWorker
-from app.jobs.states import JobKind
-from tests.jobs.test_waiting import PROBLEM, worker
-from tests.support.factories import ready_dataset, training, workspace
+from tests.support.factories import PROBLEM, ready_dataset, training, worker, workspace
 
 DEVICE = {"name": "A GPU", "memory_total": 80 * 2**30, "memory_free": 79 * 2**30}
 
@@ -36,7 +34,7 @@ def test_of_its_jobs_only_the_callers_are_named(database: Database) -> None:
         worker(session, "host:1")
         own, foreign = training(session), training(session, ready_dataset(session, "pets", other.id))
         for _ in (own, foreign):
-            assert claiming.claim(session, [JobKind.train], "host:1", 60) is not None
+            assert claiming.claim(session, ["train"], "host:1", 60) is not None
         (seen,) = workers.list_workers(session, mine.id, limit=9, cursor=None).items
         assert (seen.running, seen.jobs) == (2, [own.id])
         (seen,) = workers.list_workers(session, other.id, limit=9, cursor=None).items

@@ -1,32 +1,20 @@
 """A small trained model, its images as the service stores them, and a store that holds it."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-from uuid import uuid4
 
 import pytest
 
 from app.datasets.intake.intake import IntakeLimits, take_in
-from app.predictions.references import ModelReference
-from app.predictions.serving.batcher import Batcher
 from app.predictions.serving.model_cache import CacheLimits, ModelCache
 from app.storage import BlobStore, FilesystemStore
 from app.vision.backbones.weights import BUNDLED
+from app.vision.data.samples import Sample
 from app.vision.settings.config import TrainConfig
 from app.vision.training.fit import fit
-from app.vision.training.run import FitResult, Sample
 from tests.support.images import gif, jpeg, photo, png
+from tests.support.serving import CLASSES, OpenCache, Trained
 from tests.support.stages import TINY, Silent
-
-CLASSES = ("ants", "bees", "wasps")
-
-
-@dataclass(frozen=True)
-class Trained:
-    result: FitResult
-    samples: list[Sample]  # their files hold the stored bytes
 
 
 @pytest.fixture(scope="session")
@@ -52,19 +40,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 @pytest.fixture
 def store(tmp_path: Path) -> FilesystemStore:
     return FilesystemStore(tmp_path / "blobs")
-
-
-def reference(sha256: str, **known: Any) -> ModelReference:
-    return ModelReference(uuid4(), sha256, **known)
-
-
-def loaded(cache: ModelCache, sha256: str, **known: Any) -> Batcher:
-    """The model's batcher, once it is loaded; nobody keeps it."""
-    with cache.lease(reference(sha256, **known)) as loading:
-        return loading.result(60)
-
-
-OpenCache = Callable[..., ModelCache]
 
 
 @pytest.fixture

@@ -17,9 +17,9 @@ from app.predictions.service import Predictor, SentImage
 from app.predictions.serving.decoding import Decoder
 from app.predictions.serving.timing import Times
 from app.storage import FilesystemStore
-from app.vision.tasks.classify.classifier import Classifier
-from tests.predictions.conftest import CLASSES, OpenCache, Trained
+from app.vision.engines.model import TrainedModel
 from tests.support.images import jpeg, photo
+from tests.support.serving import CLASSES, OpenCache, Trained
 
 MODEL: UUID = uuid4()
 
@@ -55,7 +55,7 @@ def test_predictions_equal_the_trainers_evaluation(
 ) -> None:
     samples = [sample for sample in trained.samples if sample.split == "val"]
     sent = [SentImage(sample.path.read_bytes, sample.path.name) for sample in samples]
-    expected = trained.result.probabilities["val"]
+    expected = trained.result.finished.arrays["probabilities"]["val"]
     if together:
         answered = rows(ask(open_cache, store, trained, sent))
     else:
@@ -139,14 +139,14 @@ def test_after_the_deadline_the_call_is_refused_and_what_waits_is_not_computed(
     open_cache: OpenCache, store: FilesystemStore, trained: Trained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     computed: list[int] = []
-    answer, gate = Classifier.answer, threading.Event()
+    answer, gate = TrainedModel.answer, threading.Event()
 
-    def slow(self: Classifier, batch: np.ndarray) -> np.ndarray:
+    def slow(self: TrainedModel, batch: np.ndarray) -> list[Any]:
         computed.append(len(batch))
         assert gate.wait(60)
         return answer(self, batch)
 
-    monkeypatch.setattr(Classifier, "answer", slow)
+    monkeypatch.setattr(TrainedModel, "answer", slow)
     model = ModelReference(MODEL, store.put_file(trained.result.model_path).sha256)
     predictor = Predictor(open_cache(), Decoder(2), IntakeLimits())
     picture = [sent_image(jpeg(photo(0, 77)))]

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from app.core.database import Database
 from app.datasets import service as datasets
-from app.datasets.manifest import ManifestItem, manifest_sha256, write_manifest
+from app.datasets.manifest import ManifestImage, manifest_sha256, write_manifest
 from app.datasets.orm import DatasetImage, DatasetVersion
 from app.registry.mislabels import Suspect, likely_mislabels, suspects
 from app.registry.orm import Model
@@ -21,7 +21,7 @@ from tests.support.factories import sha
 
 def row(image: str, true: str, probability_of_ants: float) -> dict[str, Any]:
     probabilities = {"ants": probability_of_ants, "bees": 1 - probability_of_ants}
-    top = sorted(({"class": name, "probability": p} for name, p in probabilities.items()), key=lambda one: -one["probability"])  # fmt: skip # noqa: E501
+    top = [{"class": name, "probability": p} for name, p in sorted(probabilities.items(), key=lambda one: -one[1])]
     return {"image": sha(image), "true": true, "true_probability": probabilities[true], "top": top}
 
 
@@ -91,7 +91,7 @@ def test_the_finding_names_the_model_and_the_images_as_they_are_now(session: Ses
 
 def test_what_an_ancestor_has_learnt_is_not_judged(session: Session, store: FilesystemStore) -> None:
     model, images = judged(session, store)
-    items = [ManifestItem(sha("a"), "ants", "train"), ManifestItem(sha("b"), "ants", "val")]
+    items = [ManifestImage(sha("a"), "ants", "train"), ManifestImage(sha("b"), "ants", "val")]
     manifest = write_manifest(items, ["ants", "bees"])
     store.put_bytes(manifest)
     dataset = factories.ready_dataset(session, "before")

@@ -1,38 +1,17 @@
 """Real stores: a folder, and a bucket in an S3 server that runs in this process."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from itertools import count
 from pathlib import Path
 
-import boto3
 import obstore
 import pytest
-from moto.server import ThreadedMotoServer
 
 from app.storage import BlobStore, BucketStore, FilesystemStore, S3Options
+from tests.support.buckets import BUCKET
 
-BUCKET = "graft-test"
 _prefixes = count()
-
-
-@pytest.fixture(scope="session")
-def s3_options() -> Iterator[S3Options]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    options = S3Options(endpoint=f"http://{host}:{port}", access_key="test-key", secret_key="test-secret")
-    client = boto3.client(
-        "s3",
-        endpoint_url=options.endpoint,
-        region_name=options.region,
-        aws_access_key_id=options.access_key,
-        aws_secret_access_key=options.secret_key,
-    )
-    client.create_bucket(Bucket=BUCKET)
-    client.close()
-    yield options
-    server.stop()
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 
 from app.core.errors import Unavailable
 from app.storage import Blob, BucketStore, S3Options
-from tests.storage.conftest import BUCKET
+from tests.support.buckets import BUCKET
 
 DATA = b"a grafted head"
 SHA = hashlib.sha256(DATA).hexdigest()

@@ -1,22 +1,15 @@
-"""A running API as its callers see it, and what every problem document has to hold."""
+"""A caller of the API, and what every problem document has to hold."""
 
 from typing import Any
 from uuid import UUID
-
-from starlette.testclient import TestClient
-
-from app.auth.schemas import Scope
-from app.jobs.states import JobKind
-from app.vision.training.run import FitResult
-from tests.support.stages import Stage, Workspace
 
 CLASSES = ("ants", "bees")
 
 
 class Caller:
-    """Calls with one key, or with none."""
+    """Calls with one key, or with none. `client` is httpx's, of an application or of an address."""
 
-    def __init__(self, client: TestClient, secret: str | None) -> None:
+    def __init__(self, client: Any, secret: str | None) -> None:
         self._client = client
         self.headers = {"Authorization": f"Bearer {secret}"} if secret else {}
 
@@ -40,55 +33,6 @@ class Caller:
 
     def stream(self, path: str, headers: dict[str, str] | None = None) -> Any:
         return self._client.stream("GET", path, headers=self.headers | (headers or {}))
-
-
-class Api:
-    """One service, a workspace in it, and a caller for each scope."""
-
-    def __init__(self, client: TestClient, stage: Stage) -> None:
-        self.client = client
-        self.stage = stage
-        self.workspace: Workspace = stage.workspace()
-        self.read = self.caller(self.workspace, Scope.read)
-        self.predict = self.caller(self.workspace, Scope.predict)
-        self.write = self.caller(self.workspace, Scope.write)
-        self.admin = self.caller(self.workspace, Scope.admin)
-        self.nobody = Caller(client, None)
-
-    def caller(self, workspace: Workspace, scope: Scope) -> Caller:
-        return Caller(self.client, workspace.secrets[scope])
-
-    def dataset(self, name: str = "pets", archive: bytes | None = None) -> str:
-        """The id of a dataset that is ready."""
-        return str(self.stage.dataset(self.workspace, name, archive))
-
-    def job(self, dataset: str = "pets", **fields: Any) -> str:
-        """The id of a training that waits."""
-        return str(self.stage.job(self.workspace, dataset, **fields))
-
-    def model(self, trained: FitResult, name: str = "pets") -> str:
-        """The id of a model; the dataset `name` is made if it is not there."""
-        if self.read.get(f"/v1/datasets/{name}").status_code == 404:
-            self.dataset(name)
-        self.job(name)
-        job = self.stage.claim(JobKind.train)
-        assert job is not None
-        return str(self.stage.finish(job, trained, CLASSES))
-
-    def counts(self) -> dict[str, int]:
-        """How many datasets, jobs of both kinds and models callers see."""
-        paths = {
-            "datasets": "/v1/datasets",
-            "trainings": "/v1/jobs",
-            "ingestions": "/v1/jobs?kind=ingest",
-            "models": "/v1/models",
-        }
-        return {name: len(self.read.get(path).json()["items"]) for name, path in paths.items()}
-
-    def staged(self) -> list[str]:
-        """What lies in the scratch folder."""
-        scratch = self.stage.settings.scratch
-        return sorted(path.name for path in scratch.iterdir()) if scratch.is_dir() else []
 
 
 def problem(

@@ -7,46 +7,23 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from subprocess import Popen
-from typing import Any
+from subprocess import PIPE, Popen
 
 import httpx2
 
+from app.core.database import Database
+from app.core.settings import Settings
+from app.storage.configured import configured_store
+from tests.support.images import REPOSITORY
 from tests.support.servers import free_port, running
+from tests.support.services import Service
+from tests.support.stages import Stage
 
 _numbers = count(1)
 STARTS_WITHIN = 300.0  # seconds; only a test that fails waits so long
-ENDS_WITHIN = 900.0
 GRAFT = [sys.executable, "-m", "app.cli"]
-
-
-@dataclass(frozen=True)
-class Deployment:
-    """A running service: how to call it, where its logs are, the environment its commands need."""
-
-    http: httpx2.Client
-    url: str
-    key: str
-    home: Path
-    environment: dict[str, str]
-
-    def wait(self, path: str, field: str, *unfinished: str | None) -> dict[str, Any]:
-        """The resource at `path`, once `field` is none of `unfinished`."""
-        deadline = time.monotonic() + ENDS_WITHIN
-        while time.monotonic() < deadline:
-            found: dict[str, Any] = self.http.get(path, params={"wait": 30}).raise_for_status().json()
-            if found[field] not in unfinished:
-                return found
-        raise AssertionError(f"{path} is not done after {ENDS_WITHIN} s: {found}")
-
-    def wait_for_dataset(self, reference: str) -> dict[str, Any]:
-        return self.wait(f"/v1/datasets/{reference}", "state", "processing")
-
-    def wait_for_job(self, job_id: str) -> dict[str, Any]:
-        return self.wait(f"/v1/jobs/{job_id}", "finished_at", None)
 
 
 def environment(home: Path, **more: str) -> dict[str, str]:
@@ -58,7 +35,7 @@ def environment(home: Path, **more: str) -> dict[str, str]:
 
 
 @contextmanager
-def embedded(home: Path, **settings: str) -> Iterator[Deployment]:
+def embedded(home: Path, **settings: str) -> Iterator[Service]:
     """`graft up`: SQLite, local files, no broker."""
     home.mkdir(parents=True, exist_ok=True)
     variables = environment(home, **settings)
@@ -67,13 +44,14 @@ def embedded(home: Path, **settings: str) -> Iterator[Deployment]:
         saved = _wait_for_client_file(home / "client.json", process, log)
         with _client(saved["url"], saved["key"]) as http:
             _wait_until_ready(http, process, log)
-            yield Deployment(http, saved["url"], saved["key"], home, variables)
+            with service_of(variables, saved["url"], saved["key"], http) as service:
+                yield service
 
 
 @contextmanager
 def team(
     home: Path, database_url: str, redis_url: str, *, with_worker: bool = True, **settings: str
-) -> Iterator[Deployment]:
+) -> Iterator[Service]:
     """uvicorn, `celery worker`, PostgreSQL, Redis; the worker's own polling is off, so that only rings start jobs."""
     home.mkdir(parents=True, exist_ok=True)
     broker = {"GRAFT_REDIS_URL": redis_url, "GRAFT_BROKER_POLL_SECONDS": "86400"}
@@ -87,19 +65,31 @@ def team(
         stack.enter_context(_shown_if_failed(log))
         http = stack.enter_context(_client(f"http://127.0.0.1:{port}", key["secret"]))
         _wait_until_ready(http, api, log)
-        deployment = Deployment(http, f"http://127.0.0.1:{port}", key["secret"], home, variables)
+        url = f"http://127.0.0.1:{port}"
+        service = stack.enter_context(service_of(variables, url, key["secret"], http))
         if with_worker:
-            stack.enter_context(celery_worker(deployment))
-        yield deployment
+            stack.enter_context(celery_worker(service))
+        yield service
 
 
 @contextmanager
-def celery_worker(deployment: Deployment, says: str = "ready.") -> Iterator[Popen[bytes]]:
+def service_of(variables: dict[str, str], url: str, key: str, http: httpx2.Client | None = None) -> Iterator[Service]:
+    """Give the service whose processes have this environment; they are started and stopped elsewhere."""
+    service = Service(parts_of(variables), http, url=url, key=key, environment=variables)
+    try:
+        yield service
+    finally:
+        service.close()
+
+
+@contextmanager
+def celery_worker(service: Service, says: str = "ready.", **settings: str) -> Iterator[Popen[bytes]]:
     """One more worker beside those that run, once it `says` that; `running` stops it with SIGTERM, as a deploy does."""
-    log = deployment.home / f"worker-{next(_numbers)}.log"
+    log = service.home / f"worker-{next(_numbers)}.log"
+    variables = service.environment | settings
     celery = [sys.executable, "-m", "celery", "-A", "worker.celery_app", "worker"]
     command = [*celery, "--pool=threads", "--concurrency=2", "--loglevel=info", "-n", f"{log.stem}@%h"]
-    with running(command, log, env=deployment.environment, cwd=deployment.home) as worker, _shown_if_failed(log):
+    with running(command, log, env=variables, cwd=service.home) as worker, _shown_if_failed(log):
         _wait_for_text(log, says, worker)
         yield worker
 
@@ -150,3 +140,31 @@ def _wait_for_text(log: Path, text: str, process: Popen[bytes]) -> None:
             return
         time.sleep(0.1)
     raise AssertionError(f"the worker did not start: {log.read_text()[-2000:]}")
+
+
+def parts_of(variables: dict[str, str]) -> Stage:
+    """Return the parts of the service whose processes have this environment."""
+    given = {name.removeprefix("GRAFT_").lower(): value for name, value in variables.items()}
+    known = {name: value for name, value in given.items() if name in Settings.model_fields}
+    settings = Settings(**known, _env_file=None)  # type: ignore[arg-type]
+    return Stage(settings, Database(settings.sqlalchemy_url), configured_store(settings))
+
+
+@contextmanager
+def worker_process(home: Path) -> Iterator[Popen[bytes]]:
+    """`python -m worker` beside a service in this process, stopped as an operator stops it."""
+    variables = os.environ | {
+        "GRAFT_HOME": str(home),
+        "GRAFT_WEIGHTS_DOWNLOAD": "false",
+        "GRAFT_HEARTBEAT_SECONDS": "0.3",
+        "OMP_NUM_THREADS": "1",
+    }
+    with (home / "worker.log").open("ab") as log:
+        command = [sys.executable, "-m", "worker", "--with-parent"]
+        worker = Popen(command, cwd=REPOSITORY, env=variables, stdin=PIPE, stderr=log)
+    try:
+        yield worker
+    finally:
+        assert worker.stdin is not None
+        worker.stdin.close()
+        worker.wait(60)

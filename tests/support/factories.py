@@ -4,7 +4,7 @@ import hashlib
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from app.auth.orm import Workspace
@@ -15,19 +15,25 @@ from app.datasets.ingestion import Ingested
 from app.datasets.orm import Dataset
 from app.datasets.schemas import SplitOptions
 from app.datasets.service import Upload
-from app.jobs import claiming
+from app.ingestions import service as ingestions
+from app.jobs import claiming, queue, workers
 from app.jobs import service as jobs
 from app.jobs.doorbell import Doorbell
 from app.jobs.orm import Job
 from app.jobs.queue import Claim
-from app.jobs.states import JobKind, JobState
+from app.jobs.states import JobState
+from app.jobs.types import Resource
+from app.jobs.waiting import QueuePlace, queue_places
 from app.registry import service as registry
 from app.registry.orm import Model
 from app.storage import Blob
+from app.trainings import service as trainings
 from app.trainings.schemas import TrainRequest
 from app.vision.settings.config import TrainConfig
+from app.work import JOB_TYPES  # noqa: F401  (the queue asks what kinds there are)
 
 FAILURE = {"reason": "internal", "detail": "It broke.", "hint": "Mend it."}
+PROBLEM = {"reason": "storage_full", "detail": "No room.", "hint": "Make some."}
 EXPIRED = -1.0  # seconds of a lease that has run out when it is taken
 TRAINED = {"classes": ["ants", "bees"], "preprocessing": {"size": 64}, "metrics": {"val": {"accuracy": 0.75}}}
 
@@ -35,7 +41,7 @@ TRAINED = {"classes": ["ants", "bees"], "preprocessing": {"size": 64}, "metrics"
 class SilentDoorbell:
     """For workers that look by themselves."""
 
-    def ring(self, kind: JobKind) -> None:
+    def ring(self, kind: str) -> None:
         pass
 
 
@@ -78,7 +84,7 @@ def ingestion(
     session: Session, dataset: Dataset | None = None, max_attempts: int = 3, doorbell: Doorbell | None = None
 ) -> Job:
     dataset = dataset or new_dataset(session)
-    return jobs.submit_ingestion(session, doorbell or SilentDoorbell(), dataset, SplitOptions(), max_attempts)
+    return ingestions.submit(session, doorbell or SilentDoorbell(), dataset, SplitOptions(), max_attempts)
 
 
 def training(
@@ -95,9 +101,7 @@ def training(
         dataset = dataset or ready_dataset(session)
     request = TrainRequest(dataset=str(dataset.id), **asked)
     config = TrainConfig("resnet18-tiny64").resolve()
-    return jobs.submit_training(
-        session, doorbell or SilentDoorbell(), dataset.workspace_id, request, config, max_attempts
-    )
+    return trainings.submit(session, doorbell or SilentDoorbell(), dataset.workspace_id, request, config, max_attempts)
 
 
 def prediction(session: Session, max_attempts: int = 3, **spec: Any) -> Job:
@@ -106,11 +110,11 @@ def prediction(session: Session, max_attempts: int = 3, **spec: Any) -> Job:
     dataset = session.scalar(select(Dataset).where(Dataset.workspace_id == workspace_id, Dataset.name == "pets"))
     dataset = dataset or ready_dataset(session)
     version = datasets.latest_versions(session, [dataset.id])[dataset.id]
-    job = Job(kind=JobKind.predict, dataset_version_id=version.id, spec=spec, max_attempts=max_attempts)
+    job = Job(kind="predict", dataset_version_id=version.id, spec=spec, max_attempts=max_attempts)
     return jobs.enqueue(session, SilentDoorbell(), workspace_id, dataset.id, job)
 
 
-def claimed(session: Session, kind: JobKind = JobKind.train, lease_seconds: float = 60.0) -> Claim:
+def claimed(session: Session, kind: str = "train", lease_seconds: float = 60.0) -> Claim:
     """The claim on the oldest waiting job of that kind."""
     job = claiming.claim(session, [kind], "worker-1", lease_seconds)
     assert job is not None
@@ -125,3 +129,22 @@ def model(session: Session, job: Job | None = None, artefact: str = "artefact") 
     job.finished_at = DatabaseTime()  # type: ignore[assignment]
     session.flush()
     return found
+
+
+def worker(session: Session, name: str = "host:1", train_slots: int = 1, lost_after: float = 60.0) -> UUID:
+    """Return the id of a worker that is registered."""
+    facts = {"host": "host", "version": "1", "devices": [], "train_slots": train_slots}
+    return workers.register(session, name=name, lost_after=lost_after, **facts)  # type: ignore[arg-type]
+
+
+def queued_trainings(session: Session, max_running: int = 64) -> dict[UUID, QueuePlace]:
+    """Return what each training that waits is told."""
+    return queue_places(session, Resource.gpu, max_running)
+
+
+def took(session: Session, seconds: float) -> None:
+    """Let a training like the others have taken so long."""
+    job = training(session)
+    held = claimed(session)
+    queue.succeed(session, job, {})
+    session.execute(update(Job).where(Job.id == held.job_id).values(ran_seconds=seconds))

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from app.vision.training.run import Sample, Split
+from app.vision.data.folder_names import Split
+from app.vision.data.samples import Sample
 
 CLASSES = ("disc", "square", "stripes")
 

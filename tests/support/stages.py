@@ -18,30 +18,31 @@ from app.datasets.ingestion import ingest
 from app.datasets.intake.intake import take_in_all
 from app.datasets.intake.limits import archive_limits, intake_limits
 from app.datasets.schemas import SplitOptions
-from app.jobs import claiming
-from app.jobs import service as jobs
+from app.ingestions import service as ingestions
+from app.jobs import claiming, queue
 from app.jobs.orm import Job
 from app.jobs.queue import Claim
-from app.jobs.states import JobKind
 from app.predictions.batch import service as batch
 from app.predictions.batch.schemas import PredictJobRequest
-from app.registry import service as registry
 from app.storage import BlobStore
+from app.trainings import service as trainings
 from app.trainings.schemas import TrainRequest
 from app.trainings.weights import configured_weights
 from app.vision.backbones.weights import BUNDLED
+from app.vision.data.samples import Sample
 from app.vision.settings.config import TrainConfig
-from app.vision.training.run import FitResult, Sample
+from app.vision.training.result import FitResult
 from tests.support.factories import SilentDoorbell
 from tests.support.images import folder_zip, photo, png
-from worker.supervision.results import record_result
 
 TINY = {"backbone": "resnet18-tiny64", "input_size": 32, "epochs": 2, "batch_size": 8}
 
 
 # What stands in for the pictures and tables of a model that no worker made.
-ROW = {"image": "00", "split": "val", "true": 'an "ant", or two', "predicted": "bees", "probability": 0.75,
-       "true_probability": 0.25, "top": [{"class": "bees", "probability": 0.75}]}  # fmt: skip
+ROW = {
+    **{"image": "00", "split": "val", "true": 'an "ant", or two', "predicted": "bees", "probability": 0.75},
+    **{"true_probability": 0.25, "top": [{"class": "bees", "probability": 0.75}]},
+}
 FILES = {"curves.png": png(photo(0, 0)), "evaluations-val.jsonl": json.dumps(ROW).encode() + b"\n"}
 
 
@@ -98,7 +99,7 @@ class Stage:
         upload = datasets.Upload(self.store.put_bytes(archive), "zip", None)
         with self.database.writing() as session:
             dataset = datasets.create(session, workspace.id, name, upload)
-            jobs.submit_ingestion(session, SilentDoorbell(), dataset, SplitOptions(), self.settings.max_attempts)
+            ingestions.submit(session, SilentDoorbell(), dataset, SplitOptions(), self.settings.max_attempts)
             return dataset.id
 
     def dataset(self, workspace: Workspace, name: str, archive: bytes | None = None) -> UUID:
@@ -109,7 +110,7 @@ class Stage:
 
     def read_uploads(self) -> None:
         """Do what a worker does with the uploads that wait."""
-        while (job := self.claim(JobKind.ingest)) is not None:
+        while (job := self.claim("ingest")) is not None:
             ingested = ingest(
                 self.store.fetch(job.spec["archive_sha256"], self.settings.scratch),
                 self.store,
@@ -121,19 +122,17 @@ class Stage:
                 progress=lambda _: None,
             )
             with self.database.writing() as session:
-                record_result(session, Claim(job.id, job.epoch), ingested.to_dict())
+                queue.finish(session, Claim(job.id, job.epoch), ingested.to_dict())
 
     def job(self, workspace: Workspace, dataset: str, **fields: Any) -> UUID:
         """A training that waits."""
         request = TrainRequest.model_validate({"dataset": dataset, **TINY, **fields})
-        base = None
-        if request.base_model is not None:
-            with self.database.reading() as session:
-                base = registry.base_of(session, workspace.id, request.base_model)
-        config = jobs.plan_training(request, configured_weights(self.settings), base)
+        with self.database.reading() as session:
+            start = trainings.starting_model(session, workspace.id, request)
+        config = trainings.resolve(request, configured_weights(self.settings), start)
         with self.database.writing() as session:
-            job = jobs.submit_training(
-                session, SilentDoorbell(), workspace.id, request, config, self.settings.max_attempts, base=base
+            job = trainings.submit(
+                session, SilentDoorbell(), workspace.id, request, config, self.settings.max_attempts, start=start
             )
             return job.id
 
@@ -148,7 +147,7 @@ class Stage:
             attempts = self.settings.max_attempts
             return batch.submit(session, SilentDoorbell(), workspace.id, request, listed, attempts).id
 
-    def claim(self, kind: JobKind, lease_seconds: float = 600.0) -> Job | None:
+    def claim(self, kind: str, lease_seconds: float = 600.0) -> Job | None:
         with self.database.writing() as session:
             return claiming.claim(session, [kind], "test", lease_seconds)
 
@@ -157,11 +156,11 @@ class Stage:
         artefact = self.store.put_file(trained.model_path)
         body = {
             "artefact": {"sha256": artefact.sha256, "size": artefact.size},
-            "classes": list(classes),
             "preprocessing": trained.preprocessing.to_dict(),
             "metrics": trained.metrics,
             "best_epoch": trained.best_epoch,
-            "decisions": trained.decisions,
+            **trained.recorded,
+            "classes": list(classes),
             "files": {
                 name: {"sha256": blob.sha256, "size": blob.size}
                 for name, data in FILES.items()
@@ -169,7 +168,7 @@ class Stage:
             },
         }
         with self.database.writing() as session:
-            record_result(session, Claim(job.id, job.epoch), body)
+            queue.finish(session, Claim(job.id, job.epoch), body)
         with self.database.reading() as session:
             result = session.get_one(Job, job.id).result
         assert result is not None

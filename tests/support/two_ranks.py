@@ -16,13 +16,13 @@ import torch
 from torch.distributed import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
+from app.vision.data.samples import Sample
 from app.vision.errors import Stopped, VisionError
 from app.vision.runtime import ranks
 from app.vision.settings.config import TrainConfig
 from app.vision.training.fit import fit
-from app.vision.training.run import Sample
 from tests.support.pictures import CLASSES, Recorder
-from tests.vision.conftest import WEIGHTS
+from tests.support.runs import WEIGHTS
 
 PLAIN: dict[str, Any] = {"precision": "float32", "optimizer": "sgd", "epochs": 2, "batch_size": 8}
 # 24 images in batches of 4, two a step: three steps an epoch; each rank has half of every batch.

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from app.vision.backbones.weights import BUNDLED
+from app.vision.data.samples import Sample
 from app.vision.settings.config import TrainConfig
 from app.vision.training.fit import fit
-from app.vision.training.run import FitResult, Sample
+from app.vision.training.result import FitResult
+from tests.support.commands import make_folder
 from tests.support.pictures import CLASSES, Recorder, make_samples
-
-WEIGHTS = BUNDLED / "resnet18-tiny64.safetensors"
-
-Fit = Callable[..., FitResult]
+from tests.support.runs import WEIGHTS, Fit
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -30,6 +27,12 @@ def _one_thread() -> None:
 def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
     """24 training, 12 validation and 6 test images of three classes."""
     return make_samples(tmp_path_factory.mktemp("pictures"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classes of ten images with no splits."""
+    return make_folder(tmp_path_factory.mktemp("flat"), {"": 10})
 
 
 @pytest.fixture

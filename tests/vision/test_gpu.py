@@ -10,13 +10,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from app.vision.data.samples import Sample
 from app.vision.errors import OutOfMemory, Stopped
 from app.vision.runtime.cuda_graphs import GraphedTrunk
 from app.vision.settings.config import TrainConfig
 from app.vision.training.fit import fit
-from app.vision.training.run import FitResult, Sample
+from app.vision.training.result import FitResult
 from tests.support.pictures import CLASSES, Recorder, make_samples
-from tests.vision.conftest import WEIGHTS
+from tests.support.runs import WEIGHTS
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 
@@ -72,7 +73,7 @@ def test_images_on_the_disk_and_in_the_gpus_memory_give_the_same(
     pictures: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resident = run(pictures, tmp_path / "resident")
-    monkeypatch.setattr("app.vision.data.resident.SHARE", 0.0)
+    monkeypatch.setattr(resident, "SHARE", 0.0)
     same(resident, run(pictures, tmp_path / "read", loader_workers=2))
 
 
@@ -82,13 +83,13 @@ def test_what_is_recorded_for_the_gpu_computes_the_same(
 ) -> None:
     fields = {"batch_size": 15, "epochs": 4} | fields  # batches of two sizes, recorded once it is known what they take
     recorded: list[int] = []
-    original = GraphedTrunk._recorded
+    original = GraphedTrunk.recorded
 
     def note(trunk: GraphedTrunk, count: int, side: int) -> Any:
         recorded.append(count)
         return original(trunk, count, side)
 
-    monkeypatch.setattr(GraphedTrunk, "_recorded", note)
+    monkeypatch.setattr(GraphedTrunk, "recorded", note)
     graphed = run(pictures, tmp_path / "graphed", **fields)
     assert len(set(recorded)) == 2
     monkeypatch.setattr(GraphedTrunk, "record", lambda *_: None)

@@ -12,16 +12,18 @@ from PIL import Image
 
 from app.cli.demo.digits import write_digits_zip
 from app.vision.artefacts.model_file import load_model
+from app.vision.data.folder_names import Split
 from app.vision.data.rowcache import RowCache
+from app.vision.data.samples import Sample
+from app.vision.engines.model import TrainedModel
 from app.vision.scores.ood import expected_unknown
 from app.vision.settings.config import TrainConfig
-from app.vision.tasks.classify.classifier import Classifier
-from app.vision.tasks.classify.selective_prediction import judge
 from app.vision.training.fit import fit
-from app.vision.training.run import FitResult, Sample, Split
+from app.vision.training.result import FitResult
+from tests.support.classify import decisions
 from tests.support.images import hymenoptera, photo
 from tests.support.pictures import Recorder
-from tests.vision.conftest import WEIGHTS
+from tests.support.runs import WEIGHTS
 
 # Above what the models reach when all is accepted, so that it takes thresholds to keep them.
 TARGETS = {"digits": 0.85, "insects": 0.8}
@@ -104,8 +106,7 @@ def test_the_stated_precision_holds_on_images_that_were_never_seen(which: str, r
     target = TARGETS[which]
     accepted = right = everything = hits = classes = 0
     for result in models:
-        assert result.decisions is not None
-        test = result.decisions["splits"]["test"]
+        test = result.recorded["decisions"]["splits"]["test"]
         for row in test["per_class"]:
             if row["accepted"]:
                 classes += 1
@@ -126,14 +127,13 @@ def test_the_stated_precision_holds_on_images_that_were_never_seen(which: str, r
 def test_thresholds_and_not_luck_keep_the_promise(digit_models: Models) -> None:
     """What each model accepts keeps it beyond doubt, and what it says of all images does not."""
     for result in digit_models:
-        assert result.decisions is not None
-        assert result.decisions["splits"]["test"]["precision_low"] >= TARGETS["digits"]
+        assert result.recorded["decisions"]["splits"]["test"]["precision_low"] >= TARGETS["digits"]
         assert result.metrics["test"]["accuracy"] < TARGETS["digits"]
 
 
-def unknown(model: Classifier, images: Sequence[Image.Image | Path]) -> float:
-    rows = model.answer(np.stack([model.prepare(image) for image in images]))
-    return float(np.mean([judge(row, len(model.classes), model.thresholds)[0] == "unknown" for row in rows]))
+def unknown(model: TrainedModel, images: Sequence[Image.Image | Path]) -> float:
+    found = decisions(model, np.stack([model.prepare(image) for image in images]))
+    return float(np.mean([one == "unknown" for one in found]))
 
 
 def test_things_of_another_kind_are_unknown_and_the_known_ones_are_not(

@@ -17,15 +17,15 @@ from torch import Tensor
 from app.vision.backbones.weights import load_state_dict
 from app.vision.data.feeds import FeatureFeed
 from app.vision.data.rowcache import Rows
+from app.vision.data.samples import Sample
 from app.vision.errors import Stopped
 from app.vision.networks.network import Head
 from app.vision.settings.config import TrainConfig
-from app.vision.training import preparation
+from app.vision.tasks import preparation
 from app.vision.training.fit import fit
-from app.vision.training.run import FitResult, Sample
+from app.vision.training.result import FitResult
 from tests.support.pictures import Recorder, draw
-from tests.vision.conftest import WEIGHTS, Fit
-from tests.vision.training.test_optimisation import TINY
+from tests.support.runs import TINY, WEIGHTS, Fit
 
 LAST = "head.layers.1.weight"  # of a linear head, after its dropout
 

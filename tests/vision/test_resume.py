@@ -15,7 +15,7 @@ from app.vision.settings.presets import Transform
 from app.vision.training import loop
 from app.vision.training.checkpoint import KIND
 from tests.support.pictures import Recorder
-from tests.vision.conftest import Fit
+from tests.support.runs import Fit
 
 # 24 training images in batches of 8: three steps an epoch, six in all.
 RUNS: dict[str, dict[str, Any]] = {

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from app.vision.scores.calibration import BINS, fit_temperature
-from app.vision.tasks.classify.classifier import to_probabilities
+from app.vision.tasks.classify.answers import to_probabilities
 from app.vision.tasks.classify.evaluation import assess
 
 CLASSES = [f"class {number}" for number in range(7)]

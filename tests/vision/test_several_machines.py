@@ -11,10 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.support.commands import ENVIRONMENT, QUICK, REPOSITORY, command, run
+from tests.support.runs import TOLERANCE
 from tests.support.servers import free_port
-from tests.vision.command.test_train import ENVIRONMENT, QUICK, ROOT, command, run
-from tests.vision.command.test_train import folder as folder  # a fixture
-from tests.vision.runtime.test_ranks import TOLERANCE
 
 pytestmark = pytest.mark.skipif(torch.cuda.device_count() == 1, reason="two processes do not share one GPU")
 
@@ -27,7 +26,7 @@ def machine(number: int, port: int, folder: Path) -> subprocess.Popen[str]:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "1", *meeting]
     return subprocess.Popen(
         [*launcher, *command("train", folder / "images", *OPTIONS, "--out", folder / "out")[1:]],
-        cwd=ROOT,
+        cwd=REPOSITORY,
         env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -10,14 +10,16 @@ import pytest
 import torch
 
 from app.vision.artefacts.model_file import load_model
-from app.vision.data import features
+from app.vision.data import features, resident
 from app.vision.data.feeds import ImageFeed
 from app.vision.data.rowcache import RowCache, Rows
+from app.vision.data.samples import Sample
 from app.vision.settings.config import HeadConfig, TrainConfig
+from app.vision.tasks import preparation
 from app.vision.training.fit import fit
-from app.vision.training.run import FitResult, Sample
+from app.vision.training.result import FitResult
 from tests.support.pictures import CLASSES, Recorder
-from tests.vision.conftest import WEIGHTS, Fit
+from tests.support.runs import WEIGHTS, Fit
 
 
 class Runs:
@@ -114,18 +116,23 @@ def test_features_train_the_head_that_the_frozen_trunk_would(
     fields: dict[str, Any] = {"augmentation": augmentation, "views": 4, "epochs": 4, "precision": "float32"}
     cached = run_fit("cached", **fields)
 
-    def through_the_trunk(network: Any, images: Any, config: Any, device: Any, *_: Any) -> ImageFeed:
+    def through_the_trunk(network: Any, images: Any, inputs: Any) -> ImageFeed:
         network.eval()
         seeds = {split: features.seeds_of(keys) for split, keys in images.keys.items()}
-        return ImageFeed(network, images.packs(), seeds, images.preprocessing, config, device)
+        return ImageFeed(network, images.packs(), seeds, images.preprocessing, inputs.config, inputs.device)
 
-    monkeypatch.setattr("app.vision.training.preparation.make_feed", through_the_trunk)
+    monkeypatch.setattr(preparation, "make_feed", through_the_trunk)
     direct = run_fit("direct", **fields)
-    np.testing.assert_allclose(cached.probabilities["val"], direct.probabilities["val"], atol=0.01)
+    np.testing.assert_allclose(
+        cached.finished.arrays["probabilities"]["val"], direct.finished.arrays["probabilities"]["val"], atol=0.01
+    )
     for name in ("train_loss", "val_loss"):
         assert cached.history[-1][name] == pytest.approx(direct.history[-1][name], abs=5e-3)
     other = run_fit("other", **fields | {"learning_rate": 0.003})  # a half more, to see that the bounds are narrow
-    assert np.abs(other.probabilities["val"] - direct.probabilities["val"]).max() > 0.02
+    assert (
+        np.abs(other.finished.arrays["probabilities"]["val"] - direct.finished.arrays["probabilities"]["val"]).max()
+        > 0.02
+    )
 
 
 @pytest.mark.parametrize("augmentation", ["none", "strong"])
@@ -147,9 +154,9 @@ def test_images_that_lie_on_the_device_are_those_of_the_disk(
     """As on a GPU with room for them: each is read once, whatever the epochs."""
     fields: dict[str, Any] = {"train": "last_stages", "epochs": 3, "batch_size": 8, "augmentation": augmentation}
     read = run_fit("read", **fields)
-    monkeypatch.setattr("app.vision.data.resident.DEVICES", frozenset({"cpu"}))
+    monkeypatch.setattr(resident, "DEVICES", frozenset({"cpu"}))
     real, seen = Rows.read, []
     monkeypatch.setattr(Rows, "read", lambda rows, wanted: (seen.append(len(wanted)), real(rows, wanted))[1])
-    resident = run_fit("resident", **fields)
+    kept = run_fit("resident", **fields)
     assert sum(seen) == 24 + 12 + 6
-    assert resident.model_path.read_bytes() == read.model_path.read_bytes()
+    assert kept.model_path.read_bytes() == read.model_path.read_bytes()

@@ -4,13 +4,13 @@ import io
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from app.core.database import Database
 from app.core.settings import Settings
 from app.datasets import service as datasets
-from app.jobs.states import JobKind
 from app.storage import Blob, BlobDamaged
 from app.storage.configured import configured_store
 from app.vision.training import loop
@@ -59,7 +59,7 @@ class Bench:
         workspace = stage.workspace()
         stage.dataset(workspace, "pets")
         stage.job(workspace, "pets", epochs=3, augmentation="light", head={"hidden": [4]})
-        job = stage.claim(JobKind.train)
+        job = stage.claim("train")
         assert job is not None
         self._spec = job.spec
         with stage.database.reading() as session:
@@ -69,11 +69,16 @@ class Bench:
 
     def train(self, checkpoints: list[str], parent: Parent) -> str:
         """The SHA-256 of the model."""
+        artefact: str = self.made(checkpoints, parent)["artefact"]["sha256"]
+        return artefact
+
+    def made(self, checkpoints: list[str], parent: Parent, **asked: Any) -> dict[str, Any]:
+        """What the child hands over; `asked` is added to the spec."""
         scratch = self._folder / f"scratch-{len(list(self._folder.iterdir()))}"
         scratch.mkdir()
-        work = Work(spec=self._spec, manifest_sha256=self._manifest, checkpoints=checkpoints, scratch=str(scratch))
-        artefact: str = train(work, parent, self._stage.settings)["artefact"]["sha256"]
-        return artefact
+        spec = self._spec | asked
+        work = Work(spec=spec, manifest_sha256=self._manifest, checkpoints=checkpoints, scratch=str(scratch))
+        return train(work, parent, self._stage.settings)
 
     def stopped(self) -> Told:
         """A run that was stopped with checkpoints after its first five steps."""
@@ -146,3 +151,11 @@ def test_every_flipped_byte_is_noticed(bench: Bench, settings: Settings, tmp_pat
                     with pytest.raises(BlobDamaged):
                         store.fetch(sha256, tmp_path)
     assert store.fetch(sha256, tmp_path).read_bytes() == whole
+
+
+def test_a_field_that_newer_code_asked_for_is_left_out_and_said(bench: Bench) -> None:
+    made = bench.made([], Told(), teacher="big")
+    assert made["artefact"]["sha256"] == bench.undisturbed
+    (note,) = made["notes"]
+    assert "teacher 'big'" in note
+    assert "older than the service" in note

@@ -17,39 +17,42 @@ from app.datasets.orm import Dataset, DatasetImage
 from app.datasets.schemas import SplitOptions
 from app.datasets.sources.references import ImportRequest, check_import
 from app.datasets.states import DatasetState
+from app.ingestions import service as ingestions
+from app.ingestions.type import INGEST
 from app.jobs import service as jobs
 from app.jobs.orm import Job
 from app.jobs.states import JobState
+from tests.support.child_work import doing, ingest_and_hold, kinds_with
 from tests.support.factories import SilentDoorbell
 from tests.support.images import folder, folder_zip, jpeg, photo
+from tests.support.services import Service
 from tests.support.tls import body, certificate, tls_server
-from tests.worker.conftest import Site, children, wait_for
-from tests.worker.processes.test_process import inject
+from tests.support.waiting import wait_for
 
 FILES = folder({"ants": 4, "bees": 4}, {"train": 3, "val": 1}, None, (64, 64))
 
 
-def import_(site: Site, name: str, max_bytes: int = 10**9, **named: Any) -> UUID:
+def import_(site: Service, name: str, max_bytes: int = 10**9, **named: Any) -> UUID:
     """What `POST /v1/datasets:import` does; gives the job."""
     kind, document, place = check_import(ImportRequest(name=name, **named), site.stage.settings)
     upload = datasets.Upload(site.stage.store.put_bytes(document), kind, place)
     with site.stage.database.writing() as session:
         dataset = datasets.create(session, site.workspace.id, name, upload)
-        return jobs.submit_ingestion(session, SilentDoorbell(), dataset, SplitOptions(), 2, max_bytes=max_bytes).id
+        return ingestions.submit(session, SilentDoorbell(), dataset, SplitOptions(), 2, max_bytes=max_bytes).id
 
 
-def dataset(site: Site, name: str) -> Dataset:
+def dataset(site: Service, name: str) -> Dataset:
     with site.stage.database.reading() as session:
         return datasets.get(session, site.workspace.id, name)
 
 
-def version(site: Site, name: str) -> str:
+def version(site: Service, name: str) -> str:
     with site.stage.database.reading() as session:
         found = datasets.get(session, site.workspace.id, name)
         return datasets.latest_versions(session, [found.id])[found.id].manifest_sha256
 
 
-def allow(site: Site, monkeypatch: pytest.MonkeyPatch, **given: str) -> None:
+def allow(site: Service, monkeypatch: pytest.MonkeyPatch, **given: str) -> None:
     """For this process and for the children."""
     for name, value in given.items():
         monkeypatch.setenv(f"GRAFT_{name.upper()}", value)
@@ -65,7 +68,7 @@ def write(root: Path) -> Path:
 
 
 @pytest.fixture
-def plain(site: Site) -> str:
+def plain(site: Service) -> str:
     """The version that an upload of the same files has."""
     split = {"train": 3, "val": 1}
     site.stage.dataset(site.workspace, "plain", folder_zip({"ants": 4, "bees": 4}, split))
@@ -73,7 +76,7 @@ def plain(site: Site) -> str:
 
 
 def test_a_folder_becomes_the_dataset_that_its_archive_does(
-    site: Site, plain: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    site: Service, plain: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = write(tmp_path / "images" / "pets")
     secret = tmp_path / "secret"
@@ -82,7 +85,7 @@ def test_a_folder_becomes_the_dataset_that_its_archive_does(
     (root / "train" / "bees" / "out").symlink_to(secret)
     os.mkfifo(root / "train" / "ants" / "pipe.jpg")
     allow(site, monkeypatch, import_folders=str(tmp_path / "images"))
-    site.start()
+    site.start_worker()
     site.until(import_(site, "found", folder=str(root)), JobState.succeeded)
     assert version(site, "found") == plain
     report = dataset(site, "found").report
@@ -99,7 +102,7 @@ def test_a_folder_becomes_the_dataset_that_its_archive_does(
 
 
 def test_addresses_become_a_dataset_and_each_that_fails_is_named(
-    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    site: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pem = certificate(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", str(pem))
@@ -120,7 +123,7 @@ def test_addresses_become_a_dataset_and_each_that_fails_is_named(
             "http://localhost/a.jpg": "bad_url",
         }
         named += [{"url": url, "label": "ants"} for url in bad]
-        site.start()
+        site.start_worker()
         site.until(import_(site, "found", urls=named), JobState.succeeded)
         report = dataset(site, "found").report
         assert report is not None
@@ -154,7 +157,7 @@ def s3() -> Iterator[tuple[Any, str]]:
 
 
 def test_a_prefix_of_a_bucket_becomes_the_dataset_that_its_archive_does(
-    site: Site, plain: str, monkeypatch: pytest.MonkeyPatch, s3: tuple[Any, str]
+    site: Service, plain: str, monkeypatch: pytest.MonkeyPatch, s3: tuple[Any, str]
 ) -> None:
     client, endpoint = s3
     client.create_bucket(Bucket="images")
@@ -163,36 +166,21 @@ def test_a_prefix_of_a_bucket_becomes_the_dataset_that_its_archive_does(
     client.put_object(Bucket="images", Key="pets-old/ants/other.jpg", Body=jpeg(photo(0, 99)))
     given = {"s3_endpoint": endpoint, "s3_access_key": "key", "s3_secret_key": "secret", "buckets": "images/pets"}
     allow(site, monkeypatch, **{f"import_{name}": value for name, value in given.items()})
-    site.start()
+    site.start_worker()
     site.until(import_(site, "found", s3="s3://images/pets"), JobState.succeeded)
     assert version(site, "found") == plain
     wait_for(lambda: site.scratch() == [])
 
 
-# A reading that has read everything and written nothing down waits as long as the file `hold` is there.
-HOLD = """
-import time
-from pathlib import Path
-import app.datasets.ingestion as ingestion
-real = ingestion._without_duplicates
-def waiting(*given):
-    Path({folder!r}, "reached").touch()
-    while Path({folder!r}, "hold").exists():
-        time.sleep(0.02)
-    return real(*given)
-ingestion._without_duplicates = waiting
-"""
-
-
 @pytest.mark.parametrize("how", ["archive", "reference"])
 def test_a_reading_that_is_cancelled_or_killed_leaves_nothing_and_can_be_run_again(
-    site: Site, plain: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+    site: Service, plain: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     root = write(tmp_path / "images")
     allow(site, monkeypatch, import_folders=str(root))
     marks = tmp_path / "marks"
     marks.mkdir()
-    inject(tmp_path, monkeypatch, HOLD.format(folder=str(marks)))
+    monkeypatch.setenv("GRAFT_TEST_MARKS", str(marks))
 
     def begin() -> UUID:
         (marks / "hold").touch()
@@ -203,10 +191,10 @@ def test_a_reading_that_is_cancelled_or_killed_leaves_nothing_and_can_be_run_aga
                 job_id = session.scalars(select(Job.id).where(Job.dataset_id == dataset(site, "found").id)).one()
         else:
             job_id = import_(site, "found", folder=str(root))
-        wait_for((marks / "reached").exists)
+        wait_for(lambda: (marks / "reached").exists() and (marks / "reached").read_text())
         return job_id
 
-    site.start()
+    site.start_worker(kinds_with(doing(INGEST, ingest_and_hold)))  # it has read everything and written nothing down
     job_id = begin()
     with site.stage.database.writing() as session:
         jobs.cancel(session, site.workspace.id, job_id)
@@ -218,16 +206,9 @@ def test_a_reading_that_is_cancelled_or_killed_leaves_nothing_and_can_be_run_aga
     wait_for(lambda: site.scratch() == [])
 
     job_id = begin()  # under the same name
-    (child,) = [pid for pid in children("ingest", os.getpid()) if _is_at_work(pid)]
+    child = int((marks / "reached").read_text())
     os.killpg(child, signal.SIGKILL)
     (marks / "hold").unlink()
     assert site.until(job_id, JobState.succeeded).attempt == 2
     assert version(site, "found") == plain
     wait_for(lambda: site.scratch() == [])
-
-
-def _is_at_work(pid: int) -> bool:
-    """Whether it has children of its own, which read images; one that is kept warm has none."""
-    return Path(f"/proc/{pid}/task/{pid}/children").read_text().strip() != "" or any(
-        path.read_text().strip() for path in Path(f"/proc/{pid}/task").glob("*/children")
-    )

@@ -15,91 +15,61 @@ from app.jobs.orm import Checkpoint
 from app.jobs.states import JobState
 from app.registry import service as registry
 from app.registry.orm import Model
+from app.trainings.type import TRAIN
+from tests.support.child_work import Run, doing, kinds_with, train_with_slow_decoding, train_with_slow_features
 from tests.support.images import REPOSITORY
-from tests.worker.conftest import Site, artefact, wait_for
-from tests.worker.processes.test_process import inject
+from tests.support.services import Service
+from tests.support.waiting import wait_for
 from worker.supervision.housekeeping import free_blobs
-
-# Each call of `method` takes a second, as it does with large images, while the file `slow` is there.
-SLOW = """
-if "train" in sys.orig_argv:
-    import time
-    from pathlib import Path
-    from {module} import {owner}
-    method = {owner}.{method}
-    def slowly(*arguments, **more):
-        if Path({slow!r}).exists():
-            time.sleep(1)
-        return method(*arguments, **more)
-    {owner}.{method} = slowly
-"""
 
 
 @pytest.mark.parametrize(
-    ("phase", "module", "owner", "method"),
-    [
-        ("decoding", "app.vision.images.preprocessing", "Preprocessing", "load"),
-        ("features", "app.vision.data.feeds", "ImageFeed", "exact_features"),
-    ],
+    ("phase", "slowly"), [("decoding", train_with_slow_decoding), ("features", train_with_slow_features)]
 )
 def test_a_deploy_before_the_first_step_costs_no_attempt(
-    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: str, module: str, owner: str, method: str
+    site: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: str, slowly: Run
 ) -> None:
+    monkeypatch.setenv("GRAFT_TEST_MARKS", str(tmp_path))
     slow = tmp_path / "slow"
     slow.touch()
-    inject(tmp_path, monkeypatch, SLOW.format(module=module, owner=owner, method=method, slow=str(slow)))
+    kinds = kinds_with(doing(TRAIN, slowly))
     spec = {"train": "head", "augmentation": "none", "epochs": 3, "seed": 5}
-    worker = site.start()
+    worker = site.start_worker(kinds)
     job_id = site.train(**spec)
     wait_for(lambda: site.job(job_id).phase == phase)
-    site.stop(worker)
+    site.stop_worker(worker)
     job = site.job(job_id)
     assert (job.state, job.attempt, job.failure) == (JobState.queued, 0, None)
     assert site.rows(Checkpoint, job_id) == []
     assert site.scratch() == []
 
     slow.unlink()
-    site.start()
+    site.start_worker()
     assert site.until(job_id, JobState.succeeded).attempt == 1
     undisturbed = site.train(**spec)
     site.until(undisturbed, JobState.succeeded)
-    assert artefact(site, job_id) == artefact(site, undisturbed)
-
-
-# The worker dies when everything is in the store and nothing of it in the database, once.
-DIES = """
-import sys
-if sys.orig_argv[1:3] == ["-m", "worker"]:
-    import os, signal
-    import worker.supervision.attempt
-    def dies(*_):
-        open({mark!r}, "w").close()
-        os.kill(os.getpid(), signal.SIGKILL)
-    worker.run.record_result = dies
-"""
+    assert site.artefact(job_id) == site.artefact(undisturbed)
 
 
 def test_a_worker_that_dies_between_the_artefact_and_its_row_leaves_no_second_model(
-    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: dict[str, Any]
+    site: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: dict[str, Any]
 ) -> None:
     monkeypatch.setenv("GRAFT_LEASE_SECONDS", "3")
-    mark = tmp_path / "died"
-    hook = tmp_path / "hook"
-    hook.mkdir()
-    (hook / "sitecustomize.py").write_text(DIES.format(mark=str(mark)))
-    monkeypatch.setenv("PYTHONPATH", f"{hook}:{REPOSITORY}")
+    monkeypatch.setenv("GRAFT_TEST_MARKS", str(tmp_path))
+    monkeypatch.setenv("GRAFT_JOB_TYPES", "tests.support.dying_worker:DIES")
     dying = subprocess.Popen([sys.executable, "-m", "worker"], cwd=REPOSITORY, stderr=subprocess.DEVNULL)
     job_id = site.train_long()
     assert dying.wait(600) == -signal.SIGKILL
-    assert mark.exists()
+    assert (tmp_path / "died").exists()
+    monkeypatch.delenv("GRAFT_JOB_TYPES")
     assert site.job(job_id).state is JobState.running
     with site.stage.database.reading() as session:
         assert session.query(Model).count() == 0
 
-    site.start()
+    site.start_worker()
     job = site.until(job_id, JobState.succeeded)
     assert job.attempt == 2
-    assert artefact(site, job_id) == undisturbed["artefact"]
+    assert site.artefact(job_id) == undisturbed["artefact"]
     wait_for(lambda: site.scratch() == [])
     free_blobs(site.stage.database, site.stage.store, 0.0)
     with site.stage.database.reading() as session:

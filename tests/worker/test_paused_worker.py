@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 
-from app.jobs.orm import Checkpoint, EpochMetrics, Job, JobEvent
+from app.core.outbox import Event
+from app.jobs.orm import Checkpoint, EpochMetrics, Job
 from app.jobs.states import JobState
 from app.registry.orm import Model
 from tests.support.images import REPOSITORY
-from tests.worker.conftest import Site, artefact, children, group_is_gone, wait_for
+from tests.support.processes import children, group_is_gone
+from tests.support.services import Service
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.usefixtures("short_lease")
 
@@ -30,7 +33,7 @@ def log(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def paused(site: Site, log: Path) -> Iterator["subprocess.Popen[bytes]"]:
+def paused(site: Service, log: Path) -> Iterator["subprocess.Popen[bytes]"]:
     """A worker process of its own, so that it can be stopped and go on."""
     with log.open("wb") as output:
         worker = subprocess.Popen([sys.executable, "-m", "worker"], cwd=REPOSITORY, stderr=output)
@@ -40,9 +43,9 @@ def paused(site: Site, log: Path) -> Iterator["subprocess.Popen[bytes]"]:
     assert worker.wait(120) == 0
 
 
-def everything(site: Site) -> dict[str, list[dict[str, Any]]]:
+def everything(site: Service) -> dict[str, list[dict[str, Any]]]:
     """All that is written about jobs and models."""
-    tables = (Job, JobEvent, EpochMetrics, Checkpoint, Model)
+    tables = (Job, Event, EpochMetrics, Checkpoint, Model)
     with site.stage.database.reading() as session:
         return {
             table.__tablename__: [
@@ -54,7 +57,7 @@ def everything(site: Site) -> dict[str, list[dict[str, Any]]]:
 
 
 def test_it_writes_nothing(
-    site: Site, paused: "subprocess.Popen[bytes]", log: Path, undisturbed: dict[str, Any]
+    site: Service, paused: "subprocess.Popen[bytes]", log: Path, undisturbed: dict[str, Any]
 ) -> None:
     wait_for(lambda: children("train", paused.pid))
     job_id = site.train_long()
@@ -64,7 +67,7 @@ def test_it_writes_nothing(
     (child,) = children("train", paused.pid)
     paused.send_signal(signal.SIGSTOP)
 
-    site.start()
+    site.start_worker()
     again = site.until(job_id, JobState.succeeded)
     assert again.worker is not None
     assert str(os.getpid()) in again.worker
@@ -78,4 +81,4 @@ def test_it_writes_nothing(
     wait_for(lambda: group_is_gone(child))
     assert everything(site) == before
     assert len(before["models"]) == 1
-    assert artefact(site, job_id) == undisturbed["artefact"]
+    assert site.artefact(job_id) == undisturbed["artefact"]

@@ -13,15 +13,14 @@ from uuid import UUID
 import pytest
 
 from app.api.views import job_view
-from app.core.database import Database
 from app.core.settings import Settings
 from app.jobs import service as jobs
 from app.jobs.orm import Checkpoint, EpochMetrics, JobMember
 from app.jobs.states import JobState
-from app.storage.configured import configured_store
 from tests.support.images import REPOSITORY
-from tests.support.stages import Stage
-from tests.worker.conftest import Site, artefact, children, group_is_gone, wait_for
+from tests.support.processes import children, group_is_gone
+from tests.support.services import Service, open_service
+from tests.support.waiting import wait_for
 
 TWO = {"machines": 2}
 EPOCHS = 8
@@ -54,17 +53,17 @@ class Machines:
 
 
 @pytest.fixture
-def team(worker_environment: None, postgresql_url: str, tmp_path: Path) -> Iterator[Site]:
+def team(worker_environment: None, postgresql_url: str, tmp_path: Path) -> Iterator[Service]:
     settings = Settings(
         home=tmp_path, database_url=postgresql_url, weights_download=False, max_attempts=2, _env_file=None
     )  # type: ignore[call-arg]
-    site = Site(Stage(settings, Database(postgresql_url), configured_store(settings)))
-    yield site
-    site.close()
+    with open_service(settings, "none") as service:
+        service.dataset("pets")
+        yield service
 
 
 @pytest.fixture
-def machines(team: Site, tmp_path: Path) -> Iterator[Machines]:
+def machines(team: Service, tmp_path: Path) -> Iterator[Machines]:
     settings = team.stage.settings
     assert settings.database_url is not None
     quick = {"GRAFT_POLL_SECONDS": "0.05", "GRAFT_HEARTBEAT_SECONDS": "0.2", "GRAFT_MEETING_SECONDS": "600"}
@@ -87,51 +86,55 @@ def by_two_processes(migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFac
         for name, value in (("GRAFT_HOME", str(home)), ("GRAFT_WEIGHTS_DOWNLOAD", "false"), ("OMP_NUM_THREADS", "1")):
             patch.setenv(name, value)
         settings = Settings(home=home, weights_download=False, poll_seconds=0.05, _env_file=None)  # type: ignore[call-arg]
-        site = Site(Stage(settings, Database(settings.sqlalchemy_url), configured_store(settings)))
-        try:
-            site.start()
-            job_id = site.train_long(resources={"processes": 2}, epochs=EPOCHS)
-            site.until(job_id, JobState.succeeded)
-            return artefact(site, job_id)
-        finally:
-            site.close()
+        with open_service(settings, "none") as service:
+            service.dataset("pets")
+            service.start_worker()
+            job_id = service.train_long(resources={"processes": 2}, epochs=EPOCHS)
+            service.until(job_id, JobState.succeeded)
+            return service.artefact(job_id)
 
 
 def name(worker: "subprocess.Popen[bytes]") -> str:
     return f"{socket.gethostname()}:{worker.pid}"
 
 
-def places(site: Site, job_id: UUID) -> list[tuple[int, str | None, bool]]:
+def places(site: Service, job_id: UUID) -> list[tuple[int, str | None, bool]]:
     with site.stage.database.reading() as session:
         rows = session.query(JobMember).filter_by(job_id=job_id).order_by(JobMember.number).all()
         return [(row.number, row.worker, row.done) for row in rows]
 
 
-def waits_for(site: Site, job_id: UUID) -> str | None:
+def waits_for(site: Service, job_id: UUID) -> str | None:
     with site.stage.database.reading() as session:
         return job_view(session, jobs.get(session, site.workspace.id, job_id), site.stage.settings).waiting_for
 
 
-def cancel(site: Site, job_id: UUID) -> None:
+def cancel(site: Service, job_id: UUID) -> None:
     with site.stage.database.writing() as session:
         jobs.cancel(session, site.workspace.id, job_id)
     site.until(job_id, JobState.cancelled)
 
 
-def test_two_workers_train_what_two_processes_of_one_train_also_where_one_is_lost(
-    team: Site, machines: Machines, by_two_processes: str
+def test_two_workers_train_what_two_processes_of_one_train(
+    team: Service, machines: Machines, by_two_processes: str
 ) -> None:
     workers = {name(worker): worker for worker in (machines.start(), machines.start())}
     job_id = team.train_long(resources=TWO, epochs=EPOCHS)
     job = team.until(job_id, JobState.succeeded)
     assert (job.attempt, job.setback) == (1, None)
-    assert artefact(team, job_id) == by_two_processes
+    assert team.artefact(job_id) == by_two_processes
     (leader, second) = places(team, job_id)
     assert leader == (0, job.worker, False)
     assert (second[0], second[2]) == (1, True)
     assert {leader[1], second[1]} == set(workers)
     assert len(team.rows(EpochMetrics, job_id)) == EPOCHS
 
+
+@pytest.mark.long
+def test_where_one_of_two_workers_is_lost_a_third_makes_the_same_model(
+    team: Service, machines: Machines, by_two_processes: str
+) -> None:
+    workers = {name(worker): worker for worker in (machines.start(), machines.start())}
     job_id = team.train_long(resources=TWO, epochs=EPOCHS)
     job = team.until_training(job_id)
     (first,) = [known for known in workers if known == job.worker]
@@ -146,13 +149,11 @@ def test_two_workers_train_what_two_processes_of_one_train_also_where_one_is_los
     third = machines.start()
     job = team.until(job_id, JobState.succeeded)
     assert job.attempt == 2
-    assert artefact(team, job_id) == by_two_processes
+    assert team.artefact(job_id) == by_two_processes
     assert {worker for _, worker, _ in places(team, job_id)} == {first, name(third)}
 
 
-def test_a_cancelled_job_leaves_no_process_and_a_stopped_machine_costs_no_attempt(
-    team: Site, machines: Machines
-) -> None:
+def test_a_cancelled_job_leaves_no_process(team: Service, machines: Machines) -> None:
     workers = {name(worker): worker for worker in (machines.start(), machines.start())}
     job_id = team.train_for_ever(resources=TWO)
     team.until_training(job_id)
@@ -161,6 +162,10 @@ def test_a_cancelled_job_leaves_no_process_and_a_stopped_machine_costs_no_attemp
     cancel(team, job_id)
     assert all(group_is_gone(group) for group in groups)
 
+
+@pytest.mark.long
+def test_a_stopped_machine_costs_no_attempt(team: Service, machines: Machines) -> None:
+    workers = {name(worker): worker for worker in (machines.start(), machines.start())}
     job_id = team.train_for_ever(resources=TWO)
     leader = team.until_training(job_id).worker
     (stopped,) = [worker for known, worker in workers.items() if known != leader]

@@ -7,7 +7,9 @@ from pathlib import Path
 from app.jobs import service as jobs
 from app.jobs.orm import EpochMetrics
 from app.jobs.states import JobState
-from tests.worker.conftest import Site, children, group_is_gone, wait_for
+from tests.support.processes import children, group_is_gone
+from tests.support.services import Service
+from tests.support.waiting import wait_for
 from worker.machines.ranks import _start
 
 TWO = {"processes": 2}
@@ -26,8 +28,8 @@ def ranks_of(group: int) -> list[int]:
     return found
 
 
-def test_a_job_loses_one_of_its_processes_and_is_run_again_to_its_end(site: Site) -> None:
-    site.start()
+def test_a_job_loses_one_of_its_processes_and_is_run_again_to_its_end(site: Service) -> None:
+    site.start_worker()
     job_id = site.train(resources=TWO, train={"last_stages": 1}, epochs=4, augmentation="none")
     site.until_training(job_id)
     (child,) = wait_for(lambda: children("train", os.getpid()))
@@ -41,8 +43,8 @@ def test_a_job_loses_one_of_its_processes_and_is_run_again_to_its_end(site: Site
     wait_for(lambda: site.scratch() == [])
 
 
-def test_a_cancelled_job_leaves_none_of_its_processes(site: Site) -> None:
-    site.start()
+def test_a_cancelled_job_leaves_none_of_its_processes(site: Service) -> None:
+    site.start_worker()
     job_id = site.train(resources=TWO, epochs=10_000, head={"hidden": [1024]})
     site.until_training(job_id)
     (child,) = wait_for(lambda: children("train", os.getpid()))

@@ -1,12 +1,13 @@
 """The child process: computes one job and reports it line by line. It has no database and writes no row.
 
-`python -m worker.child train|ingest|predict`, started by `worker.processes.process`. It imports what its kind of job
-needs, says `ready`, waits for its one job on stdin, and exits after it. When stdin closes the parent is gone, and so is
+`python -m worker.child KIND MODULE:FUNCTION`, started by `worker.processes.process`. It imports what its kind of job
+calls, says `ready`, waits for its one job on stdin, and exits after it. When stdin closes the parent is gone, and so is
 the child; and so it is when the parent gives no sign of life while the job's lease runs out: another worker has the job
 then, and may need the GPU.
 """
 
 import os
+import pkgutil
 import re
 import select
 import signal
@@ -24,25 +25,19 @@ from worker.child.parent import JobFailure, Parent, Setback, StopRequested
 from worker.processes import process_tree
 from worker.processes.exit_reasons import LESS_MEMORY
 from worker.processes.messages import LIFE_SIGN_EVERY, Kind, Work, decode
-from worker.supervision.free_space import Room, storage_failure
+from worker.supervision.free_space import StorageCheck, storage_failure
 
 # Several signs of life: one may come late on a busy machine.
 _LEAST_SILENCE = 5 * LIFE_SIGN_EVERY
 
 
-def main(kind: str) -> None:
+def main(function: str) -> None:
     settings = Settings()
     parent = Parent(_take_stdout())
     signal.signal(signal.SIGTERM, parent.request_stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which decides
     configure_logging(settings)
-    if kind == "train":
-        from worker.kinds.train import train as run
-    elif kind == "predict":
-        from worker.kinds.predict import predict as run
-    else:
-        from worker.kinds.ingest import ingest as run
-
+    run = pkgutil.resolve_name(function)  # of a `JobType`
     silence, busy = max(settings.lease_seconds, _LEAST_SILENCE), threading.Event()
     threading.Thread(target=_die_with_parent, args=(parent, silence, busy), daemon=True).start()
     parent.say("ready", {})
@@ -70,7 +65,7 @@ def _stood_still(seconds: float) -> dict[str, Any]:
 
 
 def _last_word(error: Exception, settings: Settings) -> tuple[Kind, dict[str, Any]]:
-    """What to say of an error that nobody expected: a setback where it may pass, or else a failure."""
+    """Return what to say of an error that nobody expected: a setback where it may pass, or else a failure."""
     system = _system_error(error)
     if system is not None and is_disk_error(system):
         error = explained(settings.scratch, system)
@@ -81,7 +76,7 @@ def _last_word(error: Exception, settings: Settings) -> tuple[Kind, dict[str, An
         reason, detail = FailureReason.out_of_memory, "The job asked for more memory than its process may have."
         return "failed", JobFailure(reason, detail, LESS_MEMORY + ".").body
     # Libraries have errors of their own for a full disk.
-    problem = Room(settings, configured_store(settings)).look()
+    problem = StorageCheck(settings, configured_store(settings)).look()
     if problem is not None:
         return "setback", problem
     detail = f"The job broke off with {type(error).__name__}; the worker's log has the details."
@@ -90,7 +85,7 @@ def _last_word(error: Exception, settings: Settings) -> tuple[Kind, dict[str, An
 
 
 def _system_error(error: Exception) -> OSError | None:
-    """The operating system's error that this one is or, from a library in Rust (safetensors), tells of."""
+    """Return the operating system's error that this one is or, from a library in Rust (safetensors), tells of."""
     if isinstance(error, OSError):
         return error
     told = re.search(r"\(os error (\d+)\)", str(error))
@@ -122,4 +117,4 @@ def _die_with_parent(parent: Parent, silence: float, busy: threading.Event) -> N
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[2])  # the kind before it is for whoever looks at processes

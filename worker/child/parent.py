@@ -4,10 +4,16 @@ import os
 import select
 import threading
 from contextlib import suppress
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
+from pydantic import ValidationError
+
+from app.jobs.schemas import Spec
+from app.jobs.states import FailureReason
 from app.storage import Blob
 from worker.processes.messages import Kind, encode
+
+S = TypeVar("S", bound=Spec)
 
 
 class StopRequested(Exception):
@@ -30,8 +36,20 @@ class Setback(Exception):
         self.body = {"reason": reason, "detail": detail, "hint": hint}
 
 
+def read_spec(model: type[S], spec: dict[str, Any]) -> S:
+    """Return a job's spec as its kind describes it. Raises `JobFailure` for what newer code may have meant."""
+    try:
+        return model.model_validate(spec)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        detail = f"spec.{field} is {first['input']!r}: {first['msg']}."
+        hint = "Update the worker, which may be older than the service that queued the job, or change that field."
+        raise JobFailure(FailureReason.invalid_config, detail, hint) from None
+
+
 class Parent:
-    """Whom the child reports to."""
+    """The parent as the child sees it: takes reports, and may ask to stop."""
 
     def __init__(self, output: BinaryIO) -> None:
         self._output = output
@@ -44,26 +62,26 @@ class Parent:
         self._stop.set()
 
     def meeting(self, port: int) -> None:
-        """The processes of other machines are waited for, at that port of this one."""
+        """Report that the processes of other machines are waited for, at that port of this one."""
         self.say("meeting", {"port": port})
 
     def met(self) -> None:
-        """All of them have come."""
+        """Report that all of them have come."""
         self.say("met", {})
 
     def progress(self, phase: str, fraction: float, eta_seconds: float | None) -> None:
-        """`fraction` is 0 to 1 of the whole job."""
+        """Report how far the job is: `fraction` is 0 to 1 of the whole of it."""
         self.say("progress", {"phase": phase, "progress": fraction, "eta_seconds": eta_seconds})
 
     def epoch(self, metrics: dict[str, Any]) -> None:
         self.say("epoch", metrics)
 
     def checkpoint(self, blob: Blob, epoch: int, step: int, best: bool) -> None:
-        """The blob is in the store already: a row may never point to bytes that are not there."""
+        """Report a checkpoint whose blob is in the store already: a row may never point to bytes that are not there."""
         self.say("checkpoint", {"sha256": blob.sha256, "size": blob.size, "epoch": epoch, "step": step, "best": best})
 
     def leave_word(self, kind: Kind, body: dict[str, Any]) -> None:
-        """For a parent that may not be listening: a short message, dropped where the pipe has no room for it."""
+        """Send a short message to a parent that may not be listening; it is dropped where the pipe is full."""
         pipe = self._output.fileno()
         with suppress(OSError):  # nobody holds the other end
             if select.select([], [pipe], [], 0)[1]:

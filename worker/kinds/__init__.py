@@ -1,1 +1,1 @@
-"""What a child does for each kind of job, one module a kind."""
+"""The work of a child, one module for each kind of job."""

@@ -1,6 +1,6 @@
 """A child's work on a training job: fetch the images, fine-tune, hand over the model."""
 
-from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,9 @@ from app.datasets.manifest import Manifest, read_manifest
 from app.jobs.states import FailureReason
 from app.storage import BlobDamaged, BlobMissing, BlobStore
 from app.storage.configured import configured_store
+from app.trainings.spec import TrainSpec
 from app.trainings.weights import configured_weights
-from app.vision.data.rowcache import RowCache
+from app.vision.artefacts.tables import json_lines
 from app.vision.errors import (
     DamagedArtefact,
     Diverged,
@@ -24,16 +25,15 @@ from app.vision.errors import (
     WeightsUnavailable,
 )
 from app.vision.settings.config import TrainConfig
-from app.vision.tasks.classify.image_table import image_rows, json_lines
-from app.vision.tasks.classify.pictures import write_reports
 from app.vision.training.fit import fit
-from app.vision.training.run import FitResult, Sample
-from worker.child.parent import JobFailure, Parent, Setback, StopRequested
+from app.vision.training.pictures import write_pictures
+from app.vision.training.result import FitResult
+from worker.child.parent import JobFailure, Parent, Setback, StopRequested, read_spec
+from worker.machines.inputs import cache_of, samples_of
 from worker.machines.ranks import sharing
 from worker.processes.messages import Work
 
-# What a training's spec holds that is no field of `TrainConfig`.
-_BESIDE_CONFIG = frozenset({"model_name", "lineage", "resources"})
+_FIELDS = frozenset(field.name for field in fields(TrainConfig))
 
 _REASONS: dict[type[VisionError], tuple[FailureReason, str]] = {
     InvalidData: (FailureReason.invalid_data, "Look at the dataset's report, mend the images, and upload them again."),
@@ -62,19 +62,21 @@ class _Observer:
 
 
 def train(work: Work, parent: Parent, settings: Settings) -> dict[str, Any]:
-    """The model's row to be: where its bytes are, its classes, preprocessing and metrics.
+    """Return the model's row to be: where its bytes are, its classes, preprocessing and metrics.
 
-    Nothing where another machine leads: that one has the model.
+    Returns nothing where another machine leads: that one has the model.
     """
     parent.progress("weights", 0.0, None)  # at once: a long manifest takes its time
     store = configured_store(settings)
     scratch = Path(work["scratch"])
     assert work["manifest_sha256"] is not None
     manifest = read_manifest(store.read(work["manifest_sha256"]))
-    config = TrainConfig.from_dict({key: value for key, value in work["spec"].items() if key not in _BESIDE_CONFIG})
-    processes = work["spec"].get("resources", {}).get("processes", 1)
+    spec = read_spec(TrainSpec, work["spec"])
+    processes = spec.resources.processes
     try:
-        return _fit(config, manifest, work, store, scratch, parent, settings, processes)
+        config = TrainConfig.from_dict({name: value for name, value in work["spec"].items() if name in _FIELDS})
+        made = _fit(config, manifest, work, store, scratch, parent, settings, processes)
+        return made | {"notes": [*made["notes"], *_left_out(spec)]} if made else made
     except Stopped:
         raise StopRequested from None
     except RankLost as error:
@@ -90,14 +92,10 @@ def train(work: Work, parent: Parent, settings: Settings) -> dict[str, Any]:
         raise JobFailure(reason, str(error), hint) from error
 
 
-def samples_of(manifest: Manifest) -> list[Sample]:
-    """Of blobs that are fetched when the training asks for them, which it does not where the cache knows them."""
-    labels = {label: index for index, label in enumerate(manifest.classes)}
-    return [Sample(Path(item.sha256), labels[item.label], item.split, item.sha256) for item in manifest.items]
-
-
-def cache_of(settings: Settings) -> RowCache | None:
-    return RowCache(settings.image_cache, settings.cache_bytes) if settings.cache_bytes else None
+def _left_out(spec: TrainSpec) -> list[str]:
+    """Return a note for each field that newer code asked for and this worker knows nothing of."""
+    why = "was left out: this worker is older than the service that queued the job"
+    return [f"{name} {value!r} {why}." for name, value in (spec.model_extra or {}).items()]
 
 
 def _fetch_base(config: TrainConfig, store: BlobStore, scratch: Path) -> Path:
@@ -140,6 +138,7 @@ def _fit(
                     resume=resume,
                     cache=cache_of(settings),
                     fetch=lambda sample: store.fetch(sample.sha256, images),
+                    task=work["spec"].get("task"),
                 )
         except (DamagedArtefact, BlobMissing, BlobDamaged) as error:
             if sha256 is None:
@@ -151,30 +150,26 @@ def _fit(
         artefact = store.put_file(result.model_path)
         return {
             "artefact": {"sha256": artefact.sha256, "size": artefact.size},
-            "classes": list(manifest.classes),
             "preprocessing": result.preprocessing.to_dict(),
             "metrics": result.metrics,
             "best_epoch": result.best_epoch,
             "rate_search": result.rate_search.to_dict() if result.rate_search else None,
-            "files": _report_files(result, samples, manifest.classes, scratch, store),
-            "decisions": result.decisions,
+            "files": _report_files(result, scratch, store),
             "notes": list(result.notes),
+            **result.recorded,
         }
     raise AssertionError("unreachable: the last attempt is without a checkpoint")
 
 
-def _report_files(
-    result: FitResult, samples: Sequence[Sample], classes: Sequence[str], scratch: Path, store: BlobStore
-) -> dict[str, dict[str, Any]]:
-    """Pictures of the run and a row for every image it was measured on, put into the store: their blobs by name."""
+def _report_files(result: FitResult, scratch: Path, store: BlobStore) -> dict[str, dict[str, Any]]:
+    """Put the pictures and tables of the run into the store, and return their blobs by name."""
     folder = scratch / "report"
     folder.mkdir(exist_ok=True)
-    labels = {split: [sample.label for sample in samples if sample.split == split] for split in result.probabilities}
-    paths = write_reports(folder, result, labels, classes)
-    for split in result.probabilities:
-        path = folder / f"evaluations-{split}.jsonl"
+    paths = write_pictures(folder, result.pictures)
+    for name, table in result.tables.items():
+        path = folder / f"{name}.jsonl"
         with path.open("wb") as file:
-            file.writelines(json_lines(image_rows(result, samples, classes, split)))
+            file.writelines(json_lines(table.rows()))
         paths.append(path)
     blobs = {path.name: store.put_file(path) for path in paths}
     return {name: {"sha256": blob.sha256, "size": blob.size} for name, blob in blobs.items()}

@@ -1,4 +1,4 @@
-"""Where other machines reach this one, for trainings that several share."""
+"""Find where other machines reach this one, for trainings that several share."""
 
 import fcntl
 import socket
@@ -13,7 +13,7 @@ _SIOCGIFADDR = 0x8915  # netdevice(7): the IPv4 address of an interface
 
 
 def own_address(settings: Settings) -> str:
-    """GRAFT_WORKER_ADDRESS, or the address that this machine has where it talks to the database.
+    """Return GRAFT_WORKER_ADDRESS, or the address that this machine has where it talks to the database.
 
     127.0.0.1 where the database is this machine's own, and so are all workers.
     """
@@ -34,7 +34,7 @@ def own_address(settings: Settings) -> str:
 
 
 def interface_of(address: str) -> str | None:
-    """The network interface that has this IPv4 address; None where none has, as behind a translation of addresses."""
+    """Return the network interface that has this IPv4 address; None where none has, as behind address translation."""
     try:
         wanted = socket.inet_aton(socket.gethostbyname(address))
     except OSError:

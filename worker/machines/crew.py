@@ -15,14 +15,14 @@ from worker.machines.address import own_address
 
 @dataclass(frozen=True, slots=True)
 class Breakup:
-    """Why the job cannot be gone on with now. `failure` is None where it only lets another one go first."""
+    """The reason why an attempt cannot go on. `failure` is None where the job only lets another one go first."""
 
     failure: dict[str, Any] | None
     counts: bool  # as an attempt
 
 
 class Crew:
-    """Of one attempt at one job. The leader's child says when they may come (`gather`) and when all have (`begin`)."""
+    """The other machines of one attempt. The leader's child says when to `gather` and when all have come (`begin`)."""
 
     def __init__(self, settings: Settings, held: Claim, worker: str, machines: int) -> None:
         self._settings = settings
@@ -35,7 +35,7 @@ class Crew:
         self.complete = False
 
     def gather(self, session: Session, port: int) -> None:
-        """Make places for the others, who meet at that port of this machine."""
+        """Make places for the others, which meet at that port of this machine."""
         self._address = f"{own_address(self._settings)}:{port}"
         sharing.gather(session, self._held, self._worker, self._address, self._machines)
         self._gathering, self.complete = True, False
@@ -46,11 +46,11 @@ class Crew:
         self.complete = True
 
     def computes(self, session: Session) -> bool:
-        """Whether another machine may still compute for the job."""
+        """Return whether another machine may still compute for the job."""
         return self._gathering and sharing.attendance(session, self._held).present > 0
 
     def breakup(self, session: Session) -> Breakup | None:
-        """Why the job has to be given back, if it has."""
+        """Return why the job has to be given back; None if it can go on."""
         if not self._gathering:
             return None
         found = sharing.attendance(session, self._held)

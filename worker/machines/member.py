@@ -33,7 +33,7 @@ class Member:
         self._met = False  # the processes of all machines
 
     def supervise(self, work: Work) -> None:
-        """Returns when the place is given up or lost; the caller ends the child in every case."""
+        """Compute until the place is given up or lost; the caller ends the child in every case."""
         try:
             done = self._compute(work)
             self._child.kill()  # before the leader, which may wait for that, hears that nothing computes here any more
@@ -49,7 +49,7 @@ class Member:
         log.info("member_left", job=str(self._job_id), number=self._number, done=done)
 
     def _compute(self, work: Work) -> bool:
-        """Whether the leader has no more need of this machine: the part is done, or the job has ended or moved on."""
+        """Return whether the leader no longer needs this machine: its part is done, or the job ended or moved on."""
         self._child.start(work)
         beat, give_up = 0.0, None
         while True:

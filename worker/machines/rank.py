@@ -18,7 +18,7 @@ LOST_ANOTHER = 75  # exit status of one whose only fault is that another one is 
 
 
 class Part(TypedDict):
-    """What the first process of a machine tells each of the others."""
+    """The message of a machine's first process to each of the others."""
 
     rank: int
     ranks: int
@@ -44,10 +44,10 @@ def main() -> None:
     from app.trainings.weights import configured_weights
     from app.vision.errors import RankLost, Stopped, VisionError
     from app.vision.runtime import ranks
+    from app.vision.runtime.observer import SilentObserver
     from app.vision.settings.config import TrainConfig
     from app.vision.training.fit import fit
-    from app.vision.training.run import Quiet
-    from worker.kinds.train import cache_of, samples_of
+    from worker.machines.inputs import cache_of, samples_of
 
     settings = Settings()
     weights = Path(part["weights"]) if part["weights"] else configured_weights(settings)
@@ -63,7 +63,7 @@ def main() -> None:
                 manifest.classes,
                 weights=weights,
                 workdir=scratch,
-                observer=Quiet(stop.is_set),
+                observer=SilentObserver(stop.is_set),
                 cache=cache_of(settings),
                 fetch=lambda sample: store.fetch(sample.sha256, scratch / "images"),
             )

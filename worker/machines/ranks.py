@@ -36,7 +36,7 @@ def sharing(
     weights: Path | None,
     scratch: Path,
 ) -> Iterator[None]:
-    """Meanwhile so many processes of each machine train as one, this being the first of its machine's.
+    """Let so many processes of each machine train as one, this being the first of its machine's.
 
     With a `place`, the parent is told where the machines meet (by the leader) and that they have met. If a process of
     this machine is gone without a word, it takes this one along: where the kernel kills one for its memory, this one
@@ -82,7 +82,7 @@ def sharing(
 
 
 def _meeting(place: Place | None) -> tuple[str, int]:
-    """Host and port where all meet, 0 to make it here; and the libraries learn the network between the machines."""
+    """Return host and port where all meet, 0 to make it here; and tell the libraries which network to use."""
     if place is None:
         return "127.0.0.1", 0
     if place["interface"] is not None:

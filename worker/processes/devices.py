@@ -1,4 +1,4 @@
-"""What this machine computes on: its GPUs, or its processor, with their memory. Needs no torch."""
+"""List what this machine computes on: its GPUs, or its processor, with their memory. Needs no torch."""
 
 import platform
 import re
@@ -12,8 +12,20 @@ _PATIENCE = 10.0  # seconds
 
 
 def devices(proc: Path = Path("/proc")) -> list[dict[str, Any]]:
-    """Each GPU by `nvidia-smi`; without one the processor. `memory_total` and `memory_free` are bytes, or None."""
+    """Return each GPU by `nvidia-smi`; without one the processor. Memory is in bytes, or None."""
     return _gpus() or [_processor(proc)]
+
+
+def visible_device(number: int, visible: str | None) -> str:
+    """Return the GPU for slot `number` as CUDA_VISIBLE_DEVICES names it: one of those that the worker itself may see.
+
+    `visible` is the worker's own CUDA_VISIBLE_DEVICES: numbers, UUIDs or MIG names, separated by commas. A slot for
+    which it has no GPU gets none, and not one that was kept from the worker.
+    """
+    if visible is None:
+        return str(number)
+    names = [name.strip() for name in visible.split(",")]
+    return names[number] if number < len(names) else ""
 
 
 def _gpus() -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What to say of a child that ended without a last word."""
+"""Explain a child that ended without a last word."""
 
 import signal
 
@@ -9,7 +9,7 @@ LESS_MEMORY = "Lower batch_size or input_size, or give the worker more memory"
 
 
 def death(returncode: int, before: OomKills, after: OomKills) -> dict[str, str]:
-    """The failure, from the exit status and the kernel's count of processes it ended, before and after the attempt."""
+    """Return the failure, from the exit status and the kernel's counts before and after the attempt."""
     if returncode == -signal.SIGKILL:
         return _killed(before, after)
     how = _signal_name(-returncode) if returncode < 0 else f"exit status {returncode}"

@@ -1,4 +1,4 @@
-"""What a worker and the child that computes for it say to each other: one JSON object a line."""
+"""The messages between a worker and the child that computes for it: one JSON object a line."""
 
 import json
 from typing import Any, Literal, NotRequired, TypedDict

@@ -1,4 +1,4 @@
-"""Whether the kernel ended processes for lack of memory: counters, because a SIGKILL does not tell who sent it.
+"""Count the processes that the kernel ended for lack of memory, because a SIGKILL does not tell who sent it.
 
 https://docs.kernel.org/admin-guide/cgroup-v2.html (memory.events), cgroup-v1/memory.html (memory.oom_control), and
 `oom_kill` in /proc/vmstat, which counts for the whole machine.
@@ -11,7 +11,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class OomKills:
-    """How many processes the kernel has ended for lack of memory so far; None where it does not say."""
+    """Counts of processes that the kernel has ended for lack of memory so far; None where it does not say."""
 
     group: int | None  # in this process's control group, which its children share
     machine: int | None
@@ -25,7 +25,7 @@ def oom_kills(root: Path = Path("/")) -> OomKills:
 
 
 def _group_files(root: Path) -> list[Path]:
-    """Where this process's control group may count: version 2, then 1; in a container the group is the root."""
+    """Return the files where this process's control group may count: version 2, then 1; also as in a container."""
     found = []
     for line in _read(root / "proc/self/cgroup").splitlines():
         _, controllers, group = line.split(":", 2)

@@ -11,8 +11,9 @@ import time
 import uuid
 
 from app.core.logging import log
-from app.jobs.states import JobKind
+from app.jobs.types import JobType
 from worker.processes import process_tree
+from worker.processes.devices import visible_device
 from worker.processes.messages import LIFE_SIGN, LIFE_SIGN_EVERY, Message, Work, decode, encode
 
 # The child needs none of these: it has no business with the database, the broker, or the API.
@@ -30,15 +31,15 @@ class ChildGone(Exception):
 class Child:
     """One exec'd process in a session of its own, so that its group can be ended as a whole."""
 
-    def __init__(self, kind: JobKind, device: int | None = None) -> None:
+    def __init__(self, kind: JobType, device: int | None = None) -> None:
         environment = {name: value for name, value in os.environ.items() if name not in _WITHHELD}
         self._mark = environment[process_tree.VARIABLE] = f"{process_tree.WORKER}.{uuid.uuid4().hex}"
         # cuBLAS gives the same sums every time only with a workspace of fixed size.
         environment.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         if device is not None:
-            environment["CUDA_VISIBLE_DEVICES"] = str(device)
+            environment["CUDA_VISIBLE_DEVICES"] = visible_device(device, environment.get("CUDA_VISIBLE_DEVICES"))
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "worker.child", kind.value],
+            [sys.executable, "-m", "worker.child", kind.name, kind.run],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,
@@ -61,7 +62,7 @@ class Child:
         threading.Thread(target=self._live, name=f"life-{self._process.pid}", daemon=True).start()
 
     def receive(self, timeout: float) -> Message | None:
-        """The next message, or None after `timeout` seconds. Raises `ChildGone` after the last one."""
+        """Return the next message, or None after `timeout` seconds. Raises `ChildGone` after the last one."""
         try:
             message = self._messages.get(timeout=max(timeout, 0.0))
         except queue.Empty:
@@ -96,7 +97,7 @@ class Child:
             self._process.stdin.close()
 
     def _live(self) -> None:
-        """Run by a thread of its own: the child ends where all of this process stands still, not where it waits."""
+        """Send signs of life, in a thread of its own: the child ends only where all of this process stands still."""
         while not self._over.wait(LIFE_SIGN_EVERY):
             self._send(LIFE_SIGN)
 

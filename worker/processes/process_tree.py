@@ -38,9 +38,10 @@ def end_family(mark: str | None, root: int | None = None, known: Collection[Proc
 
 
 def members(mark: str | None, root: int | None = None) -> list[Process]:
-    """Who carries a mark that begins with `mark`, is of the session or group of `root`, or was started by one of these.
+    """Return the processes that carry a mark beginning with `mark`, are of the session or group of `root`, or were
+    started by one of these.
 
-    Who drops its environment and changes its session is known by its parent alone, so look before that one ends.
+    One that drops its environment and changes its session is known by its parent alone: look before that one ends.
     """
     everybody = list(_processes())
     found = {one.pid for one in everybody if root in (one.pid, one.session, one.group)}
@@ -56,7 +57,7 @@ def members(mark: str | None, root: int | None = None) -> list[Process]:
 
 
 def _processes() -> Iterator[Process]:
-    """Everybody who lives; who is dead and only not yet waited for does not count."""
+    """Yield every living process; one that is dead and not yet waited for does not count."""
     for folder in Path("/proc").glob("[0-9]*"):
         if (found := _process(int(folder.name))) is not None:
             yield found

@@ -1,1 +1,1 @@
-"""Slots that claim jobs and supervise them, and what has to be done again and again."""
+"""Slots that claim jobs and supervise them, and housekeeping."""

@@ -24,12 +24,10 @@ from worker.processes.exit_reasons import death
 from worker.processes.messages import Message, Work
 from worker.processes.oom import oom_kills
 from worker.processes.process import Child, ChildGone
-from worker.supervision.free_space import Room
+from worker.supervision.free_space import StorageCheck
 from worker.supervision.housekeeping import free_checkpoints
-from worker.supervision.results import record_result
 from worker.supervision.writing import write_within
 
-_MENDED_WITHIN = 15.0  # seconds after which a job that found no room is tried again
 _PROGRESS_EVERY = 0.3  # seconds between progress writes
 _CANCEL_GRACE = 2.0  # seconds; a cancelled job has nothing to keep
 
@@ -45,18 +43,18 @@ class Allowance:
         self.count()
 
     def count(self) -> None:
-        """The job runs from now on."""
+        """Count from now on: the job runs."""
         self._ends = time.monotonic() + self._left
 
     def pause(self) -> None:
-        """The job does not run, but waits for other machines."""
+        """Stop counting: the job waits for other machines."""
         self._ends = math.inf
 
     def used_up(self) -> bool:
         return time.monotonic() >= self._ends
 
 
-class Run:
+class Attempt:
     """One attempt at one job, which this worker has just claimed."""
 
     def __init__(
@@ -67,7 +65,7 @@ class Run:
         job: Job,
         child: Child,
         stopping: threading.Event,
-        room: Room,
+        storage: StorageCheck,
         crew: Crew | None = None,
     ) -> None:
         self._settings = settings
@@ -78,7 +76,7 @@ class Run:
         self._child = child
         self._stopping = stopping
         self._allowance = Allowance(job)
-        self._room = room
+        self._storage = storage
         self._crew = crew
         self._lease_ends = time.monotonic() + settings.lease_seconds
         self._progress_written = 0.0
@@ -86,9 +84,9 @@ class Run:
         self._replaced: set[str] = set()  # checkpoints that newer ones took the place of, not yet freed
 
     def supervise(self, work: Work) -> None:
-        """Until the job has ended or was given back. Raises `ClaimLost`; the caller ends the child in every case."""
+        """Run until the job has ended or was given back; the caller ends the child. Raises `ClaimLost`."""
         self._child.start(work)
-        log.info("job_started", job=str(self._job.id), kind=self._job.kind.value, attempt=self._job.attempt)
+        log.info("job_started", job=str(self._job.id), kind=self._job.kind, attempt=self._job.attempt)
         beat, give_up = 0.0, None
         while True:
             now = time.monotonic()
@@ -121,7 +119,7 @@ class Run:
                 return
 
     def _handle(self, message: Message) -> bool:
-        """Write down what the child says. True if it was its last word."""
+        """Write down what the child says. Returns whether it was its last word."""
         body, held = message["body"], self._held
         match message["kind"]:
             case "meeting":
@@ -144,7 +142,7 @@ class Run:
                 self._replaced |= self._write(lambda session: queue.record_checkpoint(session, held, blob, **body))
                 self._free_checkpoints()
             case "result":
-                self._write(lambda session: record_result(session, held, body))
+                self._write(lambda session: queue.finish(session, held, body))
                 log.info("job_succeeded", job=str(held.job_id))
                 return True
             case "failed":
@@ -181,7 +179,7 @@ class Run:
     def set_back(self, failure: dict[str, Any], at_once: bool = False) -> None:
         """Let the job be tried again, `at_once` or after a while; after its last attempt it fails."""
         log.warning("job_broke_off", job=str(self._held.job_id), **failure)
-        delay = 0.0 if at_once else _MENDED_WITHIN
+        delay = 0.0 if at_once else self._settings.setback_seconds
         self._write(lambda session: queue.retry(session, self._held, failure, delay))
 
     def _broke_up(self, crew: Crew) -> bool:
@@ -194,14 +192,14 @@ class Run:
         if failure is not None and breakup.counts:
             self.set_back(failure, at_once=True)
         else:
-            delay = _MENDED_WITHIN if failure is not None else 0.0
+            delay = self._settings.setback_seconds if failure is not None else 0.0
             self._write(lambda session: queue.release(session, self._held, failure, delay))
             log.info("job_given_back", job=str(self._held.job_id), **failure or {})
         return True
 
     def _broke_off(self, returncode: int) -> None:
         # A file in memory whose disk is full ends its process with SIGBUS.
-        problem = self._room.look() if returncode == -signal.SIGBUS else None
+        problem = self._storage.look() if returncode == -signal.SIGBUS else None
         if problem is not None:
             self.set_back(problem)
         else:
@@ -214,7 +212,7 @@ class Run:
         return state
 
     def _free_checkpoints(self) -> None:
-        """Let go of the bytes of replaced checkpoints at once: they would fill the disk before the job ends."""
+        """Delete the bytes of replaced checkpoints at once: they would fill the disk before the job ends."""
         try:
             # A job that put the same bytes writes its row before its lease has run out, or never.
             age = 2 * self._settings.lease_seconds
@@ -223,5 +221,5 @@ class Run:
             log.warning("checkpoints_not_freed", job=str(self._held.job_id), code=error.code, detail=error.detail)
 
     def _write(self, write: Callable[[Session], T]) -> T:
-        """One fenced transaction."""
+        """Write in one fenced transaction."""
         return write_within(self._database, write, self._lease_ends, self._held.job_id)

@@ -1,4 +1,4 @@
-"""Whether a job has somewhere to write: room on this machine's disks, and a blob store that takes blobs."""
+"""Check that a job has somewhere to write: space on this machine's disks, and a blob store that takes blobs."""
 
 import threading
 import time
@@ -15,8 +15,8 @@ from app.storage.disk import check_free, disk_errors_explained, staged_file
 _LOOK_EVERY = 2.0  # seconds between looks while something is wrong
 
 
-class Room:
-    """Looked at before each job. A worker that has none says so in the registry, and its jobs wait."""
+class StorageCheck:
+    """Looks before each job. A worker without space says so in the registry of workers, and jobs wait."""
 
     def __init__(self, settings: Settings, store: BlobStore) -> None:
         self._settings = settings
@@ -26,11 +26,11 @@ class Room:
         self._lock = threading.Lock()
 
     def problem(self) -> dict[str, Any] | None:
-        """What was wrong at the last look, which is taken again while something is."""
+        """Return what was wrong at the last look, which is taken again while something is."""
         return None if self._problem is None else self.look()
 
     def look(self) -> dict[str, Any] | None:
-        """What is wrong now, as a failure's reason, detail and hint; None: there is room."""
+        """Return what is wrong now, as a failure's reason, detail and hint; None: there is space."""
         with self._lock:
             if self._problem is None or time.monotonic() - self._looked >= _LOOK_EVERY:
                 self._looked = time.monotonic()
@@ -58,7 +58,7 @@ class Room:
 
 
 def storage_failure(error: Unavailable) -> dict[str, Any]:
-    """The failure of a job that could not keep something."""
+    """Return the failure of a job that could not keep something."""
     full = isinstance(error, StorageFull)
     return {
         "reason": FailureReason.storage_full if full else FailureReason.storage_unavailable,

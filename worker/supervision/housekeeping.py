@@ -1,4 +1,4 @@
-"""What has to be done again and again: take back expired jobs, free what nothing refers to."""
+"""Housekeeping: take back expired jobs, free what nothing refers to."""
 
 import shutil
 from datetime import UTC, datetime, timedelta
@@ -8,6 +8,7 @@ from uuid import UUID
 from sqlalchemy import delete
 
 from app.api.orm import KEPT_SECONDS, IdempotentAnswer
+from app.core import outbox
 from app.core.clock import DatabaseTime
 from app.core.database import Database
 from app.core.ids import parse_id
@@ -51,8 +52,10 @@ def free_blobs(database: Database, store: BlobStore, grace_seconds: float) -> in
 
 
 def free_checkpoints(database: Database, store: BlobStore, replaced: set[str], age_seconds: float) -> set[str]:
-    """Delete those that no job refers to and that were last put before so many seconds, without waiting for their job
-    to end. Returns those that need no further look: deleted now, or another job's."""
+    """Delete replaced checkpoints that no job refers to and that were last put before so many seconds.
+
+    Does not wait for their job to end. Returns those that need no further look: deleted now, or another job's.
+    """
     cutoff = datetime.now(UTC) - timedelta(seconds=age_seconds)
     with database.reading() as session:
         needed = checkpoints.referenced(session, replaced)
@@ -77,7 +80,7 @@ def free_scratch(database: Database, settings: Settings) -> int:
 
 
 def _claim_of(path: Path) -> Claim | None:
-    """The claim that a job's scratch folder is named after."""
+    """Return the claim that a job's scratch folder is named after; None for any other."""
     kind, _, rest = path.name.partition("-")
     job_id, _, epoch = rest.rpartition("-")
     epoch = epoch.partition(".")[0]  # of another machine's job the folder is named after the place as well
@@ -110,12 +113,28 @@ def forget_jobs(database: Database, days: float) -> int:
     return forgotten
 
 
+def forget_events(database: Database, days: float) -> int:
+    """Forget events that are so many days old, a batch a transaction; 0 days: never. Returns how many.
+
+    Those of jobs stay: they go with their job.
+    """
+    forgotten = 0
+    while days > 0:
+        with database.writing() as session:
+            batch = outbox.forget(session, before=DatabaseTime(-days * 86_400))
+        forgotten += batch
+        if batch == 0:
+            break
+    return forgotten
+
+
 def collect_garbage(database: Database, store: BlobStore, settings: Settings) -> None:
     blobs = free_blobs(database, store, settings.blob_grace_seconds)
-    files = free_scratch(database, settings) + uploads.sweep(database, settings.uploads)
+    files = free_scratch(database, settings) + uploads.remove_expired(database, settings.uploads)
     forget_answers(database)
     with database.writing() as session:
         workers.forget_lost(session)
     forgotten = forget_jobs(database, settings.job_retention_days)
-    if blobs or files or forgotten:
-        log.info("garbage_collected", blobs=blobs, files=files, jobs=forgotten)
+    events = forget_events(database, settings.event_retention_days)
+    if blobs or files or forgotten or events:
+        log.info("garbage_collected", blobs=blobs, files=files, jobs=forgotten, events=events)

@@ -7,13 +7,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from app.core.logging import log
-from app.jobs.states import JobKind
 
 
 class Listener:
     """Calls `heard` from a thread of its own, once for each kind that was rung since it last looked."""
 
-    def __init__(self, path: Path, heard: Callable[[JobKind], None]) -> None:
+    def __init__(self, path: Path, heard: Callable[[str], None]) -> None:
         self._path = path
         self._heard = heard
         self._pipe: int | None = None
@@ -43,5 +42,4 @@ class Listener:
         assert self._pipe is not None
         while not self._stopping:
             for word in set(os.read(self._pipe, 4096).split()):
-                with suppress(ValueError):  # anybody of this user's may write to it
-                    self._heard(JobKind(word.decode("ascii", "replace")))
+                self._heard(word.decode("ascii", "replace"))  # anybody of this user's may write to it

@@ -1,4 +1,4 @@
-"""A worker's entry in the registry: made when it starts, kept alive by a thread, struck out when it stops."""
+"""A worker's row in the registry of workers: made when it starts, kept alive by a thread, deleted when it stops."""
 
 import socket
 import threading

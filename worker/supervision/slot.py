@@ -3,7 +3,7 @@
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from app.datasets import service as datasets
 from app.jobs import checkpoints, claiming, sharing
 from app.jobs.orm import Job, JobMember
 from app.jobs.queue import Claim, ClaimLost
-from app.jobs.states import JobKind
+from app.jobs.types import JobType
 from app.storage import BlobStore
 from app.storage.disk import disk_errors_explained
 from worker.machines.address import interface_of, own_address
@@ -25,16 +25,16 @@ from worker.machines.crew import Crew
 from worker.machines.member import Member
 from worker.processes.messages import Place, Work
 from worker.processes.process import Child
-from worker.supervision.attempt import Run
-from worker.supervision.free_space import Room, storage_failure
+from worker.supervision.attempt import Attempt
+from worker.supervision.free_space import StorageCheck, storage_failure
 
 _REWARM_EVERY = 5.0  # seconds
 
 
 class Slot:
-    """Runs jobs of one kind, each in a child of its own.
+    """Runs jobs of the kinds that share it, each in a child of its own.
 
-    With `ahead` the next child is started before its job, and waits with everything imported.
+    With `ahead` a child of the first kind that wants it is started before its job, and waits with everything imported.
     """
 
     def __init__(
@@ -42,20 +42,21 @@ class Slot:
         settings: Settings,
         database: Database,
         store: BlobStore,
-        room: Room,
-        kind: JobKind,
+        storage: StorageCheck,
+        kinds: Sequence[JobType],
         worker: str,
         device: int | None,
         ahead: bool = True,
     ) -> None:
-        self.kind = kind
+        self.kinds = {kind.name: kind for kind in kinds}
         self._settings = settings
         self._database = database
         self._store = store
-        self._room = room
+        self._storage = storage
         self._worker = worker
         self._device = device
-        self._ahead = ahead
+        self._warmed = next((kind for kind in kinds if kind.warm and ahead), None)
+        self._shares = any(kind.shared for kind in kinds)
         self._warm: Child | None = None
         self._warmed_at = -_REWARM_EVERY
         self._stopping = threading.Event()
@@ -72,7 +73,7 @@ class Slot:
             try:
                 self._rung.clear()
                 # A child that dies of its imports is not started over and over while nothing waits.
-                if self._ahead and time.monotonic() - self._warmed_at >= _REWARM_EVERY:
+                if time.monotonic() - self._warmed_at >= _REWARM_EVERY:
                     self._warm_up()
                 while not self._stopping.is_set() and self._run_next(told):
                     told = False
@@ -86,13 +87,12 @@ class Slot:
         with self._busy:
             self._cool_down()
 
-    def _warm_up(self) -> Child:
+    def _warm_up(self) -> None:
         """Have a child ready, with everything imported, before there is a job for it."""
-        if self._warm is None or not self._warm.alive():
+        if self._warmed is not None and (self._warm is None or not self._warm.alive()):
             self._cool_down()
             self._warmed_at = time.monotonic()
-            self._warm = Child(self.kind, self._device)
-        return self._warm
+            self._warm = Child(self._warmed, self._device)
 
     def _cool_down(self) -> None:
         if self._warm is not None:
@@ -106,7 +106,7 @@ class Slot:
             with self._database.reading() as session:
                 if not self._waits(session):
                     return False
-        if self._room.look() is not None:
+        if self._storage.look() is not None:
             return False
         with self._database.writing() as session:
             # Who was told so expects a job. Machines that wait for this one come first all the same: then it has none.
@@ -118,50 +118,54 @@ class Slot:
         if job is None:
             return told and self._run_next(told=False)
         if place is not None:
-            self._run_place(place, job, work)
+            self.run_place(place, job, work)
         else:
-            self._run_job(job, work)
+            self.run_job(job, work)
         return True
 
     def _waits(self, session: Session) -> bool:
-        if self.kind is JobKind.train and sharing.vacant(session, self._worker):
+        if self._shares and sharing.vacant(session, self._worker):
             return True
-        return claiming.waiting(session, [self.kind], self._settings.max_running_jobs)
+        return claiming.waiting(session, self.kinds, self._settings.max_running_jobs)
 
     def _claim(self, session: Session) -> Job | None:
         limits = self._settings.lease_seconds, self._settings.max_running_jobs
-        unless = sharing.vacancy(self._worker) if self.kind is JobKind.train else None
-        return claiming.claim(session, [self.kind], self._worker, *limits, unless)
+        unless = sharing.vacancy(self._worker) if self._shares else None
+        return claiming.claim(session, self.kinds, self._worker, *limits, unless)
 
     def _join(self, session: Session) -> JobMember | None:
-        """A place in a job that another worker leads, if one waits for machines."""
-        if self.kind is not JobKind.train or not sharing.vacant(session, self._worker):
+        """Take a place in a job that another worker leads, if one waits for machines."""
+        if not self._shares or not sharing.vacant(session, self._worker):
             return None
         return sharing.join(session, self._worker, self._settings.lease_seconds)
 
-    def _run_job(self, job: Job, work: Work) -> None:
+    def run_job(self, job: Job, work: Work) -> None:
+        """Run a job that was just claimed, to its end or until this slot has to let it go."""
         scratch = Path(work["scratch"])
         machines, crew = sharing.machines_of(job), None
         if machines > 1:
             work["place"] = self._place(0, machines, None)
             crew = Crew(self._settings, Claim(job.id, job.epoch), self._worker, machines)
-        with self._child(scratch) as child:
-            run = Run(self._settings, self._database, self._store, job, child, self._stopping, self._room, crew)
+        with self._child(self.kinds[job.kind], scratch) as child:
+            attempt = Attempt(
+                self._settings, self._database, self._store, job, child, self._stopping, self._storage, crew
+            )
             try:
                 with disk_errors_explained(scratch):
                     scratch.mkdir(parents=True, exist_ok=True)
-                run.supervise(work)
+                attempt.supervise(work)
             except Unavailable as error:  # of the disk: the database's is ClaimLost
-                run.set_back(storage_failure(error))
+                attempt.set_back(storage_failure(error))
             except ClaimLost as lost:
                 log.warning("claim_lost", job=str(job.id), detail=lost.detail)
 
-    def _run_place(self, place: JobMember, job: Job, work: Work) -> None:
+    def run_place(self, place: JobMember, job: Job, work: Work) -> None:
+        """Compute this machine's part of a job that another one leads."""
         scratch = Path(work["scratch"])
         work["checkpoints"] = []  # the leader has read the one that they go on from
         work["place"] = self._place(place.number, sharing.machines_of(job), place.address)
         log.info("member_started", job=str(job.id), number=place.number, meeting=place.address)
-        with self._child(scratch) as child:
+        with self._child(self.kinds[job.kind], scratch) as child:
             member = Member(self._settings, self._database, place, child, self._stopping)
             try:
                 with disk_errors_explained(scratch):
@@ -177,15 +181,19 @@ class Slot:
         return Place(number=number, machines=machines, meeting=meeting, interface=interface)
 
     @contextmanager
-    def _child(self, scratch: Path) -> Iterator[Child]:
-        """The warm child for one job. It ends then, its folder goes, and another one is warmed up."""
-        child, self._warm = self._warm_up(), None
+    def _child(self, kind: JobType, scratch: Path) -> Iterator[Child]:
+        """Give a child for one job, the warm one if it is of that kind. It ends then, its folder goes, and another one
+        is warmed up."""
+        if kind is self._warmed and self._warm is not None and self._warm.alive():
+            child, self._warm = self._warm, None
+        else:
+            child = Child(kind, self._device)
         try:
             yield child
         finally:
             child.kill()
             shutil.rmtree(scratch, ignore_errors=True)
-            if self._ahead and not self._stopping.is_set():
+            if not self._stopping.is_set():
                 self._warm_up()
 
 

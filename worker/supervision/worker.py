@@ -1,4 +1,4 @@
-"""A worker: its slots, each with a thread that looks for work, and one thread that sweeps."""
+"""A worker: its slots, each with a thread that looks for work, and one thread for housekeeping."""
 
 import os
 import socket
@@ -6,14 +6,16 @@ import threading
 import time
 from pathlib import Path
 
-from app.core.database import Database
+from app.core.database import configured_database
 from app.core.errors import GraftError
 from app.core.logging import log
 from app.core.settings import Settings
-from app.jobs.states import JobKind
+from app.jobs import workers
+from app.jobs.types import KNOWN, JobTypes, Resource
 from app.storage.configured import configured_store
+from app.work import register_further
 from worker.processes.reaper import Reaper
-from worker.supervision.free_space import Room
+from worker.supervision.free_space import StorageCheck
 from worker.supervision.housekeeping import collect_garbage, free_scratch, take_back_expired
 from worker.supervision.listener import Listener
 from worker.supervision.registration import Registration
@@ -23,37 +25,35 @@ _GARBAGE_EVERY = 600.0  # seconds
 
 
 class Worker:
-    """Reading uploads has a slot beside training's, so that a long training never holds up an upload; predicting has
-    one too (docs/decisions/0006). Its child is started when a job is there: hundreds of megabytes would wait for it.
+    """Has slots of each resource, as many as `workers.slots_of` says.
 
     Each slot looks for work every `poll_seconds` by itself: the net below the rings, so that a lost ring, or a broker
     that is down, costs seconds and no job. Rings come from the broker (`ring`) or from the embedded service's
     `doorbell`, a named pipe.
     """
 
-    def __init__(self, settings: Settings, poll_seconds: float, doorbell: Path | None = None) -> None:
+    def __init__(
+        self, settings: Settings, poll_seconds: float, doorbell: Path | None = None, kinds: JobTypes = KNOWN
+    ) -> None:
+        register_further(settings)
         self._settings = settings
         self._poll_seconds = poll_seconds
-        self._database = Database(settings.sqlalchemy_url)
+        self._database = configured_database(settings)
         self._store = configured_store(settings)
         self._stopping = threading.Event()
         self._stopped = threading.Event()  # by every slot
         name = f"{socket.gethostname()}:{os.getpid()}"
-        many, warm = settings.train_slots > 1, settings.warm_children
-        room = Room(settings, self._store)
+        storage, warm = StorageCheck(settings, self._store), settings.warm_children
         self._slots = [
-            Slot(settings, self._database, self._store, room, JobKind.train, name, device if many else None, ahead=warm)
-            for device in range(settings.train_slots)
-        ]
-        self._slots += [
-            Slot(settings, self._database, self._store, room, kind, name, None, ahead=warm and kind is JobKind.ingest)
-            for kind in (JobKind.ingest, JobKind.predict)
+            Slot(settings, self._database, self._store, storage, kinds.of(resource), name, device, warm)
+            for resource in Resource
+            for device in _devices(resource, settings.train_slots)
         ]
         self._reaper = Reaper()
-        self._registration = Registration(settings, self._database, name, room.problem)
+        self._registration = Registration(settings, self._database, name, storage.problem)
         self._rung = {slot: threading.Event() for slot in self._slots}
         self._listener = Listener(doorbell, self._wake) if doorbell else None
-        self._polls = [threading.Thread(target=self._poll, args=(one,), name=f"poll-{one.kind}") for one in self._slots]
+        self._polls = [threading.Thread(target=self._poll, args=(slot,), name="poll") for slot in self._slots]
         self._sweeper = threading.Thread(target=self._sweep, name="sweep")
 
     def start(self) -> None:
@@ -63,10 +63,11 @@ class Worker:
         for thread in (*self._polls, self._sweeper):
             thread.start()
 
-    def ring(self, kind: JobKind) -> None:
-        """Run waiting jobs of this kind in every slot that is free; returns when they have ended."""
+    def ring(self, kind: str) -> None:
+        """Run waiting jobs in every free slot for this kind; returns when they have ended. A kind that nobody here
+        knows, which newer code rings for, wakes none."""
         for slot in self._slots:
-            if slot.kind is kind:
+            if kind in slot.kinds:
                 slot.ring()
 
     def stop(self) -> None:
@@ -89,9 +90,9 @@ class Worker:
         self._reaper.close()
         self._database.close()
 
-    def _wake(self, kind: JobKind) -> None:
+    def _wake(self, kind: str) -> None:
         for slot, rung in self._rung.items():
-            if slot.kind is kind:
+            if kind in slot.kinds:
                 rung.set()
 
     def _poll(self, slot: Slot) -> None:
@@ -110,8 +111,8 @@ class Worker:
         while not self._stopped.is_set():
             try:
                 if take_back_expired(self._database):
-                    for kind in JobKind:
-                        self._wake(kind)
+                    for rung in self._rung.values():
+                        rung.set()
                 free_scratch(self._database, self._settings)
                 if time.monotonic() >= next_garbage:
                     next_garbage = time.monotonic() + _GARBAGE_EVERY
@@ -119,6 +120,12 @@ class Worker:
             except Exception as error:
                 _log_fault("sweep_failed", error)
             self._stopped.wait(self._settings.sweep_seconds)
+
+
+def _devices(resource: Resource, train_slots: int) -> list[int | None]:
+    """Return the GPU of each slot of that resource; None: all that there are, or none."""
+    count = workers.slots_of(resource, train_slots)
+    return list(range(count)) if resource is Resource.gpu and count > 1 else [None] * count
 
 
 def _log_fault(event: str, error: Exception) -> None:

@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 def write_within(database: Database, write: Callable[[Session], T], lease_ends: float, job_id: UUID) -> T:
-    """One transaction. Raises `ClaimLost` when the monotonic clock comes to `lease_ends` without it."""
+    """Write in one transaction. Raises `ClaimLost` when the monotonic clock comes to `lease_ends` without it."""
     while True:
         try:
             with database.writing() as session:

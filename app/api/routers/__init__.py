@@ -1,1 +1,1 @@
-"""The routes, one module a resource. A route reads the request, calls a service, and shapes the answer."""
+"""The routes, one module for each resource. A route reads the request, calls a service, and shapes the response."""

@@ -1,4 +1,4 @@
-"""A dataset's images, one by one or in batches: look at, add, relabel, move, take out."""
+"""Show, add, relabel, move and remove a dataset's images, one by one or in batches."""
 
 from typing import Annotated, Any
 from uuid import UUID
@@ -11,7 +11,7 @@ from app.api.deps import Cursor, Limit, Reader, ReadSession, Services, ServicesD
 from app.api.routes import FORM, Route, takes
 from app.api.uploads.forms import add_batch, read_batch
 from app.api.views import ListOut, problems
-from app.datasets import images as content
+from app.datasets import images as dataset_images
 from app.datasets import service as datasets
 from app.datasets.intake.thumbnails import MAX_SIDE, media_type, thumbnail
 from app.datasets.schemas import AddedOut, ImageChange, ImageOut
@@ -33,8 +33,8 @@ _HEADERS = {
 _BATCH_BODY = {
     "requestBody": {
         "required": True,
-        "description": "Any number of parts `file`. `labels` is a JSON list with an object for each file, in order: "
-        "`label`, and if you like `split` and `metadata`; without it the query's `label` and `split` count for all.",
+        "description": "Any number of parts `file`. `labels` is a JSON list with one object for each file, in order: "
+        "`label`, and optionally `split` and `metadata`. Without it the query's `label` and `split` apply to all.",
         "content": {
             "multipart/form-data": {
                 "schema": {
@@ -62,9 +62,9 @@ def list_images(
     label: Annotated[str | None, Query(max_length=255)] = None,
     split: Split | None = None,
 ) -> ListOut[ImageOut]:
-    """As the dataset is now; a version may hold others."""
-    dataset = content.check_ready(datasets.get(session, reader.workspace_id, dataset_id))
-    page = content.list_images(session, dataset, label=label, split=split, limit=limit, cursor=cursor)
+    """List the images of the dataset as it is now; its versions can hold others."""
+    dataset = dataset_images.check_ready(datasets.get(session, reader.workspace_id, dataset_id))
+    page = dataset_images.list_images(session, dataset, label=label, split=split, limit=limit, cursor=cursor)
     return ListOut(items=[ImageOut.model_validate(image) for image in page.items], next_cursor=page.next_cursor)
 
 
@@ -84,11 +84,11 @@ async def add_images(
     request: Request,
     services: ServicesDep,
     writer: Writer,
-    label: Annotated[str | None, Query(max_length=255, description="Of all files; where `labels` is not sent.")] = None,
-    split: Annotated[Split, Query(description="Of all files that say none of their own.")] = "train",
+    label: Annotated[str | None, Query(max_length=255, description="Label of all files, without `labels`.")] = None,
+    split: Annotated[Split, Query(description="Split of all files for which `labels` names none.")] = "train",
 ) -> Any:
-    """`curl -F file=@a.jpg -F file=@b.jpg '…/images?label=ants'`. Of several files one that is no good has its own
-    `error`, and the answer is a 207. The next version that is cut holds them."""
+    """Send images as form parts: `curl -F file=@a.jpg -F file=@b.jpg '…/images?label=ants'`. If one of several files
+    cannot be used, it gets its own `error` and the response is a 207. The next version will hold the images."""
     await run_in_threadpool(_find_ready, services, writer.workspace_id, dataset_id)
     async with read_batch(request, services.settings, label, split) as files:
         answer = await run_in_threadpool(add_batch, services, writer.workspace_id, dataset_id, files)
@@ -98,13 +98,13 @@ async def add_images(
 
 def _find_ready(services: Services, workspace_id: UUID, dataset_id: str) -> None:
     with services.database.reading() as session:
-        content.check_ready(datasets.get(session, workspace_id, dataset_id))
+        dataset_images.check_ready(datasets.get(session, workspace_id, dataset_id))
 
 
-@router.get("/{sha256}", responses=problems(404, 422), summary="Look at an image")
+@router.get("/{sha256}", responses=problems(404, 422), summary="Get an image's description")
 def get_image(dataset_id: str, sha256: Sha256, reader: Reader, session: ReadSession) -> ImageOut:
     dataset = datasets.get(session, reader.workspace_id, dataset_id)
-    return ImageOut.model_validate(content.get_image(session, dataset, sha256))
+    return ImageOut.model_validate(dataset_images.get_image(session, dataset, sha256))
 
 
 @router.get(
@@ -114,7 +114,7 @@ def get_image(dataset_id: str, sha256: Sha256, reader: Reader, session: ReadSess
     summary="Get an image's bytes",
 )
 def get_file(dataset_id: str, sha256: Sha256, reader: Reader, services: ServicesDep) -> Response:
-    """What was kept: a JPEG or a PNG, upright, without metadata."""
+    """Get the stored image: a JPEG or a PNG, upright, without metadata."""
     data = _read(services, reader.workspace_id, dataset_id, sha256)
     return Response(data, media_type=media_type(data), headers={**_HEADERS, "ETag": f'"{sha256}"'})
 
@@ -130,7 +130,7 @@ def get_thumbnail(
     sha256: Sha256,
     reader: Reader,
     services: ServicesDep,
-    size: Annotated[int, Query(ge=16, le=MAX_SIDE, description="Most pixels a side.")] = 128,
+    size: Annotated[int, Query(ge=16, le=MAX_SIDE, description="Length of the longer side in pixels.")] = 128,
 ) -> Response:
     data = _read(services, reader.workspace_id, dataset_id, sha256)
     headers = {**_HEADERS, "ETag": f'"{sha256}-{size}"'}
@@ -139,23 +139,25 @@ def get_thumbnail(
 
 def _read(services: Services, workspace_id: UUID, dataset_id: str, sha256: str) -> bytes:
     with services.database.reading() as session:
-        content.get_image(session, datasets.get(session, workspace_id, dataset_id), sha256)
+        dataset_images.get_image(session, datasets.get(session, workspace_id, dataset_id), sha256)
     return services.store.read(sha256)
 
 
 @router.patch("/{sha256}", responses=problems(400, 404, 409, 422), summary="Relabel or move an image")
 def change_image(dataset_id: str, sha256: Sha256, body: ImageChange, writer: Writer, session: WriteSession) -> ImageOut:
-    """Versions that hold the image keep it as it was; the next one that is cut has the change."""
-    dataset = content.check_ready(datasets.get(session, writer.workspace_id, dataset_id, lock=True))
-    image = content.get_image(session, dataset, sha256)
+    """Change an image's label, split or metadata. Existing versions keep it as it was; the next one has the change."""
+    dataset = dataset_images.check_ready(datasets.get(session, writer.workspace_id, dataset_id, lock=True))
+    image = dataset_images.get_image(session, dataset, sha256)
     changes = body.model_dump(exclude_unset=True)
-    content.change_image(session, image, {name: one for name, one in changes.items() if one or name == "metadata"})
+    dataset_images.change_image(
+        session, image, {name: one for name, one in changes.items() if one or name == "metadata"}
+    )
     return ImageOut.model_validate(image)
 
 
-@router.delete("/{sha256}", status_code=204, responses=problems(404, 409, 422), summary="Take an image out")
+@router.delete("/{sha256}", status_code=204, responses=problems(404, 409, 422), summary="Remove an image")
 def remove_image(dataset_id: str, sha256: Sha256, writer: Writer, session: WriteSession) -> Response:
-    """Versions that hold it keep it."""
-    dataset = content.check_ready(datasets.get(session, writer.workspace_id, dataset_id, lock=True))
-    content.remove_image(session, content.get_image(session, dataset, sha256))
+    """Remove an image from the dataset. Existing versions keep it."""
+    dataset = dataset_images.check_ready(datasets.get(session, writer.workspace_id, dataset_id, lock=True))
+    dataset_images.remove_image(session, dataset_images.get_image(session, dataset, sha256))
     return Response(status_code=204)

@@ -1,4 +1,4 @@
-"""Datasets: upload labelled images, watch them being read, list, delete."""
+"""Upload, list, show, report on and delete datasets."""
 
 from typing import Annotated, Any
 
@@ -26,7 +26,7 @@ from app.api.uploads.receiving import Limits, ReceivedFile, receive_file
 from app.api.views import ListOut, dataset_views, problems
 from app.api.waiting import until
 from app.auth.service import Principal
-from app.datasets import images as content
+from app.datasets import images as dataset_images
 from app.datasets import service as datasets
 from app.datasets.report import report_on
 from app.datasets.schemas import DatasetOut, DatasetReport, SplitOptions, UploadOptions
@@ -40,8 +40,8 @@ _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _UPLOAD_BODY = {
     "requestBody": {
         "required": True,
-        "description": "A zip, tar, tar.gz or tar.zst: `class/image.jpg`, or `train/class/…`, `val/class/…`, "
-        "`test/class/…`; or images with `labels.csv`, `labels.jsonl`, COCO or VOC annotations.",
+        "description": "A zip, tar, tar.gz or tar.zst that holds `class/image.jpg`, or `train/class/…`, `val/class/…`, "
+        "`test/class/…`, or images with `labels.csv`, `labels.jsonl`, COCO or VOC annotations.",
         "content": {
             "application/zip": _BINARY,
             "application/x-tar": _BINARY,
@@ -78,8 +78,8 @@ async def create_dataset(
 ) -> Any:
     """Send the archive as the body (`curl -X POST -T pets.zip`) or as a form (`curl -F file=@pets.zip`).
 
-    The layout is checked before this call answers; the images are then verified one by one, which
-    `GET /v1/datasets/{id}?wait=60` waits for.
+    The layout is checked before the response. Then a job checks the images one by one, and
+    `GET /v1/datasets/{id}?wait=60` waits for its end.
     """
     settings = services.settings
     quota = datasets.Quota(0, settings.max_workspace_bytes)
@@ -108,15 +108,18 @@ async def put_dataset(
     writer: Writer,
     split: Annotated[SplitOptions, Query()],
 ) -> Any:
-    """`curl -T pets.zip "$GRAFT_URL/v1/datasets/"`, which puts the file's name behind the slash; the dataset is called
-    `pets`. Otherwise as `POST /v1/datasets`: what is there under that name is not replaced."""
+    """Upload with `curl -T pets.zip "$GRAFT_URL/v1/datasets/"`: curl puts the file's name behind the slash, and the
+    dataset is called `pets`. A dataset that has this name is not replaced. All else is as in `POST /v1/datasets`."""
     name = dataset_id.split(".")[0]
     options = UploadOptions.model_validate({**split.model_dump(), "name": name})
     return await create_dataset(request, services, writer, options)
 
 
 def _before_it_arrives(services: Services, writer: Principal, name: str | None) -> datasets.Quota:
-    """Before gigabytes arrive; the transaction that creates the dataset checks for good."""
+    """Refuse a taken name and return the workspace's quota, before gigabytes arrive.
+
+    The transaction that creates the dataset checks both again.
+    """
     with services.database.reading() as session:
         if name is not None:
             refuse_taken_name(session, writer.workspace_id, name)
@@ -149,31 +152,32 @@ def list_datasets(
     return ListOut(items=dataset_views(session, page.items), next_cursor=page.next_cursor)
 
 
-@router.get("/{dataset_id}", responses=problems(404), summary="Look at a dataset")
+@router.get("/{dataset_id}", responses=problems(404), summary="Get a dataset")
 async def get_dataset(dataset_id: str, reader: Reader, services: ServicesDep, wait: Wait = 0) -> DatasetOut:
-    """By id or by name. With `wait`, the answer comes when the upload has been read, or after that many seconds."""
+    """Get a dataset by id or name. With `wait`, the response comes when the upload has been read, or after that many
+    seconds."""
 
     def look() -> DatasetOut:
         with services.database.reading() as session:
             (view,) = dataset_views(session, [datasets.get(session, reader.workspace_id, dataset_id)])
             return view
 
-    return await until(look, lambda view: view.state is not DatasetState.processing, wait)
+    return await until(look, lambda view: view.state is not DatasetState.processing, wait, services.draining)
 
 
 @router.get("/{dataset_id}/report", responses=problems(404, 409), summary="Report on a dataset")
 def get_report(dataset_id: str, reader: Reader, services: ServicesDep, session: ReadSession) -> DatasetReport:
-    """Of the dataset as it is now: its shape, and what would spoil a training, each finding with the images it is
-    about, a severity and a remedy. The newest model that was trained on it names likely mislabels."""
-    dataset = content.check_ready(datasets.get(session, reader.workspace_id, dataset_id))
-    images = content.all_images(session, dataset)
+    """Describe the dataset as it is now: counts, sizes and findings that would spoil a training, each with a severity,
+    a remedy and its images. If a model was trained on the dataset, the newest one finds likely mislabels."""
+    dataset = dataset_images.check_ready(datasets.get(session, reader.workspace_id, dataset_id))
+    images = dataset_images.all_images(session, dataset)
     opinions = likely_mislabels(session, services.store, reader.workspace_id, dataset, images)
     return report_on(images, dataset.report or {}, opinions)
 
 
 @router.delete("/{dataset_id}", status_code=204, responses=problems(404, 409), summary="Delete a dataset")
 def delete_dataset(dataset_id: str, writer: Writer, session: WriteSession) -> Response:
-    """Its images are freed unless another dataset holds them. Models trained on it stay."""
+    """Delete a dataset and its images, except those that another dataset holds. Models trained on it stay."""
     dataset = datasets.get(session, writer.workspace_id, dataset_id)
     jobs.release_dataset(session, dataset)
     datasets.delete(session, dataset)

@@ -1,4 +1,4 @@
-"""Which answers of a model are accepted: a target of precision, set and taken away without training."""
+"""Set and remove a model's target precision without training."""
 
 from uuid import UUID
 
@@ -15,12 +15,10 @@ from app.registry.schemas import Decisions, DecisionTarget
 router = APIRouter(prefix="/v1/models", tags=["models"], route_class=Route)
 
 
-@router.put(
-    "/{model_id}/decisions", responses=problems(404, 409, 422), summary="Set what a model's answers are held to"
-)
+@router.put("/{model_id}/decisions", responses=problems(404, 409, 422), summary="Set a model's target precision")
 def put_decisions(model_id: UUID, target: DecisionTarget, writer: Writer, services: ServicesDep) -> Decisions:
-    """Thresholds are chosen on what the model said of its validation images, and hold from the next call on. A class
-    that cannot show the target there is never accepted."""
+    """Choose thresholds from the model's answers for its validation images; they apply from the next call on. A class
+    whose validation images do not prove the target precision is never accepted."""
     with services.database.reading() as session:
         model = registry.get(session, writer.workspace_id, model_id)
     found = decisions_for(services.store, model, target.target_precision)  # may be long, and holds no transaction
@@ -29,9 +27,11 @@ def put_decisions(model_id: UUID, target: DecisionTarget, writer: Writer, servic
     return Decisions.model_validate(found)
 
 
-@router.delete("/{model_id}/decisions", status_code=204, responses=problems(404, 422), summary="Take the target away")
+@router.delete(
+    "/{model_id}/decisions", status_code=204, responses=problems(404, 422), summary="Remove a model's target precision"
+)
 def delete_decisions(model_id: UUID, writer: Writer, session: WriteSession) -> Response:
-    """Answers are `unknown` or undecided from then on."""
+    """Remove the target precision. From then on a `decision` is `unknown` or null."""
     registry.get(session, writer.workspace_id, model_id).decisions = None
     session.flush()
     return Response(status_code=204)

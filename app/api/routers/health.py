@@ -1,15 +1,12 @@
-"""Health: open to anyone, says nothing that a stranger should not know."""
+"""Report liveness and readiness to anyone, without anything that a stranger should not know."""
 
 from typing import Literal
 
-from fastapi import APIRouter, Response
-from pydantic import BaseModel
-from sqlalchemy import text
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, Field
 
-from app.api.deps import Services, ServicesDep
+from app.api.readiness import Readiness
 from app.api.routes import Route
-from app.core.errors import GraftError
-from app.core.logging import log
 
 router = APIRouter(tags=["health"], route_class=Route)
 
@@ -18,45 +15,48 @@ class Health(BaseModel):
     status: Literal["ok"] = "ok"
 
 
-class Readiness(BaseModel):
+class ReadinessOut(BaseModel):
     status: Literal["ready", "not_ready"]
-    checks: dict[str, str]
+    checks: dict[str, str] = Field(description="For each part `ok`, or a word for its fault.")
 
 
-@router.get("/healthz", summary="Is the process alive?")
-def healthz() -> Health:
+# `async`, because callers can keep all threads busy.
+@router.get("/healthz", summary="Check that the process is alive")
+async def healthz() -> Health:
     return Health()
 
 
-def _check_database(services: Services) -> str:
-    with services.database.reading() as session:
-        session.execute(text("SELECT version_num FROM alembic_version"))
-    return "ok"
+def readiness_of(request: Request) -> Readiness:
+    """Return the readiness of the running application."""
+    readiness: Readiness = request.app.state.readiness
+    return readiness
 
 
-def _check_storage(services: Services) -> str:
-    services.store.check()
-    return "ok"
+@router.get("/readyz", summary="Check that the service can answer", responses={503: {"model": ReadinessOut}})
+async def readyz(request: Request, response: Response) -> ReadinessOut:
+    """Return a 200 if this process can answer: its database has the right schema, and the pinned models are loaded.
+
+    The status is 503 also while the process is about to stop (`draining`). The response comes within 2 s and may be 3 s
+    old.
+    """
+    found = await readiness_of(request).for_answers()
+    return _answer(response, found, ready=found["answers"] == "ok")
 
 
-def checks(services: Services) -> dict[str, str]:
-    """What this process needs for its work: `ok`, or what is the matter with it."""
-    found: dict[str, str] = {}
-    for name, check in (("database", _check_database), ("storage", _check_storage)):
-        try:
-            found[name] = check(services)
-        except Exception as error:  # whatever it is, this process cannot take work now
-            log.warning("not_ready", check=name, error=str(error))
-            found[name] = error.code if isinstance(error, GraftError) else "unavailable"
-    return found
+@router.get(
+    "/readyz/uploads",
+    summary="Check that the service can take uploads and jobs",
+    responses={503: {"model": ReadinessOut}},
+)
+async def readyz_uploads(request: Request, response: Response) -> ReadinessOut:
+    """Return a 200 if this process can also write rows to the database and blobs to the store."""
+    found = await readiness_of(request).for_uploads()
+    return _answer(response, found, ready=all(word == "ok" for word in found.values()))
 
 
-@router.get("/readyz", summary="Can it take work?", responses={503: {"model": Readiness}})
-def readyz(
-    response: Response,
-    services: ServicesDep,
-) -> Readiness:
-    found = checks(services)
-    ready = all(result == "ok" for result in found.values())
+def _answer(response: Response, found: dict[str, str], *, ready: bool) -> ReadinessOut:
     response.status_code = 200 if ready else 503
-    return Readiness(status="ready" if ready else "not_ready", checks=found)
+    checks = {name: word for name, word in found.items() if name != "answers"}
+    if found["answers"] == "draining":
+        checks["process"] = "draining"
+    return ReadinessOut(status="ready" if ready else "not_ready", checks=checks)

@@ -1,4 +1,4 @@
-"""Datasets from elsewhere: what is named instead of sent is read by a job."""
+"""Create datasets from images that lie elsewhere; a job reads them."""
 
 from typing import Any
 
@@ -22,12 +22,12 @@ router = APIRouter(tags=["datasets"], route_class=Route)
     status_code=202,
     response_model=DatasetOut,
     responses=problems(400, 409, 413, 422, 429),
-    summary="Make a dataset of images elsewhere",
+    summary="Create a dataset from images elsewhere",
 )
 @takes(BodyLimit("max_import_bytes", values=1_000_000))
 def import_dataset(body: ImportRequest, services: ServicesDep, writer: Writer, key: IdempotencyKey = None) -> Any:
-    """From https addresses with labels, from a prefix of a bucket, or from a folder of the workers' machines; the last
-    two where the operator allows them. What cannot be had is left out, and the dataset's report names it."""
+    """Import images from https URLs with labels, from a bucket prefix, or from a folder on the workers' machines. The
+    operator must allow the last two. An image that cannot be fetched is left out and named in the dataset's report."""
     settings = services.settings
     kind, document, place = check_import(body, settings)
     # Before the transaction: were it to fail, the garbage collector finds a blob that nothing refers to.

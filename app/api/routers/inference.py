@@ -1,4 +1,4 @@
-"""The Open Inference Protocol v2 (KServe, Triton): the same models, queues and deadlines as predict calls have."""
+"""Serve the Open Inference Protocol v2 (KServe, Triton) with the models, queues and deadlines of predict calls."""
 
 import json
 from typing import Annotated, Any, Literal
@@ -13,7 +13,7 @@ from starlette.concurrency import run_in_threadpool
 
 from app import __version__
 from app.api.deps import PredictCaller, Reader, ReadSession, Services, ServicesDep
-from app.api.routers.health import checks
+from app.api.routers.health import readiness_of
 from app.api.routes import IMAGES, Route, takes
 from app.api.views import problems
 from app.core.errors import NotFound, Unavailable
@@ -34,6 +34,7 @@ from app.predictions.service import image_error
 from app.predictions.serving.timing import Times
 from app.registry import service as registry
 from app.registry.orm import Model
+from app.vision.images.preprocessing import Preprocessing
 
 router = APIRouter(prefix="/v2", tags=["inference protocol"], route_class=Route)
 
@@ -41,7 +42,7 @@ _HEADER = "Inference-Header-Content-Length"
 _BODY = {
     "requestBody": {
         "required": True,
-        "description": f"JSON; with {_HEADER}, JSON of so many bytes and binary tensors behind it.",
+        "description": f"JSON or, with the header {_HEADER}, that many bytes of JSON followed by binary tensors.",
         "content": {
             "application/json": {"schema": {"$ref": "#/components/schemas/InferRequest"}},
             "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
@@ -69,7 +70,7 @@ class ModelReady(Ready):
 
 
 class Answer(BaseModel):
-    """What a model says of the images, as tensors."""
+    """A model's answers for the images, as tensors."""
 
     model_name: str
     model_version: str
@@ -77,47 +78,53 @@ class Answer(BaseModel):
     outputs: list[dict[str, Any]]
 
 
-@router.get("", responses=problems(), summary="What this server is")
+@router.get("", responses=problems(), summary="Get the server's name and version")
 def server_metadata(reader: Reader) -> ServerMetadata:
     return ServerMetadata()
 
 
-@router.get("/health/live", summary="Is the process alive? (v2)")
-def live() -> Live:
+@router.get("/health/live", summary="Check that the process is alive (v2)")
+async def live() -> Live:
     return Live(live=True)
 
 
-@router.get("/health/ready", summary="Can it take work? (v2)")
-def ready(services: ServicesDep) -> Ready:
-    if bad := [f"{name}: {found}" for name, found in checks(services).items() if found != "ok"]:
-        raise Unavailable(f"This service cannot take work now ({', '.join(bad)}).", code="not_ready", retry_after=1)
+@router.get("/health/ready", summary="Check that the service can answer (v2)")
+async def ready(request: Request) -> Ready:
+    found = await readiness_of(request).for_answers()
+    if found["answers"] != "ok":
+        bad = ", ".join(f"{name}: {word}" for name, word in found.items() if word != "ok")
+        raise Unavailable(f"This service cannot answer now ({bad}).", code="not_ready", retry_after=1)
     return Ready(ready=True)
 
 
-@router.get("/models/{model}", responses=problems(404, 422), summary="A model's inputs and outputs")
+@router.get("/models/{model}", responses=problems(404, 422), summary="Get a model's inputs and outputs")
 def model_metadata(model: str, reader: Reader, session: ReadSession) -> ModelMetadata:
-    """`model` is an id, a name (its newest model), or `name@alias`; a version is the id of one of the name's models."""
+    """Get a model by id, name (its newest model) or `name@alias`. The versions of a name are the ids of its models."""
     found = registry.find(session, reader.workspace_id, model)
     versions = [str(found.id)]
     if model == found.name:
         page = registry.list_models(session, reader.workspace_id, name=model, limit=MAX_LIMIT, cursor=None)
         versions = [str(one.id) for one in reversed(page.items)]
-    return metadata(model, versions, int(found.preprocessing["crop"]), len(found.classes))
+    return metadata(model, versions, Preprocessing.from_dict(found.preprocessing), len(found.classes))
 
 
-@router.get("/models/{model}/versions/{version}", responses=problems(404, 422), summary="One version's")
+@router.get(
+    "/models/{model}/versions/{version}", responses=problems(404, 422), summary="Get a version's inputs and outputs"
+)
 def version_metadata(model: str, version: str, reader: Reader, session: ReadSession) -> ModelMetadata:
     found = _find(session, reader.workspace_id, model, version)
-    return metadata(model, [str(found.id)], int(found.preprocessing["crop"]), len(found.classes))
+    return metadata(model, [str(found.id)], Preprocessing.from_dict(found.preprocessing), len(found.classes))
 
 
-@router.get("/models/{model}/ready", responses=problems(404, 422), summary="Will a model answer?")
+@router.get("/models/{model}/ready", responses=problems(404, 422), summary="Check that a model can answer")
 def model_ready(model: str, reader: Reader, services: ServicesDep, session: ReadSession) -> ModelReady:
-    """A model that is not loaded yet will be, by the first call."""
+    """Check that a model is not unhealthy. A model that is not loaded yet counts as ready; the first call loads it."""
     return _ready(services, _find(session, reader.workspace_id, model, None), model)
 
 
-@router.get("/models/{model}/versions/{version}/ready", responses=problems(404, 422), summary="Will a version answer?")
+@router.get(
+    "/models/{model}/versions/{version}/ready", responses=problems(404, 422), summary="Check that a version can answer"
+)
 def version_ready(model: str, version: str, reader: Reader, services: ServicesDep, session: ReadSession) -> ModelReady:
     return _ready(services, _find(session, reader.workspace_id, model, version), model)
 
@@ -143,10 +150,12 @@ Length = Annotated[int | None, Header(alias=_HEADER, ge=0, description="Bytes of
 async def infer(
     model: str, request: Request, caller: PredictCaller, services: ServicesDep, length: Length = None
 ) -> Any:
-    """One input, of any number of images: `encoded` (BYTES: files; base64 in JSON), `pixels` (UINT8, RGB of any size,
-    prepared here) or `normalized` (FP32, prepared and normalised as the model's metadata in `/v1/models/{model}` says;
-    rounded to whole pixel values). The outputs are `probabilities` and `labels`, and `decisions` and
-    `ood_score` where they are asked for.
+    """Classify the images of one input.
+
+    The input is `encoded` (BYTES: files, in JSON as base64), `pixels` (UINT8: RGB of any size, which the service
+    preprocesses) or `normalized` (FP32: preprocessed as `preprocessing` of `/v1/models/{model}` says, and rounded to
+    whole pixel values). The outputs are `probabilities` and `labels` and, if the request names them, `decisions` and
+    `ood_score`.
     """
     return await _infer(request, services, caller.workspace_id, model, None, length)
 
@@ -173,36 +182,40 @@ async def _infer(
     declared = request.headers.get("content-length", "")
     size = int(declared) if declared.isdecimal() else services.settings.max_predict_bytes
     with services.admission.enter(min(size, services.settings.max_predict_bytes)):
-        found, side = await run_in_threadpool(_look_up, services, workspace_id, model, version)
-        asked, images = await run_in_threadpool(_read, services, side, await request.body(), length)
+        found, preprocessing = await run_in_threadpool(_look_up, services, workspace_id, model, version)
+        asked, images = await run_in_threadpool(_read, services, preprocessing, await request.body(), length)
         timeout = (asked.parameters.timeout or 0) / 1e6 or services.settings.predict_seconds
-        classifier, outcomes = await services.predictions.classify(found, images, timeout=timeout, times=times)
-        rows = []
+        loaded, outcomes = await services.predictions.answers(found, images, timeout=timeout, times=times)
+        answers = []
         for number, outcome in enumerate(outcomes):
             if isinstance(outcome, BaseException):
                 code, detail = image_error(outcome)
                 raise refuse(f"{asked.inputs[0].name}[{number}]", detail, code)
-            rows.append(outcome)
+            answers.append(outcome)
     about = {
         "model_name": model,
         "model_version": str(found.model_id),
-        "parameters": {"engine": classifier.engine.name},
+        "parameters": {"engine": loaded.engine.name},
     }
-    answer, behind = write_answer(asked, about, rows, classifier.classes, found.thresholds)
+    answer, behind = write_answer(asked, about, loaded, answers, found.thresholds)
     head = json.dumps(answer).encode()
     if not behind:
         return Response(head, media_type="application/json")
     return Response(head + behind, media_type="application/octet-stream", headers={_HEADER: str(len(head))})
 
 
-def _look_up(services: Services, workspace_id: UUID, model: str, version: str | None) -> tuple[ModelReference, int]:
-    """Return the model and the side of its input in pixels, before anything of the body is read."""
+def _look_up(
+    services: Services, workspace_id: UUID, model: str, version: str | None
+) -> tuple[ModelReference, Preprocessing]:
+    """Return the model and how it prepares images, before anything of the body is read."""
     with services.database.reading() as session:
         row = _find(session, workspace_id, model, version)
-        return reference(row), int(row.preprocessing["crop"])
+        return reference(row), Preprocessing.from_dict(row.preprocessing)
 
 
-def _read(services: Services, side: int, body: bytes, length: int | None) -> tuple[InferRequest, list[Prepare]]:
+def _read(
+    services: Services, preprocessing: Preprocessing, body: bytes, length: int | None
+) -> tuple[InferRequest, list[Prepare]]:
     try:
         asked, binary = read_request(body, length)
     except ValidationError as error:
@@ -211,7 +224,8 @@ def _read(services: Services, side: int, body: bytes, length: int | None) -> tup
         ) from None
     check_outputs(asked)
     settings = services.settings
-    return asked, read_images(asked, binary, side, services.predictions.limits, settings.max_predict_files)
+    limits, most = services.predictions.limits, settings.max_predict_files
+    return asked, read_images(asked, binary, preprocessing, limits, most)
 
 
 _COLUMNS = (*COLUMNS, Model.name, Model.preprocessing)

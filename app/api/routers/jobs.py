@@ -1,18 +1,15 @@
-"""Training jobs: submit, watch, cancel."""
+"""Jobs of every kind: watch, cancel; and trainings: submit, plan."""
 
 import json
-import time
-from collections.abc import AsyncIterator
-from functools import partial
+from collections.abc import Callable
 from typing import Annotated, Any
 from uuid import UUID
 
-import anyio
 from fastapi import APIRouter, Depends, Header, Query
 from fastapi.responses import Response, StreamingResponse
 from fastapi.sse import format_sse_event
+from pydantic import AfterValidator
 from sqlalchemy.orm import Session
-from starlette.concurrency import run_in_threadpool
 
 from app.api.deps import (
     Cursor,
@@ -27,64 +24,55 @@ from app.api.deps import (
     WriteSession,
 )
 from app.api.downloads import blob_response
+from app.api.job_out import JobOut, KnownKind, MetricsOut
 from app.api.routes import Route
+from app.api.streaming import EventStream, Look, stream
 from app.api.submission import submit_once
 from app.api.views import ListOut, job_view, job_views, problems
 from app.api.waiting import until
-from app.core.errors import Unavailable
 from app.jobs import events
 from app.jobs import service as jobs
-from app.jobs.orm import Job, JobEvent
-from app.jobs.schemas import EpochOut, JobOut
-from app.jobs.states import TERMINAL, JobKind, JobState
-from app.registry import service as registry
-from app.registry.mislabels import likely_mislabels
-from app.trainings.base_model import Base
+from app.jobs.orm import Job
+from app.jobs.states import TERMINAL, JobState
+from app.trainings import service as trainings
 from app.trainings.plan import plan
 from app.trainings.plan_schemas import PlanOut
 from app.trainings.schemas import TrainRequest
+from app.trainings.service import StartingModel
+from app.trainings.type import TRAIN
 from app.vision.settings.config import TrainConfig
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=Route)
-
-_LOOK_EVERY = 0.3  # seconds between looks for new events
-_SILENCE = 15.0  # seconds until a comment says that the connection lives: proxies close what is silent for long
-_LOOK_AGAIN_AFTER = 2.0  # seconds, where the database did not answer
 
 
 @router.post(
     "", status_code=202, response_model=JobOut, responses=problems(400, 409, 422, 429), summary="Train a model"
 )
 def create_job(body: TrainRequest, writer: Writer, services: ServicesDep, key: IdempotencyKey = None) -> Any:
-    """Only `dataset` is required. `GET /v1/jobs/{id}?wait=60` waits for the end, `/events` streams it; the finished
-    job's `result.model_id` is the model."""
-    base, config = _resolved(body, services, writer.workspace_id)
+    """Queue a training; only `dataset` is required. `GET /v1/jobs/{id}?wait=60` waits for its end, and `/events`
+    streams its progress. The finished job's `result.model_id` is the model."""
+    start, config = _resolved(body, services, writer.workspace_id)
 
     def submit(session: Session) -> Job:
-        if base is not None:  # deleted since, it is not there; and from here on it cannot be
-            registry.base_of(session, writer.workspace_id, str(base.model_id), lock=True)
         limits = services.settings.max_attempts, services.settings.max_queued_jobs
-        return jobs.submit_training(session, services.doorbell, writer.workspace_id, body, config, *limits, base)
+        return trainings.submit(session, services.doorbell, writer.workspace_id, body, config, *limits, start)
 
     return submit_once(services, writer.workspace_id, key, "POST /v1/jobs", body, submit)
 
 
-def _resolved(body: TrainRequest, services: Services, workspace_id: UUID) -> tuple[Base | None, TrainConfig]:
-    base = None
-    if body.base_model is not None:
-        with services.database.reading() as session:
-            base = registry.base_of(session, workspace_id, body.base_model)
-    return base, jobs.plan_training(body, services.weights, base)
-
-
-@router.post(":plan", responses=problems(400, 409, 422), summary="Say what a training would do")
-def plan_job(body: TrainRequest, reader: Reader, services: ServicesDep) -> PlanOut:
-    """Takes what `POST /v1/jobs` takes, answers what would be trained, on what, with what faults in the data, at what
-    expense, and whether and when it would start. Nothing is queued or written."""
-    base, config = _resolved(body, services, reader.workspace_id)
+def _resolved(body: TrainRequest, services: Services, workspace_id: UUID) -> tuple[StartingModel | None, TrainConfig]:
     with services.database.reading() as session:
-        opinions = partial(likely_mislabels, session, services.store, reader.workspace_id)
-        return plan(session, services.store, reader.workspace_id, body, config, services.settings, base, opinions)
+        start = trainings.starting_model(session, workspace_id, body)
+    return start, trainings.resolve(body, services.weights, start)
+
+
+@router.post(":plan", responses=problems(400, 409, 422), summary="Plan a training without queueing it")
+def plan_job(body: TrainRequest, reader: Reader, services: ServicesDep) -> PlanOut:
+    """Take the body of `POST /v1/jobs` and return what would be trained on which images, the faults in the data, the
+    cost in memory, disk and time, and whether and when the job would start. Nothing is queued or written."""
+    start, config = _resolved(body, services, reader.workspace_id)
+    with services.database.reading() as session:
+        return plan(session, services.store, reader.workspace_id, body, config, services.settings, start)
 
 
 @router.get("", responses=problems(422), summary="List jobs")
@@ -95,8 +83,9 @@ def list_jobs(
     limit: Limit = 50,
     cursor: Cursor = None,
     kind: Annotated[
-        JobKind | None, Query(description="`ingest` jobs read uploads, `predict` jobs classify stored images.")
-    ] = JobKind.train,
+        Annotated[str, AfterValidator(KnownKind.check), KnownKind()] | None,
+        Query(description="`ingest` jobs read uploads, `predict` jobs classify stored images."),
+    ] = TRAIN.name,
     state: JobState | None = None,
     dataset_id: UUID | None = None,
 ) -> ListOut[JobOut]:
@@ -106,28 +95,29 @@ def list_jobs(
     return ListOut(items=job_views(session, page.items, services.settings), next_cursor=page.next_cursor)
 
 
-@router.get("/{job_id}", responses=problems(404, 422), summary="Look at a job")
+@router.get("/{job_id}", responses=problems(404, 422), summary="Get a job")
 async def get_job(job_id: UUID, reader: Reader, services: ServicesDep, wait: Wait = 0) -> JobOut:
-    """With `wait`, the answer comes when the job has ended, or after that many seconds."""
+    """Get a job. With `wait`, the response comes when the job has ended, or after that many seconds."""
 
     def look() -> JobOut:
         with services.database.reading() as session:
             return job_view(session, jobs.get(session, reader.workspace_id, job_id), services.settings)
 
-    return await until(look, lambda job: job.state in TERMINAL, wait)
+    return await until(look, lambda job: job.state in TERMINAL, wait, services.draining)
 
 
 @router.post("/{job_id}:cancel", response_model=JobOut, responses=problems(404, 409, 422), summary="Cancel a job")
 def cancel_job(job_id: UUID, writer: Writer, session: WriteSession) -> JobOut:
-    """A waiting job ends at once. A running one is `cancelling` until its computation is gone, then `cancelled`."""
+    """Cancel a job. A queued job ends at once; a running one is `cancelling` until its computation has ended, and then
+    `cancelled`."""
     return JobOut.model_validate(jobs.cancel(session, writer.workspace_id, job_id))
 
 
-@router.get("/{job_id}/metrics", responses=problems(404, 422), summary="Metrics of each epoch")
-def get_metrics(job_id: UUID, reader: Reader, session: ReadSession) -> ListOut[EpochOut]:
-    """Every finished epoch, in order; a page is never cut."""
+@router.get("/{job_id}/metrics", responses=problems(404, 422), summary="List the metrics of each epoch")
+def get_metrics(job_id: UUID, reader: Reader, session: ReadSession) -> ListOut[MetricsOut]:
+    """List every finished epoch, in order, on one page."""
     jobs.get(session, reader.workspace_id, job_id)
-    return ListOut(items=[EpochOut.model_validate(row.metrics) for row in jobs.metrics(session, job_id)])
+    return ListOut(items=[MetricsOut.model_validate(row.metrics) for row in jobs.metrics(session, job_id)])
 
 
 @router.get(
@@ -140,7 +130,7 @@ def get_metrics(job_id: UUID, reader: Reader, session: ReadSession) -> ListOut[E
     summary="Download a job's checkpoint",
 )
 def get_checkpoint(job_id: UUID, reader: Reader, services: ServicesDep) -> StreamingResponse:
-    """The newest one, of a job that runs or that diverged: a file for `python -m app.vision train … --resume`."""
+    """Download the newest checkpoint of a job that runs or diverged, for `python -m app.vision train … --resume`."""
     with services.database.reading() as session:
         checkpoint = jobs.kept_checkpoint(session, reader.workspace_id, job_id)
     name = f"{job_id}-epoch-{checkpoint.epoch}-step-{checkpoint.step}.safetensors"
@@ -148,14 +138,8 @@ def get_checkpoint(job_id: UUID, reader: Reader, services: ServicesDep) -> Strea
 
 
 def _known_job(job_id: UUID, reader: Reader, session: ReadSession) -> UUID:
-    """A dependency, for a stream's own code runs when its 200 has been sent."""
+    """Return the id of a job of this workspace. This is a dependency, because a stream's code runs after its 200."""
     return jobs.get(session, reader.workspace_id, job_id).id
-
-
-class EventStream(StreamingResponse):
-    """Not FastAPI's own: its keep-alive raises where a client leaves while an event waits to be sent."""
-
-    media_type = "text/event-stream"
 
 
 @router.get(
@@ -170,40 +154,29 @@ async def stream_events(
     services: ServicesDep,
     last_event_id: Annotated[int | None, Header(ge=0, le=2**63 - 1)] = None,
 ) -> EventStream:
-    """Server-sent events until the job has ended: `state` and `epoch` carry ids, and with `Last-Event-ID` the stream
-    goes on after that one; `progress` is the present figure and carries none."""
-    events = _events(services, reader.workspace_id, job_id, last_event_id or 0)
-    return EventStream(events, headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+    """Stream server-sent events until the job has ended. `state` and `epoch` events have ids, and with `Last-Event-ID`
+    the stream continues after that event. A `progress` event tells the present progress and has no id."""
+    look = _look(services, reader.workspace_id, job_id, last_event_id or 0)
+    return stream(look, services.settings.stream_silence_seconds, services.draining)
 
 
-async def _events(services: Services, workspace_id: UUID, job_id: UUID, seq: int) -> AsyncIterator[bytes]:
+def _look(services: Services, workspace_id: UUID, job_id: UUID, seq: int) -> Callable[[], Look]:
+    """Return what finds the events after `seq`, each once, and the job's progress whenever it is another."""
     shown: dict[str, Any] = {}
-    sent_at = time.monotonic()
 
-    def look() -> tuple[list[JobEvent], JobOut]:
+    def look() -> Look:
+        nonlocal seq, shown
         with services.database.reading() as session:
             # The job first: an event written between the two looks is then not taken for the end.
             job = JobOut.model_validate(jobs.get(session, workspace_id, job_id))
-            return list(events.after(session, job_id, seq)), job
-
-    while True:
-        try:
-            new, job = await run_in_threadpool(look)
-        except Unavailable:  # the stream outlives a moment without a database
-            await anyio.sleep(_LOOK_AGAIN_AFTER)
-            continue
+            new = events.after(session, job_id, seq)
+        ended = job.state in TERMINAL
         lines = [format_sse_event(event=one.type, id=str(one.seq), data_str=json.dumps(one.data)) for one in new]
         seq = new[-1].seq if new else seq
-        if job.state in TERMINAL and not new:
-            return
         progress = {"phase": job.phase, "progress": job.progress, "eta_seconds": job.eta_seconds}
         if job.state is JobState.running and progress != shown:
             shown = progress
             lines.append(format_sse_event(event="progress", data_str=json.dumps(progress)))
-        if not lines and time.monotonic() - sent_at >= _SILENCE:
-            lines.append(format_sse_event(comment="still here"))
-        for line in lines:
-            yield line
-            sent_at = time.monotonic()
-        if job.state not in TERMINAL:
-            await anyio.sleep(_LOOK_EVERY)
+        return Look(lines, more=ended, over=ended and not new)
+
+    return look

@@ -1,4 +1,4 @@
-"""API keys: make, list, revoke. For keys with the scope `admin`."""
+"""Create, list and revoke API keys, for callers with the scope `admin`."""
 
 from typing import Any
 from uuid import UUID
@@ -15,10 +15,9 @@ from app.auth.schemas import CreatedKey, KeyOut, NewKey
 router = APIRouter(prefix="/v1/keys", tags=["keys"], route_class=Route)
 
 
-@router.post("", status_code=201, response_model=CreatedKey, responses=problems(422), summary="Make a key")
+@router.post("", status_code=201, response_model=CreatedKey, responses=problems(422), summary="Create a key")
 def create_key(body: NewKey, admin: Admin, session: WriteSession) -> Any:
-    """The secret is in this answer and nowhere else, so the call takes no `Idempotency-Key`: to answer it twice
-    would mean to keep it."""
+    """Create a key. Its secret is in this response and is not stored, so the call accepts no `Idempotency-Key`."""
     key, secret = auth.create_key(session, admin.workspace_id, body.name, body.scopes)
     view = CreatedKey(secret=secret, **KeyOut.model_validate(key).model_dump())
     return JSONResponse(view.model_dump(mode="json"), status_code=201, headers={"Location": f"/v1/keys/{key.id}"})

@@ -1,4 +1,4 @@
-"""Models: what training made, and the aliases that name them."""
+"""List, show and delete models, and manage their aliases."""
 
 from typing import Annotated
 from uuid import UUID
@@ -17,7 +17,7 @@ router = APIRouter(prefix="/v1/models", tags=["models"], route_class=Route)
 
 Alias = Annotated[
     str,
-    Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="Such as `production`."),
+    Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="A word such as `production`."),
 ]
 
 
@@ -29,30 +29,31 @@ def list_models(
     return ListOut(items=[ModelOut.model_validate(model) for model in page.items], next_cursor=page.next_cursor)
 
 
-@router.get("/{model}", responses=problems(404, 422), summary="Look at a model")
+@router.get("/{model}", responses=problems(404, 422), summary="Get a model")
 def get_model(model: str, reader: Reader, services: ServicesDep, session: ReadSession) -> ServedModel:
-    """`model` is an id, a name (its newest model), or `name@alias`."""
+    """Get a model by id, name (its newest model) or `name@alias`."""
     found = registry.find(session, reader.workspace_id, model)
     return served_model(session, found, services.predictions.models.serving(reference(found)))
 
 
 @router.delete("/{model_id}", status_code=204, responses=problems(404, 422), summary="Delete a model")
 def delete_model(model_id: UUID, writer: Writer, session: WriteSession) -> Response:
-    """By its id alone. Aliases that mean it go with it."""
+    """Delete a model, by its id only, and the aliases that mean it."""
     registry.delete(session, registry.get(session, writer.workspace_id, model_id))
     return Response(status_code=204)
 
 
 @router.get("/{name}/aliases", responses=problems(404, 422), summary="List a name's aliases")
 def list_aliases(name: str, reader: Reader, session: ReadSession) -> ListOut[AliasOut]:
-    """All of them, in alphabetical order."""
+    """List all aliases of a name, in alphabetical order."""
     found = registry.aliases(session, reader.workspace_id, name)
     return ListOut(items=[AliasOut.model_validate(one) for one in found])
 
 
 @router.put("/{name}/aliases/{alias}", responses=problems(404, 422), summary="Point an alias at a model")
 def put_alias(name: str, alias: Alias, target: AliasTarget, writer: Writer, session: WriteSession) -> AliasOut:
-    """From the next call on `name@alias` means that model, one of this name. A call that runs is not disturbed."""
+    """Make `name@alias` mean this model from the next call on; the model must have this name. Calls that are running
+    are not affected."""
     return AliasOut.model_validate(registry.set_alias(session, writer.workspace_id, name, alias, target.model))
 
 

@@ -1,4 +1,4 @@
-"""Jobs that predict: many stored images classified in one job, whose rows are downloaded."""
+"""Queue jobs that classify many stored images, and download their rows."""
 
 from typing import Any
 from uuid import UUID
@@ -9,12 +9,12 @@ from sqlalchemy.orm import Session
 
 from app.api.deps import IdempotencyKey, PredictCaller, Reader, Services, ServicesDep
 from app.api.downloads import TABLE, Rows, TableFormat, table_response
+from app.api.job_out import JobOut
 from app.api.routes import Route
 from app.api.submission import submit_once
 from app.api.views import problems
 from app.datasets import service as datasets
 from app.jobs.orm import Job
-from app.jobs.schemas import JobOut
 from app.predictions.batch import service as batch
 from app.predictions.batch.rows import result_csv
 from app.predictions.batch.schemas import PredictJobRequest
@@ -33,8 +33,8 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=Route)
 def create_predict_job(
     body: PredictJobRequest, caller: PredictCaller, services: ServicesDep, key: IdempotencyKey = None
 ) -> Any:
-    """A job like any other, of kind `predict`: `GET /v1/jobs/{id}?wait=60` waits for its end, `/events` streams it.
-    Then `GET /v1/jobs/{id}/predictions` has a row for each image; one that cannot be read has an `error` of its own."""
+    """Queue a job of kind `predict`. `GET /v1/jobs/{id}?wait=60` waits for its end, and `/events` streams its progress.
+    Then `GET /v1/jobs/{id}/predictions` has a row for each image; an image that cannot be read has its own `error`."""
     listed = _put_list(body, services, caller.workspace_id)
 
     def submit(session: Session) -> Job:
@@ -45,7 +45,10 @@ def create_predict_job(
 
 
 def _put_list(body: PredictJobRequest, services: Services, workspace_id: UUID) -> Blob | None:
-    """The images that are named, found and put into the store: bytes come before the row that names them."""
+    """Store the list of the named images and return its blob, before the job's row that refers to it is written.
+
+    Returns None if the body names no images.
+    """
     if body.images is None:
         return None
     with services.database.reading() as session:
@@ -62,10 +65,10 @@ def _put_list(body: PredictJobRequest, services: Services, workspace_id: UUID) -
 def get_predictions(
     job_id: UUID, reader: Reader, services: ServicesDep, format: TableFormat = "jsonl"
 ) -> StreamingResponse:
-    """A line for each image, in the order of the list or of the version: its SHA-256 as `image`, the `id` that it was
-    asked for by, its `split` and `label` in the version, and what a predict call would answer of it: `predictions` or
-    `error`. CSV has the most probable class, and where all `probabilities` were asked for a column for each class. The
-    answer is streamed, however many images there are."""
+    """Download one line for each image, in the order of the list or of the version: its SHA-256 as `image`, its `id` in
+    the request, its `split` and `label` in the version, and the answer of a predict call: `predictions` or `error`. CSV
+    has the most probable class and, if the job has `probabilities: all`, a column for each class. The response is
+    streamed."""
     with services.database.reading() as session:
         blob, job = batch.result_of(session, reader.workspace_id, job_id)
         result, spec = job.result or {}, job.spec

@@ -1,5 +1,6 @@
-"""How good a model is and how it came to be: the report, its pictures, and what it says of every image."""
+"""Serve a model's report, its pictures, and its answers for every image of a split."""
 
+from functools import partial
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -14,7 +15,8 @@ from app.registry import service as registry
 from app.registry.orm import Model
 from app.registry.schemas import ModelOut, ReportFile, ReportOut
 from app.storage import Blob
-from app.vision.tasks.classify.image_table import csv_lines
+from app.vision.artefacts.tables import csv_lines
+from app.vision.tasks import part_of_task
 
 router = APIRouter(prefix="/v1/models", tags=["models"], route_class=Route)
 
@@ -23,9 +25,9 @@ _PNG: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.get("/{model}/report", responses=problems(404, 422), summary="A model's report")
+@router.get("/{model}/report", responses=problems(404, 422), summary="Get a model's report")
 def get_report(model: str, reader: Reader, session: ReadSession) -> ReportOut:
-    """The metrics, the epochs behind them, and where pictures and tables are. `model` is an id, a name, or
+    """Get the metrics, the training's epochs, and the addresses of pictures and tables. `model` is an id, a name or
     `name@alias`."""
     found = registry.find(session, reader.workspace_id, model)
     return ReportOut(
@@ -42,15 +44,16 @@ def get_report(model: str, reader: Reader, session: ReadSession) -> ReportOut:
     "/{model}/pictures/{name}",
     response_class=Response,
     responses=_PNG | problems(404, 422),
-    summary="A picture of a model's report",
+    summary="Get a picture of a model's report",
 )
 def get_picture(
     model: str,
-    name: Annotated[str, Path(pattern=r"^[a-z-]+\.png$", description="As in the report: curves.png, …")],
+    name: Annotated[str, Path(pattern=r"^[a-z-]+\.png$", description="A name from the report, such as `curves.png`.")],
     reader: Reader,
     services: ServicesDep,
 ) -> StreamingResponse:
-    """curves.png, confusion-val.png, reliability-val.png, coverage-val.png; with a test split those of test as well."""
+    """Get a PNG: `curves.png`, `confusion-val.png`, `reliability-val.png` or `coverage-val.png`. A model with a test
+    split has the same pictures for `test`."""
     blob = _find(services, reader.workspace_id, model, name)
     return blob_response(services.store, blob.sha256, blob.size, "image/png", name)
 
@@ -59,7 +62,7 @@ def get_picture(
     "/{model}/evaluations",
     response_class=Response,
     responses=TABLE | problems(404, 422),
-    summary="What a model says of every image",
+    summary="Download a model's answers for a split",
 )
 def get_evaluations(
     model: str,
@@ -68,10 +71,11 @@ def get_evaluations(
     split: Literal["val", "test"] = "val",
     format: TableFormat = "jsonl",
 ) -> StreamingResponse:
-    """A line for each image: its SHA-256 as `image`, the split, the true and the predicted class, the probabilities of
-    both, the `ood_score`, and (JSON) the `top` five classes. The answer is streamed, however many images there are."""
+    """Download one line for each image: its SHA-256 as `image`, the split, the true and the predicted class, the
+    probabilities of both, the `ood_score`, and (in JSON) the `top` five classes. The response is streamed."""
     blob = _find(services, reader.workspace_id, model, f"evaluations-{split}.jsonl")
-    return table_response(services.store, blob, f"evaluations-{split}", format, csv_lines)
+    to_csv = partial(csv_lines, columns=part_of_task("tables").COLUMNS)
+    return table_response(services.store, blob, f"evaluations-{split}", format, to_csv)
 
 
 def _find(services: Services, workspace_id: UUID, reference: str, name: str) -> Blob:

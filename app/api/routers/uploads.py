@@ -1,4 +1,4 @@
-"""Resumable uploads by tus 1.0: a file comes in as many pieces as its connection allows, and becomes a dataset."""
+"""Receive resumable uploads by tus 1.0: a file comes in several requests and becomes a dataset."""
 
 from contextlib import suppress
 from typing import Annotated, Any
@@ -26,18 +26,18 @@ from app.storage.disk import check_free, disk_errors_explained
 
 router = APIRouter(prefix=tus.PATH, tags=["uploads"], route_class=Route)
 
-# After the caller in each signature, and so in time: who may not ask is told that, whatever version is spoken.
+# This stands after the caller in each signature, so that the key is checked before the protocol's version.
 Version = Annotated[None, Depends(tus.check_version)]
 _PIECE = {
     "requestBody": {
         "required": True,
-        "description": "The bytes that follow the offset, all or some.",
+        "description": "The bytes that follow the offset, to the end of the file or fewer.",
         "content": {tus.CONTENT_TYPE: {"schema": {"type": "string", "format": "binary"}}},
     }
 }
 
 
-@router.options("", status_code=204, responses=problems(), summary="Ask what resumable uploads can do")
+@router.options("", status_code=204, responses=problems(), summary="Get the protocol extensions of resumable uploads")
 def describe(writer: Writer, services: ServicesDep) -> Response:
     headers = {
         "Tus-Extension": tus.EXTENSIONS,
@@ -65,17 +65,17 @@ def create_upload(
             alias="Upload-Metadata",
             max_length=8192,
             description="`key Base64,…` with `name`, `filename`, `val_fraction`, `test_fraction`, `seed`, as for "
-            "`POST /v1/datasets`, and `sha256`: that of the whole file, in hexadecimal digits.",
+            "`POST /v1/datasets`, and `sha256`: the hash of the whole file, in hexadecimal digits.",
         ),
     ] = None,
     key: IdempotencyKey = None,
 ) -> Any:
-    """The answer's `Location` takes the bytes, by PATCH. Any client of tus 1.0 does what follows."""
+    """Begin an upload. Send the bytes to the response's `Location` with PATCH, as any client of tus 1.0 does."""
     settings = services.settings
     said = tus.read_metadata(metadata)
     if length > settings.max_upload_bytes:
         raise too_large(settings.max_upload_bytes)
-    uploads.sweep(services.database, settings.uploads)
+    uploads.remove_expired(services.database, settings.uploads)
     with disk_errors_explained(settings.uploads):
         settings.uploads.mkdir(parents=True, exist_ok=True)
     check_free(settings.uploads, settings.min_free_bytes, length)
@@ -104,14 +104,15 @@ def create_upload(
 
 @router.head("/{upload_id}", include_in_schema=False)
 def get_offset(upload_id: UUID, reader: Reader, version: Version, session: ReadSession) -> Response:
-    """How many bytes have come, for the sender to go on from; `Location` is the dataset's once all have."""
+    """Return the number of bytes received, from which the sender continues. After the last byte `Location` is the
+    dataset."""
     upload = uploads.get(session, reader.workspace_id, upload_id)
     return Response(headers={**_progress(upload), "Upload-Length": str(upload.length)})
 
 
-@router.get("/{upload_id}", responses=problems(404, 422), summary="Look at a resumable upload")
+@router.get("/{upload_id}", responses=problems(404, 422), summary="Get a resumable upload")
 def get_upload(upload_id: UUID, reader: Reader, session: ReadSession) -> UploadOut:
-    """The same as HEAD tells in `Upload-Offset`, `Upload-Length` and `Upload-Expires`."""
+    """Get the values that HEAD has in `Upload-Offset`, `Upload-Length` and `Upload-Expires`."""
     return UploadOut.model_validate(uploads.get(session, reader.workspace_id, upload_id))
 
 
@@ -122,7 +123,7 @@ def get_upload(upload_id: UUID, reader: Reader, session: ReadSession) -> UploadO
     summary="End a resumable upload",
 )
 def end_upload(upload_id: UUID, writer: Writer, version: Version, services: ServicesDep) -> Response:
-    """Its bytes are removed. A dataset that was made of it stays."""
+    """End an upload and remove its bytes. A dataset that was created from it stays."""
     with services.database.writing() as session:
         uploads.end(session, uploads.get(session, writer.workspace_id, upload_id, lock=True).id)
     _remove_file(services, upload_id)
@@ -143,20 +144,26 @@ async def append(
     writer: Writer,
     version: Version,
     services: ServicesDep,
-    offset: Annotated[int, Header(alias="Upload-Offset", ge=0, le=2**60, description="Where the bytes belong.")],
+    offset: Annotated[
+        int, Header(alias="Upload-Offset", ge=0, le=2**60, description="Position of the body's first byte in the file.")
+    ],
     content_type: Annotated[str | None, Header(include_in_schema=False)] = None,
     checksum: Annotated[
         str | None,
-        Header(alias="Upload-Checksum", max_length=200, description="`sha256 Base64` or `sha1 Base64`, of the body."),
+        Header(
+            alias="Upload-Checksum",
+            max_length=200,
+            description="`sha256 Base64` or `sha1 Base64`: the hash of the body.",
+        ),
     ] = None,
 ) -> Response:
-    """With the last byte the archive's layout is checked and the dataset created, as by `POST /v1/datasets`; the
-    answer's `Location` is the dataset's."""
+    """Send bytes. With the last byte the archive's layout is checked and the dataset is created, as by
+    `POST /v1/datasets`; the response's `Location` is then the dataset."""
     tus.check_content_type(content_type)
     expected = tus.read_checksum(checksum)
-    folder = services.settings.uploads
+    folder, silence = services.settings.uploads, services.settings.upload_silence_seconds
     await run_in_threadpool(_find, services, writer, upload_id)  # before a file is made
-    with held(folder, upload_id) as file:
+    with held(folder, upload_id, silence) as file:
         upload, quota = await run_in_threadpool(_find, services, writer, upload_id)
         _check_offset(upload, offset)
         limits = Limits(upload.length, quota, services.settings.min_free_bytes)
@@ -166,7 +173,7 @@ async def append(
             _advance(services, writer, upload_id, received)
 
         digest = await run_in_threadpool(services.hashes.take, upload_id, offset, file)
-        piece = Piece(file, folder, offset, upload.length, limits, digest, save)
+        piece = Piece(file, folder, offset, upload.length, limits, digest, save, silence)
         try:
             await piece.receive(request, expected)
             if piece.size == upload.length:
@@ -188,7 +195,8 @@ def _find(services: Services, writer: Principal, upload_id: UUID) -> tuple[Resum
 def _check_offset(upload: ResumableUpload, offset: int) -> None:
     if upload.dataset_id is not None or offset != upload.received:
         detail = (
-            f"Upload-Offset is {offset}, and {upload.received} of {upload.length} bytes have come. Go on from there."
+            f"Upload-Offset is {offset}, but {upload.received} of {upload.length} bytes have arrived. Send the bytes "
+            f"from offset {upload.received} on."
         )
         raise Conflict(detail, code="wrong_offset", errors=[FieldError("Upload-Offset", detail, "wrong_offset")])
 
@@ -199,12 +207,12 @@ def _advance(services: Services, writer: Principal, upload_id: UUID, received: i
 
 
 def _accept(services: Services, writer: Principal, upload: ResumableUpload, sha256: str) -> Response:
-    """All bytes are there. An archive that nothing can be made of is removed; after any other error its sender may
-    try the last byte again."""
+    """Create the dataset when all bytes are there. An archive that cannot become a dataset is removed; after any other
+    error its sender may send the last byte again."""
     path = services.settings.uploads / str(upload.id)
     try:
         if upload.sha256 is not None and upload.sha256 != sha256:
-            detail = f"The file has the SHA-256 {sha256}, not {upload.sha256}. It is removed: send it anew."
+            detail = f"The file has the SHA-256 {sha256}, not {upload.sha256}. It was removed; begin a new upload."
             raise Invalid(detail, code="sha256_mismatch", errors=[FieldError("Upload-Metadata.sha256", detail)])
         kept = keep_archive(services, ReceivedFile(path, sha256, upload.length, upload.filename))
     except (Invalid, TooLarge, UnsupportedMedia):

@@ -1,4 +1,4 @@
-"""Workers: who computes, on what, and who of them is lost."""
+"""List the workers with their devices and jobs, also the lost ones."""
 
 from fastapi import APIRouter
 
@@ -13,6 +13,6 @@ router = APIRouter(prefix="/v1/workers", tags=["workers"], route_class=Route)
 
 @router.get("", responses=problems(422), summary="List workers")
 def list_workers(reader: Reader, session: ReadSession, limit: Limit = 50, cursor: Cursor = None) -> ListOut[WorkerOut]:
-    """Workers serve every workspace. One that stopped in good order is not listed; a lost one is, for a day."""
+    """List the workers, which serve every workspace. A lost worker is listed for a day, and a stopped one is not."""
     page = workers.list_workers(session, reader.workspace_id, limit=limit, cursor=cursor)
     return ListOut(items=list(page.items), next_cursor=page.next_cursor)

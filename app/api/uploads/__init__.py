@@ -1,1 +1,1 @@
-"""Receiving files: whole, as a form, or in pieces."""
+"""Receive files: whole, as a form, or in several requests."""

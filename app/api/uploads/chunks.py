@@ -1,4 +1,4 @@
-"""Receive one piece of a resumable upload: onto disk as it comes, and counted once it is safely there."""
+"""Receive the body of one request of a resumable upload; bytes count once they are safely on disk."""
 
 import asyncio
 import fcntl
@@ -22,13 +22,12 @@ from app.core.errors import FieldError, Locked, Malformed, StorageFull, TooLarge
 from app.storage.disk import disk_errors_explained, sync_folder
 
 _SAVE_EVERY = 64 << 20  # bytes; what a process that is killed costs its caller at most
-_SILENCE = 30.0  # seconds without a byte after which a connection counts as broken, though nobody closed it
 _READ = 1 << 20
 _KEPT_HASHES = 64  # uploads
 
 
 class Hashes:
-    """How far uploads have been hashed, in this process. Where it is not known the bytes on disk are read once."""
+    """Hashes of the uploads' bytes so far, kept in this process. An unknown hash is computed from the bytes on disk."""
 
     def __init__(self) -> None:
         self._known: OrderedDict[UUID, tuple[int, hashlib._Hash]] = OrderedDict()
@@ -40,7 +39,7 @@ class Hashes:
             self._known.popitem(last=False)
 
     def take(self, upload_id: UUID, size: int, file: IO[bytes]) -> "hashlib._Hash":
-        """The hash of the first `size` bytes of `file`."""
+        """Return the hash of the first `size` bytes of `file`, which the caller then owns."""
         known, digest = self._known.pop(upload_id, (-1, hashlib.sha256()))
         if known == size:
             return digest
@@ -54,10 +53,10 @@ class Hashes:
 
 
 @contextmanager
-def held(folder: Path, upload_id: UUID) -> Iterator[IO[bytes]]:
-    """The upload's file, which nobody else writes to meanwhile. Raises `Locked`.
+def held(folder: Path, upload_id: UUID, silence: float) -> Iterator[IO[bytes]]:
+    """Yield the upload's file, locked so that nobody else writes to it. Raises `Locked`, which names the `silence`.
 
-    The lock is the kernel's: it holds between processes, and ends with the one that has it.
+    The lock is the kernel's: it works between processes, and ends with the process that holds it.
     """
     with disk_errors_explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -67,8 +66,8 @@ def held(folder: Path, upload_id: UUID) -> Iterator[IO[bytes]]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Locked(
-                "Another request sends bytes of this upload at this moment. Ask for its offset with HEAD, and go on "
-                f"when that request has ended; a connection that is silent ends after {_SILENCE:.0f} s.",
+                "Another request is sending bytes of this upload. Ask for its offset with HEAD, and continue when that "
+                f"request has ended; a silent connection is closed after {silence:g} s.",
                 code="upload_locked",
                 retry_after=1,
             ) from None
@@ -76,7 +75,10 @@ def held(folder: Path, upload_id: UUID) -> Iterator[IO[bytes]]:
 
 
 class Piece:
-    """The body of one request, appended to what is there."""
+    """The body of one request, appended to what is there.
+
+    A connection without a byte for `silence` seconds counts as broken, though nobody closed it.
+    """
 
     def __init__(
         self,
@@ -87,7 +89,9 @@ class Piece:
         limits: Limits,
         digest: "hashlib._Hash",
         save: Callable[[int], object],
+        silence: float,
     ) -> None:
+        self._silence = silence
         self._file = file
         self._folder = folder
         self._length = length
@@ -107,8 +111,8 @@ class Piece:
         return self._sink.digest
 
     async def receive(self, request: Request, checksum: Checksum | None) -> None:
-        """Until the body ends. What came before a connection broke, or the disk was full, counts and is kept, except
-        under a `checksum`, which only a whole body can be held against.
+        """Write the body to the file until the body ends. Bytes that arrived before the connection broke or the disk
+        was full are kept, except with a `checksum`, which can only be compared for a whole body.
 
         Raises `ChecksumMismatch`, `TooLarge`, `StorageFull`, and `Malformed` for a body that breaks off.
         """
@@ -119,7 +123,7 @@ class Piece:
                 self.save()  # not in a thread: a request that is being cancelled may not wait
             if isinstance(error, StorageFull | asyncio.CancelledError):
                 raise
-            raise Malformed("The body broke off. Ask for the offset with HEAD, and go on from there.") from None
+            raise Malformed("The body broke off. Ask for the offset with HEAD, and continue from there.") from None
         if checksum is not None:
             checksum.check()
         await run_in_threadpool(self.save)
@@ -127,12 +131,12 @@ class Piece:
     async def _receive(self, request: Request, checksum: Checksum | None) -> None:
         chunks = request.stream()
         while True:
-            with anyio.fail_after(_SILENCE):
+            with anyio.fail_after(self._silence):
                 chunk = await anext(chunks, None)
             if chunk is None:
                 return
             if self.size + len(chunk) > self._length:
-                detail = f"More bytes came than the {self._length} of Upload-Length. Send what follows the offset."
+                detail = f"The body goes beyond the {self._length} bytes of Upload-Length. Send only the missing bytes."
                 raise TooLarge(detail, code="longer_than_declared", errors=[FieldError("Upload-Length", detail)])
             self._sink.write(chunk)
             if checksum is not None:
@@ -141,7 +145,8 @@ class Piece:
                 await run_in_threadpool(self.save)
 
     def save(self) -> None:
-        """Bytes first, then the row that speaks of them. The last byte counts when the dataset exists."""
+        """Sync the bytes to disk and then write their number into the row. The last byte counts when the dataset
+        exists."""
         received = min(self.size, self._length - 1)
         if received > self._saved:
             with disk_errors_explained(self._folder):

@@ -1,4 +1,4 @@
-"""Add a form's files to a dataset: each is checked in a bounded process, and each has an answer of its own."""
+"""Add a form's files to a dataset. Each file is checked in a process with limits, and each gets its own result."""
 
 import json
 from collections.abc import AsyncIterator, Iterator
@@ -14,10 +14,10 @@ from starlette.exceptions import HTTPException
 from app.api.deps import Services
 from app.core.errors import FieldError, GraftError, Invalid, Malformed
 from app.core.settings import Settings
-from app.datasets import images as content
+from app.datasets import images as dataset_images
 from app.datasets import service as datasets
-from app.datasets.formats.label_rows import Labelled, only_plain
-from app.datasets.intake.intake import RejectedImage, StoredImage
+from app.datasets.formats.label_rows import LabelRow, only_plain
+from app.datasets.intake.intake import RejectedFile, StoredImage
 from app.datasets.intake.limits import intake_limits
 from app.datasets.intake.pool import IntakePool
 from app.datasets.schemas import AddedItem, AddedOut, ItemError
@@ -28,19 +28,19 @@ _KNOWN = {"label", "split", "metadata"}
 
 @dataclass(frozen=True, slots=True)
 class SentFile:
-    """One file of the form, on disk if it is large, and what was said of it."""
+    """One file of the form, on disk if it is large, with its label, split and metadata."""
 
     file: BinaryIO
     name: str | None
     size: int
-    said: Labelled
+    said: LabelRow
 
 
 @asynccontextmanager
 async def read_batch(
     request: Request, settings: Settings, label: str | None, split: str
 ) -> AsyncIterator[list[SentFile]]:
-    """The form's files; `label` and `split` count where the form says nothing. Raises `Invalid`, `Malformed`."""
+    """Yield the form's files; `label` and `split` apply if the form has none. Raises `Invalid` and `Malformed`."""
     try:
         async with request.form(max_files=settings.max_batch_files, max_fields=1) as form:
             yield list(_files(form, label, split))
@@ -66,7 +66,7 @@ def _files(form: FormData, label: str | None, split: str) -> Iterator[SentFile]:
         elif name == "labels" and isinstance(part, str):
             labels = _labels(part)
         else:
-            detail = f"There is no form field {name!r}: images are file parts named 'file', beside them is 'labels'."
+            detail = f"There is no form field {name!r}. Send images as file parts named 'file', and labels as 'labels'."
             raise Invalid(detail, errors=[FieldError(name, detail, "unknown_field")])
     if not sent:
         raise Invalid(f"No image was sent. {_HOW}", code="no_image", errors=[FieldError("file", _HOW, "no_image")])
@@ -80,7 +80,7 @@ def _files(form: FormData, label: str | None, split: str) -> Iterator[SentFile]:
         if not isinstance(metadata, dict) or not all(isinstance(one, str | None) for one in given):
             raise _bad_labels("label and split are text, and metadata is an object")
         name = part.filename or ""
-        line = Labelled(name, "", given[0], given[1], metadata, f"What was said of {name or 'the file'}")  # type: ignore[arg-type]
+        line = LabelRow(name, "", given[0], given[1], metadata, f"What was said of {name or 'the file'}")  # type: ignore[arg-type]
         yield SentFile(part.file, part.filename, part.size or 0, line)
 
 
@@ -88,9 +88,9 @@ def _labels(text: str) -> list[dict[str, object]]:
     try:
         labels = json.loads(text, parse_constant=only_plain)
     except (ValueError, RecursionError) as error:
-        raise _bad_labels(f"it is no JSON ({str(error)[:80]})") from None
+        raise _bad_labels(f"it is not JSON ({str(error)[:80]})") from None
     if not isinstance(labels, list) or not all(isinstance(one, dict) and one.keys() <= _KNOWN for one in labels):
-        raise _bad_labels("it is no list of objects with label, split and metadata")
+        raise _bad_labels("it is not a list of objects with label, split and metadata")
     return labels
 
 
@@ -104,7 +104,7 @@ def add_batch(services: Services, workspace_id: UUID, dataset_id: str, files: li
     with IntakePool(intake_limits(services.settings), 1) as pool:
         checked = [_take_in(services, pool, file) for file in files]
     with services.database.writing() as session:
-        dataset = content.check_ready(datasets.get(session, workspace_id, dataset_id, lock=True))
+        dataset = dataset_images.check_ready(datasets.get(session, workspace_id, dataset_id, lock=True))
         size = sum(len(stored.data) for stored in checked if isinstance(stored, StoredImage))
         datasets.quota(session, workspace_id, services.settings.max_workspace_bytes).check(size)
         items = []
@@ -113,7 +113,7 @@ def add_batch(services: Services, workspace_id: UUID, dataset_id: str, files: li
                 items.append(AddedItem(file=file.name, status="error", error=stored))
                 continue
             try:
-                added = content.add_image(session, dataset, file.said, stored)
+                added = dataset_images.add_image(session, dataset, file.said, stored)
             except GraftError as error:
                 told = ItemError(code=error.code, detail=error.detail)
                 items.append(AddedItem(file=file.name, status="error", sha256=stored.sha256, error=told))
@@ -129,7 +129,7 @@ def _take_in(services: Services, pool: IntakePool, file: SentFile) -> StoredImag
         return ItemError(code="file_too_large", detail=detail)
     try:
         stored = pool.take_in(file.file.read(), file.name or "")
-    except RejectedImage as rejected:
+    except RejectedFile as rejected:
         return ItemError(code=rejected.code, detail=f"{rejected.reason} {rejected.remedy}")
     services.store.put_bytes(stored.data)
     return stored

@@ -1,4 +1,4 @@
-"""Receive an uploaded file: bytes go to disk as they come, counted and hashed on the way."""
+"""Receive an uploaded file: bytes are counted, hashed and written to disk as they arrive."""
 
 import hashlib
 import tempfile
@@ -22,7 +22,7 @@ _LOOK_EVERY = 16 << 20  # bytes between looks at how much of the disk is free
 
 @dataclass(frozen=True, slots=True)
 class ReceivedFile:
-    """An upload on local disk. `filename` is what the caller called it: for show, never a path to open."""
+    """An upload on local disk. `filename` is the caller's name for it: it is shown, and never opened as a path."""
 
     path: Path
     sha256: str
@@ -32,7 +32,7 @@ class ReceivedFile:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What an upload may take: bytes by itself, of its workspace, and of the disk down to a floor of free bytes."""
+    """The limits of an upload: its own bytes, its workspace's bytes, and the bytes that must stay free on the disk."""
 
     max_bytes: int
     quota: Quota
@@ -40,9 +40,9 @@ class Limits:
 
 
 class Sink:
-    """Where an upload's bytes go: counted against `limits`, hashed, and written to an unbuffered `file` in `folder`.
+    """Counts an upload's bytes against `limits`, hashes them, and writes them to an unbuffered `file` in `folder`.
 
-    `size` and `digest` are of what is in the file already, if anything.
+    `size` and `digest` describe the bytes that the file already holds.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class _PartTarget(BaseTarget):  # type: ignore[misc]
 
 @asynccontextmanager
 async def receive_file(request: Request, folder: Path, limits: Limits) -> AsyncIterator[ReceivedFile]:
-    """The request's body, or its multipart part `file`, as a file that is gone when the context is left.
+    """Yield the request's body, or its multipart part `file`, as a file that is removed when the context ends.
 
     Raises `TooLarge`, `StorageFull`, `Invalid` for an empty body or an unknown part, `Malformed` for a broken
     multipart body.
@@ -139,7 +139,7 @@ async def _receive_part(request: Request, sink: Sink) -> str | None:
             parser.data_received(chunk)
     except UnexpectedPartException as error:
         name = str(error.part_name)
-        detail = f"There is no form field {name!r}: the archive is the part 'file', options go into the query."
+        detail = f"There is no form field {name!r}. Send the archive as the part 'file', and options in the query."
         raise Invalid(detail, errors=[FieldError(name, detail, "unknown_field")]) from None
     except UnicodeDecodeError:
         detail = "A part of the form has a name that is no UTF-8. Send another name, or the file alone: curl -T FILE."

@@ -29,17 +29,17 @@ PATH = "/v1/uploads"
 OVERRIDE = "X-HTTP-Method-Override"
 
 _OPTIONS = frozenset(UploadOptions.model_fields)
-# What the clients of others send along, and nothing is made of.
+# Other clients send these keys; they are ignored.
 _IGNORED = frozenset({"filetype", "type", "contentType", "relativePath"})
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class TusHeaders:
-    """ASGI middleware: says the protocol's version on every answer of its routes, errors included, and lets a POST
-    stand for PATCH or DELETE by `X-HTTP-Method-Override`, as the protocol asks of servers.
+    """ASGI middleware that adds the protocol's version to every response of its routes, errors included.
 
-    The server frames the answer by the scope that it made, so that one stays as it is: an answer to HEAD with a body
-    would be taken for the next answer by whoever is in between.
+    It lets a POST stand for PATCH or DELETE by `X-HTTP-Method-Override`, as the protocol requires. The server frames
+    the response by the scope that it made, so that scope stays as it is: a proxy would take the body of a response to
+    HEAD for the response to the next request.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -74,7 +74,7 @@ def _bad_override(method: str, override: str) -> Invalid:
 def check_version(
     version: Annotated[str | None, Header(alias="Tus-Resumable", description=f"`{VERSION}`.")] = None,
 ) -> None:
-    """A dependency of every route but OPTIONS."""
+    """Refuse a request for another version of the protocol. Every route except OPTIONS depends on this."""
     if version != VERSION:
         shown = "missing" if version is None else f"{version[:40]!r}"
         detail = f"The header Tus-Resumable is {shown}. Send 'Tus-Resumable: {VERSION}'."
@@ -85,7 +85,7 @@ def check_version(
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """What `Upload-Metadata` says: what to make of the upload, what it is called, and the hash it has to have."""
+    """The content of `Upload-Metadata`: the dataset's options, the file's name, and the hash it must have."""
 
     options: UploadOptions
     filename: str | None
@@ -93,15 +93,15 @@ class Metadata:
 
 
 def read_metadata(header: str | None) -> Metadata:
-    """`key base64,key base64`. Raises `Invalid` and `RequestValidationError`, naming the key."""
+    """Parse `key base64,key base64`. Raises `Invalid` and `RequestValidationError`, naming the key."""
     given = dict(_pairs(header or ""))
     sha256 = given.get("sha256")
     if sha256 is not None and not _SHA256.fullmatch(sha256):
-        raise _bad("sha256", f"{sha256[:80]!r} is no SHA-256 in 64 lower-case hexadecimal digits")
+        raise _bad("sha256", f"{sha256[:80]!r} is not a SHA-256 of 64 lower-case hexadecimal digits")
     unknown = given.keys() - _OPTIONS - _IGNORED - {"filename", "sha256"}
     if unknown:
         known = ", ".join(sorted({*_OPTIONS, "filename", "sha256"}))
-        raise _bad(min(unknown), f"there is no such key; there are {known}")
+        raise _bad(min(unknown), f"there is no such key; use {known}")
     try:
         options = UploadOptions.model_validate({key: given[key] for key in _OPTIONS & given.keys()})
     except ValidationError as error:
@@ -116,11 +116,11 @@ def _pairs(header: str) -> Mapping[str, str]:
         try:
             text = base64.b64decode(value.strip(), validate=True).decode()
         except (binascii.Error, ValueError):
-            raise _bad(key, f"{value[:60]!r} is no UTF-8 text in Base64") from None
+            raise _bad(key, f"{value[:60]!r} is not UTF-8 text in Base64") from None
         if "\0" in text:
-            raise _bad(key, "it holds NUL, which no text does")
+            raise _bad(key, "its value contains a NUL character")
         if key in pairs:
-            raise _bad(key, "it stands there twice")
+            raise _bad(key, "it occurs twice")
         pairs[key] = text
     return pairs
 
@@ -135,7 +135,7 @@ def _located(error: Any) -> Any:
 
 
 class Checksum:
-    """What the body of a request has to hash to, and what it has come to so far."""
+    """The hash that a request's body must have, and the hash of the bytes so far."""
 
     def __init__(self, algorithm: str, expected: bytes) -> None:
         self.algorithm = algorithm
@@ -148,12 +148,12 @@ class Checksum:
     def check(self) -> None:
         if self._digest.digest() != self._expected:
             found = f"{self.algorithm} {base64.b64encode(self._digest.digest()).decode()}"
-            detail = f"The body has the checksum {found!r}, not the one of Upload-Checksum. Send it again."
+            detail = f"The body has the checksum {found!r}, not the one in Upload-Checksum. Send the body again."
             raise ChecksumMismatch(detail, errors=[FieldError("Upload-Checksum", detail, "checksum_mismatch")])
 
 
 def read_checksum(header: str | None) -> Checksum | None:
-    """What `Upload-Checksum` names, if it is there."""
+    """Return the checksum that the header `Upload-Checksum` names, or None without it. Raises `Invalid`."""
     if header is None:
         return None
     algorithm, _, value = header.partition(" ")
@@ -175,5 +175,5 @@ def check_content_type(header: str | None) -> None:
 
 
 def http_date(time: datetime) -> str:
-    """As `Upload-Expires` has it (RFC 9110, 5.6.7)."""
+    """Return `time` in the format of `Upload-Expires` (RFC 9110, 5.6.7)."""
     return format_datetime(time, usegmt=True)

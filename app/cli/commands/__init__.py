@@ -1,1 +1,1 @@
-"""The commands of `graft`, one module a resource."""
+"""The commands of `graft`, one module for each resource."""

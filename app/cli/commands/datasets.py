@@ -1,4 +1,4 @@
-"""`graft datasets`: push, list, show, delete."""
+"""Define `graft datasets` push, sample, list, show and delete."""
 
 import hashlib
 from pathlib import Path
@@ -8,18 +8,20 @@ import typer
 
 from app.cli.options import Json, client, print_json
 
-_IN_PIECES = 64 << 20  # bytes from which it pays to be able to go on after a broken connection
+_RESUMABLE_FROM = 64 << 20  # bytes above which a file is sent as a resumable upload
 
-datasets = typer.Typer(help="Labelled images.", no_args_is_help=True)
+datasets = typer.Typer(help="Upload, list, change and download datasets of labelled images.", no_args_is_help=True)
 
 
 @datasets.command("push")
 def datasets_push(
     path: Annotated[Path, typer.Argument(help="A folder or an archive: class/image.jpg, or train/class/image.jpg.")],
     name: Annotated[str | None, typer.Option(help="Name of the dataset; the file's name if left out.")] = None,
-    val_fraction: Annotated[float | None, typer.Option(help="Share held out, where there is no val folder.")] = None,
-    test_fraction: Annotated[float | None, typer.Option(help="Share kept for a final test.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the drawn split.")] = None,
+    val_fraction: Annotated[
+        float | None, typer.Option(help="Share of the images for val, if there is no val folder.")
+    ] = None,
+    test_fraction: Annotated[float | None, typer.Option(help="Share of the images for a final test.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the random split.")] = None,
     as_json: Json = False,
 ) -> None:
     """Upload labelled images and wait until every one has been checked."""
@@ -36,7 +38,7 @@ def datasets_push(
             "seed": seed,
         }
         with show.upload_bar(archive, size) as file:
-            if size > _IN_PIECES:
+            if size > _RESUMABLE_FROM:
                 created = resumable.send(api, file, size, _sha256(archive), options)
             else:
                 created = api.upload("/v1/datasets", file, size, options)
@@ -53,7 +55,7 @@ def _sha256(path: Path) -> str:
 def datasets_sample(
     path: Annotated[Path, typer.Argument(help="The archive to write.")] = Path("digits.zip"),
 ) -> None:
-    """Write handwritten digits as an archive to try things with, and three more digits beside it."""
+    """Write an archive of handwritten digits to try things with, and three more digits as PNG files."""
     from app.cli.demo.digits import write_digits_zip
 
     held_out = write_digits_zip(path)
@@ -83,7 +85,7 @@ def _images(by_class: dict[str, int]) -> int:
 
 @datasets.command("show")
 def datasets_show(dataset: str, as_json: Json = False) -> None:
-    """Show a dataset, by id or name: its classes, and the files that were left out."""
+    """Show the classes of a dataset and the files that were left out. DATASET is an id or a name."""
     from app.cli import show
 
     api = client()
@@ -95,5 +97,5 @@ def datasets_show(dataset: str, as_json: Json = False) -> None:
 
 @datasets.command("delete")
 def datasets_delete(dataset: str) -> None:
-    """Delete a dataset. Models trained on it stay."""
+    """Delete a dataset by id or name. Models trained on it stay."""
     client().delete(f"/v1/datasets/{dataset}")

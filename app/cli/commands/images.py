@@ -1,4 +1,4 @@
-"""`graft datasets` on single images and versions: images, add, edit, remove, freeze, versions, download."""
+"""Define the `graft datasets` commands for single images, versions and the report."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -6,14 +6,15 @@ from typing import Annotated, Any
 import typer
 
 from app.cli.errors import CommandError
-from app.cli.options import Json, client, given, print_json
+from app.cli.fields import without_none
+from app.cli.options import Json, client, print_json
 
-images = typer.Typer()  # whose commands stand beside those of `graft datasets`
+images = typer.Typer()  # its commands become commands of `graft datasets`
 
 Dataset = Annotated[str, typer.Argument(help="Id or name of the dataset.")]
 Image = Annotated[str, typer.Argument(help="The image's SHA-256, as 'graft datasets images' shows it.")]
-Label = Annotated[str | None, typer.Option(help="The class.")]
-Split = Annotated[str | None, typer.Option(help="train, val or test.")]
+Label = Annotated[str | None, typer.Option(help="The label, which is a class.")]
+Split = Annotated[str | None, typer.Option(help="The split: train, val or test.")]
 
 
 @images.command("images")
@@ -46,7 +47,7 @@ def datasets_images(
 
 @images.command("report")
 def datasets_report(dataset: Dataset, as_json: Json = False) -> None:
-    """Say what would spoil a training on a dataset, and what to do about it."""
+    """Show findings that would spoil a training on a dataset, with remedies."""
     report = client().get(f"/v1/datasets/{dataset}/report")
     if as_json:
         return print_json(report)
@@ -58,12 +59,12 @@ def datasets_report(dataset: Dataset, as_json: Json = False) -> None:
 @images.command("add")
 def datasets_add(
     dataset: Dataset,
-    files: Annotated[list[Path], typer.Argument(help="Images, all of one class.")],
-    label: Annotated[str, typer.Option(help="The class of all of them.")],
+    files: Annotated[list[Path], typer.Argument(help="Image files of one class.")],
+    label: Annotated[str, typer.Option(help="The label of all these images.")],
     split: Split = None,
     as_json: Json = False,
 ) -> None:
-    """Add images to a dataset; 'freeze' then makes a version that has them."""
+    """Add images to a dataset. Then 'freeze' creates a version that holds them."""
     items = client().send_files(f"/v1/datasets/{dataset}/images", files, label=label, split=split)["items"]
     if as_json:
         print_json({"items": items})
@@ -80,22 +81,22 @@ def datasets_edit(
     dataset: Dataset, image: Image, label: Label = None, split: Split = None, as_json: Json = False
 ) -> None:
     """Give an image another label, or move it to another split."""
-    change = given({"label": label, "split": split})
+    change = without_none({"label": label, "split": split})
     if not change:
-        raise CommandError("Say what is to change: --label or --split.", 2)
+        raise CommandError("Nothing to change was given. Use --label or --split.", 2)
     changed = client().patch(f"/v1/datasets/{dataset}/images/{image}", change)
     print_json(changed) if as_json else print(f"{changed['name']}: {changed['label']}, {changed['split']}")
 
 
 @images.command("remove")
 def datasets_remove(dataset: Dataset, image: Image) -> None:
-    """Take an image out of a dataset. Versions that hold it keep it."""
+    """Remove an image from a dataset. Existing versions keep it."""
     client().delete(f"/v1/datasets/{dataset}/images/{image}")
 
 
 @images.command("freeze")
 def datasets_freeze(dataset: Dataset, as_json: Json = False) -> None:
-    """Cut a version of a dataset as it is now; jobs train on the newest one."""
+    """Create a version of a dataset as it is now. Jobs train on the newest version."""
     version = client().post(f"/v1/datasets/{dataset}/versions")
     print_json(version) if as_json else print(f"version {version['number']} {version['sha256']}")
 
@@ -119,9 +120,9 @@ def datasets_versions(dataset: Dataset, as_json: Json = False) -> None:
 def datasets_download(
     dataset: Dataset,
     target: Annotated[Path, typer.Argument(help="The zip to write.")],
-    version: Annotated[int | None, typer.Option(help="Its number; the newest if left out.")] = None,
+    version: Annotated[int | None, typer.Option(help="Number of the version; the newest if left out.")] = None,
 ) -> None:
-    """Download a version as a zip, which 'push' turns into the same version again."""
+    """Download a version as a zip. Pushing that zip gives a version with the same hash."""
     api = client()
     if version is None:
         version = api.get(f"/v1/datasets/{dataset}/versions")["items"][0]["number"]

@@ -1,4 +1,4 @@
-"""`graft train` and `graft jobs`: list, show, watch, predictions, cancel."""
+"""Define `graft train`, and `graft jobs` list, show, watch, predictions and cancel."""
 
 import json
 from pathlib import Path
@@ -7,31 +7,27 @@ from typing import Annotated, Any
 import typer
 
 from app.cli.commands.predict import download_predictions
-from app.cli.commands.training_options import with_training_options
-from app.cli.errors import CommandError
-from app.cli.options import Json, client, given, print_json
-from app.vision.settings.descriptions import MEANINGS
+from app.cli.commands.training_options import WHAT_LEARNS, asked, with_training_options
+from app.cli.fields import without_none
+from app.cli.options import Json, client, print_json
 
-jobs = typer.Typer(help="Jobs that train, and jobs that predict.", no_args_is_help=True)
+jobs = typer.Typer(help="List, follow and cancel jobs.", no_args_is_help=True)
 
 
 @with_training_options
 def train(
     dataset: Annotated[str, typer.Argument(help="Id or name of a dataset.")],
-    backbone: Annotated[str | None, typer.Option(help="See 'graft backbones'.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="Name of a backbone; see 'graft backbones'.")] = None,
     base_model: Annotated[str | None, typer.Option(help="Id or name of a model to start from.")] = None,
-    what: Annotated[str | None, typer.Option("--train", help="head, all, or the number of last stages.")] = None,
-    hidden: Annotated[list[int] | None, typer.Option(help="Units of a hidden layer of the head; repeatable.")] = None,
-    dropout: Annotated[float | None, typer.Option(help=MEANINGS["head.dropout"])] = None,
-    pooling: Annotated[str | None, typer.Option(help=MEANINGS["head.pooling"], metavar="avg|max|gem")] = None,
-    processes: Annotated[int | None, typer.Option(help="Of a machine, that train together; one a GPU.")] = None,
-    machines: Annotated[int | None, typer.Option(help="That train together, with so many processes each.")] = None,
-    name: Annotated[str | None, typer.Option(help="Of the model; the dataset's name if left out.")] = None,
-    priority: Annotated[int | None, typer.Option(help="-100 to 100; higher runs first.")] = None,
-    run_after: Annotated[str | None, typer.Option(help="Not before this time: 2030-01-31T22:00:00Z.")] = None,
-    max_attempts: Annotated[int | None, typer.Option(help="Runs until a job that loses its worker fails.")] = None,
-    max_seconds: Annotated[float | None, typer.Option(help="Running time after which the job is ended.")] = None,
-    plan: Annotated[bool, typer.Option("--plan", help="Say what would be done, and queue nothing.")] = False,
+    what: Annotated[str | None, typer.Option("--train", help=WHAT_LEARNS, metavar="head|all|N")] = None,
+    processes: Annotated[int | None, typer.Option(help="Processes on each machine; one for each GPU.")] = None,
+    machines: Annotated[int | None, typer.Option(help="Machines that share the training.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the model; the dataset's name if left out.")] = None,
+    priority: Annotated[int | None, typer.Option(help="-100 to 100; a higher priority runs first.")] = None,
+    run_after: Annotated[str | None, typer.Option(help="Earliest start, such as 2030-01-31T22:00:00Z.")] = None,
+    max_attempts: Annotated[int | None, typer.Option(help="Attempts until a job that loses its worker fails.")] = None,
+    max_seconds: Annotated[float | None, typer.Option(help="Running time after which the job fails.")] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Show what the job would do, and queue nothing.")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Submit the job and do not wait for it.")] = False,
     as_json: Json = False,
     **fields: Any,
@@ -39,26 +35,24 @@ def train(
     """Fine-tune a pretrained backbone on a dataset. Only the dataset is required."""
     from app.cli import show
 
-    head = {"hidden": hidden or None, "dropout": dropout, "pooling": pooling}
     body = {
         "dataset": dataset,
         "backbone": backbone,
         "base_model": base_model,
         "train": {"last_stages": int(what)} if what and what.isdigit() else what,
-        "head": given(head) or None,
-        "resources": given({"processes": processes, "machines": machines}) or None,
+        "resources": without_none({"processes": processes, "machines": machines}) or None,
         "model_name": name,
         "priority": priority,
         "run_after": run_after,
         "max_attempts": max_attempts,
         "max_seconds": max_seconds,
-        **fields,
+        **asked(fields),
     }
     api = client()
     if plan:
-        planned = api.post("/v1/jobs:plan", given(body))
+        planned = api.post("/v1/jobs:plan", without_none(body))
         return print_json(planned) if as_json else show.show_plan(planned)
-    job = api.post("/v1/jobs", given(body))
+    job = api.post("/v1/jobs", without_none(body))
     if detach:
         return print_json(job) if as_json else print(job["id"])
     show.progress_console.print(f"Job {job['id']}: Ctrl-C stops watching, 'graft jobs cancel' stops the job.")
@@ -71,10 +65,11 @@ def train(
 
 
 @jobs.command("list")
-def jobs_list(kind: Annotated[str, typer.Option(help="train, or predict.")] = "train", as_json: Json = False) -> None:
-    """List training jobs, or those that predict, newest first."""
-    if kind not in ("train", "predict"):
-        raise CommandError(f"--kind is {kind!r}; use train or predict.", 2)
+def jobs_list(
+    kind: Annotated[str, typer.Option(help="train, predict, ingest, …: what the service has.")] = "train",
+    as_json: Json = False,
+) -> None:
+    """List the jobs of a kind, newest first."""
     found = client().get("/v1/jobs", kind=kind, limit=200)
     if as_json:
         return print_json(found)
@@ -82,17 +77,17 @@ def jobs_list(kind: Annotated[str, typer.Option(help="train, or predict.")] = "t
 
     rows = [
         [
-            job["spec"]["model_name"],
-            job["spec"]["backbone"],
+            job["spec"].get("model_name"),
+            job["spec"].get("backbone"),
             job["state"],
             f"{job['progress']:.0%}",
-            show.waiting(job),
+            show.waiting_text(job),
             job["created_at"][:19],
             job["id"],
         ]
         for job in found["items"]
     ]
-    return show.table(["model", "backbone", "state", "done", "waits", "created (UTC)", "id"], rows)
+    return show.table(["model", "backbone", "state", "done", "waits for", "created (UTC)", "id"], rows)
 
 
 @jobs.command("show")
@@ -124,8 +119,9 @@ def jobs_show(job_id: str, as_json: Json = False) -> None:
     show.table(["", ""], [[fact, job[fact]] for fact in facts])
     for part in ("spec", "result", "setback", "failure"):
         show.console.print(f"[bold]{part}[/] {json.dumps(job[part])}")
-    columns = ["epoch", "train_loss", "val_loss", "train_accuracy", "val_accuracy"]
-    return show.table(columns, [[epoch[column] for column in columns] for epoch in epochs])
+    told = {name for epoch in epochs for name in epoch}
+    columns = [one for one in ("epoch", "train_loss", "val_loss", "train_accuracy", "val_accuracy") if one in told]
+    return show.table(columns, [[epoch.get(column) for column in columns] for epoch in epochs]) if columns else None
 
 
 @jobs.command("watch")
@@ -137,16 +133,19 @@ def jobs_watch(job_id: str, as_json: Json = False) -> None:
     job = show.watch_job(api, job_id)
     if as_json:
         return print_json(job)
-    if job["kind"] == "predict":
+    result = job["result"]
+    if "predicted" in result:
         return show.show_predicted(job, f"'graft jobs predictions {job_id}'")
-    return show.show_model(api.get(f"/v1/models/{job['result']['model_id']}"))
+    if "model_id" in result:
+        return show.show_model(api.get(f"/v1/models/{result['model_id']}"))
+    return show.console.print(json.dumps(result))
 
 
 @jobs.command("predictions")
 def jobs_predictions(
-    job_id: str, out: Annotated[Path, typer.Option(help="Where the rows go: FILE.csv or FILE.jsonl.")]
+    job_id: str, out: Annotated[Path, typer.Option(help="File for the rows: FILE.csv or FILE.jsonl.")]
 ) -> None:
-    """Download the rows of a job that predicts."""
+    """Download the rows of a predict job."""
     download_predictions(job_id, out)
 
 

@@ -1,4 +1,4 @@
-"""`graft backbones` and `graft models`: list, show, alias, report, decisions, pin, unpin, delete."""
+"""Define `graft backbones`, and `graft models` list, show, alias, report, decisions, pin, unpin and delete."""
 
 import json
 from pathlib import Path
@@ -10,10 +10,8 @@ import typer
 from app.cli.errors import CommandError
 from app.cli.options import Json, client, print_json
 
-models = typer.Typer(help="Trained models.", no_args_is_help=True)
-ModelRef = Annotated[
-    str, typer.Argument(help="Id, name@alias, or name of a model; of several with one name, the newest.")
-]
+models = typer.Typer(help="List, show, name, pin and delete trained models.", no_args_is_help=True)
+ModelRef = Annotated[str, typer.Argument(help="Id, name@alias or name of a model. A name means its newest model.")]
 
 
 @models.command("list")
@@ -32,7 +30,7 @@ def models_list(as_json: Json = False) -> None:
 
 @models.command("show")
 def models_show(model: ModelRef, as_json: Json = False) -> None:
-    """Show a model's results."""
+    """Show a model's metrics for each class."""
     api = client()
     found = api.get(f"/v1/models/{quote(model, safe='@')}")
     if as_json:
@@ -44,12 +42,12 @@ def models_show(model: ModelRef, as_json: Json = False) -> None:
 
 @models.command("alias")
 def models_alias(
-    name: Annotated[str, typer.Argument(help="A name of models.")],
+    name: Annotated[str, typer.Argument(help="A name that models have.")],
     alias: Annotated[str, typer.Argument(help="A word such as production.")],
     model: Annotated[str | None, typer.Argument(help="Id of the model that NAME@ALIAS is to mean.")] = None,
-    delete: Annotated[bool, typer.Option("--delete", help="Take the alias away.")] = False,
+    delete: Annotated[bool, typer.Option("--delete", help="Delete the alias.")] = False,
 ) -> None:
-    """Point an alias at a model, or delete it."""
+    """Make an alias mean a model, or delete the alias."""
     path = f"/v1/models/{quote(name, safe='')}/aliases/{quote(alias, safe='')}"
     if delete == (model is not None):
         raise CommandError("Give the id of a model, or --delete.", 2)
@@ -62,10 +60,10 @@ def models_alias(
 @models.command("report")
 def models_report(
     model: ModelRef,
-    out: Annotated[Path | None, typer.Option(help="The folder to write into; MODEL-report if left out.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write to; NAME-report if left out.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Write a model's report: report.json, pictures, and what it says of every image."""
+    """Write a model's report to a folder: report.json, pictures, and its answers for every image."""
     api = client()
     found = api.get(f"/v1/models/{quote(model, safe='@')}/report")
     folder = out or Path(f"{found['model']['name'].replace('/', '-')}-report")
@@ -83,12 +81,12 @@ def models_report(
 def models_decisions(
     model: ModelRef,
     target_precision: Annotated[
-        float | None, typer.Option(help="Accept answers only where this share of them is shown to be right.")
+        float | None, typer.Option(help="Share of the accepted answers that is to be right, 0.5 to 0.9999.")
     ] = None,
-    delete: Annotated[bool, typer.Option("--delete", help="Accept and refuse nothing any more.")] = False,
+    delete: Annotated[bool, typer.Option("--delete", help="Remove the target precision.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show which answers of a model are accepted; set or take away the precision that it is held to."""
+    """Show, set or remove a model's target precision."""
     if delete and target_precision is not None:
         raise CommandError("Give --target-precision or --delete, not both.", 2)
     api = client()
@@ -106,34 +104,34 @@ def models_decisions(
     show.show_model(found)
     if found["decisions"] is None:
         show.console.print(
-            "No target of precision is set: nothing is accepted or refused. --target-precision sets one."
+            "No target precision is set, so answers are neither accepted nor refused. --target-precision sets one."
         )
     return None
 
 
 @models.command("pin")
 def models_pin(model_id: str) -> None:
-    """Keep a model loaded, by id: from now on, and whenever the service starts."""
+    """Load a model, by id, now and whenever the service starts, and keep it loaded."""
     client().post(f"/v1/models/{model_id}:pin")
 
 
 @models.command("unpin")
 def models_unpin(model_id: str) -> None:
-    """Let a model be unloaded like any other, by id."""
+    """Allow a model, by id, to be unloaded like any other."""
     client().post(f"/v1/models/{model_id}:unpin")
 
 
 @models.command("delete")
 def models_delete(model_id: str) -> None:
-    """Delete a model, by id."""
+    """Delete a model by its id."""
     client().delete(f"/v1/models/{model_id}")
 
 
 def backbones(
-    name: Annotated[str | None, typer.Argument(help="One of them, with advice on when to choose it.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Show one backbone, with advice on when to choose it.")] = None,
     as_json: Json = False,
 ) -> None:
-    """What can be fine-tuned, and which to choose."""
+    """List the backbones that can be fine-tuned."""
     found = client().get("/v1/backbones")["items"]
     if name is not None:
         found = [one for one in found if one["name"] == name]
@@ -158,4 +156,6 @@ def backbones(
     ]
     show.table(["name", "parameters", "GFLOPs", "input", "ImageNet top-1", "weights"], rows)
     (default,) = [one for one in found if one["default"]]
-    return show.console.print(f"* the default here. {default['advice']} Advice on another: graft backbones NAME")
+    return show.console.print(
+        f"* is the default on this server. {default['advice']} 'graft backbones NAME' gives advice on another one."
+    )

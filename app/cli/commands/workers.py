@@ -1,10 +1,10 @@
-"""`graft workers`: who computes, on what."""
+"""Define `graft workers`."""
 
 from app.cli.options import Json, client, print_json
 
 
 def workers(as_json: Json = False) -> None:
-    """List workers: where they run, what they do, whether they are alive."""
+    """List workers with their devices, and whether they are alive."""
     found = client().get("/v1/workers", limit=200)
     if as_json:
         return print_json(found)

@@ -1,1 +1,1 @@
-"""`graft demo` and the images that it brings."""
+"""`graft demo` and its images."""

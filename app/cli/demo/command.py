@@ -1,4 +1,4 @@
-"""`graft demo`: the main job through the HTTP API on a service of its own, which is gone afterwards."""
+"""Run `graft demo`: a training and predictions through the HTTP API of a temporary service."""
 
 import contextlib
 import json
@@ -23,9 +23,9 @@ _STARTS_WITHIN = 60.0  # seconds
 
 
 def demo(data: Path | None) -> None:
-    """Start, upload, fine-tune, show the results, classify three held-out images, stop. Leaves nothing behind."""
+    """Start a service, upload, fine-tune, print the metrics, classify three held-out images, stop, and clean up."""
     began = time.monotonic()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an exit that stops the service and clears up
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # an ordinary exit stops the service and cleans up
     with tempfile.TemporaryDirectory(prefix="graft-demo-") as folder:
         archive, held_out = _images(data, Path(folder))
         with own_service(Path(folder) / "home") as client:
@@ -65,7 +65,7 @@ def _images(data: Path | None, folder: Path) -> tuple[Path, list[HeldOut]]:
 
 
 def _write(images: list[HeldOut], folder: Path) -> list[Path]:
-    """The images as files named after their true label, so that the table shows it."""
+    """Write the images to files named after their true label, so that the table shows it, and return their paths."""
     paths = []
     for number, image in enumerate(images, start=1):
         path = folder / f"{number}-true-{image.label.replace('/', '-')}{Path(image.name).suffix}"
@@ -76,8 +76,10 @@ def _write(images: list[HeldOut], folder: Path) -> list[Path]:
 
 @contextmanager
 def own_service(home: Path, **settings: str) -> Iterator[Client]:
-    """`graft up` in a folder of its own, on a free port, with these settings (`GRAFT_ENGINES="torch"`) and nothing of
-    this machine's own Graftwork settings."""
+    """Run `graft up` in the folder `home` on a free port, and yield a client of it.
+
+    The service has these settings (`GRAFT_ENGINES="torch"`) and none of this machine's own Graftwork settings.
+    """
     home.mkdir()
     kept = ("GRAFT_WEIGHTS_DIR", "GRAFT_WEIGHTS_MIRROR", "GRAFT_WEIGHTS_DOWNLOAD")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GRAFT_") or name in kept}
@@ -115,4 +117,4 @@ def _wait_until_ready(process: subprocess.Popen[bytes], home: Path, log: Path) -
             client.get("/readyz")
             return client
         time.sleep(0.1)
-    raise CommandError(f"The service did not start. Its last words: {' '.join(log.read_text().splitlines()[-3:])}")
+    raise CommandError(f"The service did not start. Its log ends: {' '.join(log.read_text().splitlines()[-3:])}")

@@ -1,4 +1,4 @@
-"""The demo's dataset: 1,797 real handwritten digits, packed as an upload would be."""
+"""Write the demo's dataset, 1,797 real handwritten digits, as an archive for an upload."""
 
 import io
 import zipfile

@@ -1,4 +1,4 @@
-"""Keep three images of an archive back, so that the demo can classify what its model has never seen."""
+"""Hold three images of an archive out of the training, so that the demo can classify unseen images."""
 
 import hashlib
 import zipfile
@@ -10,7 +10,7 @@ from app.datasets.formats.archive import ArchiveLimits, members, names
 from app.datasets.formats.layout import Layout, read_layout
 
 _IMAGES = 3
-_LEFT = 2  # the least that a class must keep
+_LEAST_LEFT = 2  # images that a class must keep
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,10 @@ class HeldOut:
 
 
 def hold_out(archive: Path, rest: Path) -> tuple[Path, list[HeldOut]]:
-    """Write `archive` without three images to `rest`, a zip. Raises `CommandError` if too few would be left."""
+    """Write `archive` without three images to the zip `rest`; return `rest` and these images.
+
+    Raises `CommandError` if a class would have too few images left.
+    """
     limits = ArchiveLimits()
     layout = read_layout([entry.name for entry in names(archive, limits)])
     chosen = _choose(layout)
@@ -36,7 +39,7 @@ def hold_out(archive: Path, rest: Path) -> tuple[Path, list[HeldOut]]:
 
 
 def _choose(layout: Layout) -> set[str]:
-    """One image of each of three classes where there are so many, drawn by the hash of the names."""
+    """Return the names of three images, of different classes if possible, chosen by the hash of their names."""
     by_label: dict[str, list[str]] = {}
     for name, placement in layout.placements.items():
         by_label.setdefault(placement.label, []).append(name)
@@ -46,8 +49,10 @@ def _choose(layout: Layout) -> set[str]:
     while len(chosen) < _IMAGES:
         before = len(chosen)
         for label in sorted(by_label):
-            if len(chosen) < _IMAGES and len(by_label[label]) > _LEFT:
+            if len(chosen) < _IMAGES and len(by_label[label]) > _LEAST_LEFT:
                 chosen.append(by_label[label].pop())
         if len(chosen) == before:
-            raise CommandError("The demo keeps three images back and then needs two of each class: add some images.")
+            raise CommandError(
+                "The demo holds out three images and then needs two images of each class. Add some images."
+            )
     return set(chosen)

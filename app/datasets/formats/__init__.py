@@ -1,1 +1,1 @@
-"""Formats of uploads: archives, folders of classes, files of labels, annotations."""
+"""This package reads the formats of uploads: archives, folders of classes, files of labels, annotations."""

@@ -1,4 +1,5 @@
-"""Reads uploaded zip, tar, tar.gz and tar.zst archives member by member. Nothing is ever extracted by name."""
+"""This module reads uploaded zip, tar, tar.gz and tar.zst archives member by member. Nothing is ever extracted by
+name."""
 
 import gzip
 import zlib
@@ -42,7 +43,8 @@ _OTHERS = {
 
 @dataclass(frozen=True, slots=True)
 class ArchiveLimits:
-    """What one archive may cost. Sizes in bytes after decompression; `max_ratio` is decompressed / uploaded bytes."""
+    """One archive may cost at most this. Sizes are in bytes after decompression; `max_ratio` is decompressed / uploaded
+    bytes."""
 
     max_entries: int = 200_000
     max_file_bytes: int = 64 * _MIB
@@ -52,7 +54,8 @@ class ArchiveLimits:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A file in the archive. `name` is NFC, relative, with `/`; `size` is what the archive declares, in bytes."""
+    """An entry is a file in the archive. `name` is NFC, relative, with `/`; `size` is what the archive declares, in
+    bytes."""
 
     name: str
     size: int
@@ -62,14 +65,14 @@ Member = tuple[Entry, Callable[[], bytes]]
 
 
 class Listing:
-    """What the directory of a zip holds, from the pass that checked it to the next pass over the same file."""
+    """A listing keeps the directory of a zip, from the pass that checked it to the next pass over the same file."""
 
     def __init__(self) -> None:
         self.items: list[tuple[Entry, ZipItem]] | None = None
 
 
 def detect_format(path: Path) -> Format:
-    """The format of the file at `path`, told by its first bytes and never by its name.
+    """Return the format of the file at `path`, told by its first bytes and never by its name.
 
     Raises `UnsupportedMedia` (`not_an_archive`) for anything else.
     """
@@ -101,7 +104,7 @@ def detect_format(path: Path) -> Format:
 
 
 def names(path: Path, limits: ArchiveLimits) -> list[Entry]:
-    """The files of the archive at `path` (folders are left out), in archive order.
+    """Yield the files of the archive at `path` (folders are left out), in archive order.
 
     Walks the whole archive and applies every rule that does not need the content. Raises `UnsupportedMedia`,
     or `Invalid` with one of the codes `unsafe_name`, `duplicate_name`, `not_a_plain_file`, `encrypted_archive`,
@@ -112,7 +115,8 @@ def names(path: Path, limits: ArchiveLimits) -> list[Entry]:
 
 
 def members(path: Path, limits: ArchiveLimits, listing: Listing | None = None) -> Iterator[Member]:
-    """The same files one after another, each with a `read()` that is good only while its member is the current one.
+    """Yield the same files one after another, each with a `read()` that is good only while its member is the current
+    one.
 
     `read()` counts bytes while they are decompressed. It raises `TooLarge` (`file_too_large`) for one file over
     `max_file_bytes`, after which iteration may go on, and `Invalid` once the archive as a whole is over its limits
@@ -190,13 +194,13 @@ def _read_tar(member: TarMember, entry: Entry, limits: ArchiveLimits) -> bytes:
 
 
 def _unzstd(file: BinaryIO) -> Callable[[int], bytes]:
-    """A `read(n)` of the decompressed bytes, all frames of them, in bounded memory."""
+    """Return a `read(n)` of the decompressed bytes, all frames of them, in bounded memory."""
     decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
     return decompressor.stream_reader(file, read_across_frames=True, closefd=False).read
 
 
 class _Budget:
-    """Counts decompressed bytes of the whole archive against its limits."""
+    """A budget counts decompressed bytes of the whole archive against its limits."""
 
     def __init__(self, limits: ArchiveLimits, compressed: int) -> None:
         self._limits = limits
@@ -227,7 +231,8 @@ def _too_large(entry: Entry, limits: ArchiveLimits) -> TooLarge:
 
 @contextmanager
 def _damage_translated(faults: tuple[type[Exception], ...], name: str = "archive") -> Iterator[None]:
-    """Every way in which bytes can fail to be the archive they claim to be, as one error. A disk's error stays one."""
+    """Raise one error for every way in which bytes can fail to be the archive they claim to be. A disk's error stays
+    one."""
     try:
         yield
     except faults as error:

@@ -1,4 +1,4 @@
-"""The rules that a name in an archive keeps, whichever format the archive has."""
+"""This module checks a name in an archive, whichever format the archive has."""
 
 import re
 import unicodedata
@@ -13,7 +13,7 @@ _RENAME = "Pack the archive again from inside the folder that holds the images, 
 
 
 def refuse(code: str, name: str, problem: str, remedy: str) -> Invalid:
-    """The error that refuses a whole archive because of one entry. `problem` and `remedy` are sentences."""
+    """Return the error that refuses a whole archive because of one entry. `problem` and `remedy` are sentences."""
     shown = printable(name)
     return Invalid(
         f"{shown}: {problem} {remedy}", code=code, errors=[FieldError(shown, f"{problem} {remedy}", code=code)]
@@ -21,19 +21,20 @@ def refuse(code: str, name: str, problem: str, remedy: str) -> Invalid:
 
 
 def printable(name: str) -> str:
-    """`name` with everything escaped that could hurt a terminal, a log or a UTF-8 encoder, at most 200 characters."""
+    """Return `name` with everything escaped that could hurt a terminal, a log or a UTF-8 encoder, at most 200
+    characters."""
     shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name[:200])
     return shown + "…" if len(name) > 200 else shown
 
 
 class EntryNames:
-    """Accepts the names of one archive in turn; remembers them to find duplicates."""
+    """This class accepts the names of one archive in turn; remembers them to find duplicates."""
 
     def __init__(self) -> None:
         self._seen: dict[str, str] = {}
 
     def accept(self, raw: str, *, folder: bool = False) -> str:
-        """The clean form of `raw`: NFC, relative, without `.` or empty parts.
+        """Return the clean form of `raw`: NFC, relative, without `.` or empty parts.
 
         Raises `Invalid`: `unsafe_name` for a name that could point outside the archive or deceive whoever reads it,
         `duplicate_name` for a file whose name another one has, also where only case or Unicode form differ.
@@ -58,7 +59,7 @@ class EntryNames:
 
 
 def _unsafe(raw: str) -> str | None:
-    """What is wrong with the name, as a sentence."""
+    """Return what is wrong with the name, as a sentence."""
     if len(raw) > _MAX_LENGTH:
         return f"The name is {len(raw)} characters long, more than {_MAX_LENGTH}."
     if "\\" in raw:

@@ -1,4 +1,4 @@
-"""What a file is, told by its first bytes."""
+"""This module tells what a file is by its first bytes."""
 
 _OTHERS = {
     b"%PDF": "a PDF document",
@@ -9,7 +9,8 @@ _OTHERS = {
 
 
 def is_lossy_webp(data: bytes) -> bool:
-    """Whether the first picture in the RIFF chunks is lossy VP8 (RFC 9649); data of an unknown kind counts as not."""
+    """Return whether the first image in the RIFF chunks is lossy VP8 (RFC 9649); data of an unknown kind counts as
+    not."""
     at = 12
     while at + 8 <= len(data):
         kind, size = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
@@ -21,7 +22,7 @@ def is_lossy_webp(data: bytes) -> bool:
 
 
 def kind_of(data: bytes) -> str:
-    """What data is that no image format claims, as the end of a sentence."""
+    """Return what data is that no image format claims, as the end of a sentence."""
     for magic, words in _OTHERS.items():
         if data.startswith(magic):
             return words

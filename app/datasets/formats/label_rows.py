@@ -1,4 +1,4 @@
-"""What a file of labels says of one image, whichever form the file has, and the rules that it keeps."""
+"""This module reads what a file of labels says of one image, and checks it, whichever form the file has."""
 
 import json
 import unicodedata
@@ -15,8 +15,9 @@ _SPLITS = "train, val or test, or leave it empty"
 
 
 @dataclass(frozen=True, slots=True)
-class Labelled:
-    """One image's line. `path` is as the file of labels says it; `folder` is where that file lies, "" at the top."""
+class LabelRow:
+    """A file of labels says this of one image. `path` is as the file of labels says it; `folder` is where that file
+    lies, "" at the top."""
 
     path: str
     folder: str
@@ -26,8 +27,8 @@ class Labelled:
     where: str = ""  # for people: labels.csv line 3
 
 
-def place(found: Labelled, split: Split | None = None) -> Placement | Skipped:
-    """Check a line. `split` counts where the line names none."""
+def place(found: LabelRow, split: Split | None = None) -> Placement | Skipped:
+    """Check a line and return where it places its image. `split` counts where the line names none."""
     label = unicodedata.normalize("NFC", found.label or "")
     if not label.strip():
         return _left_out(found, "no_label", "names no label", "Write the image's class there.")
@@ -49,7 +50,7 @@ def place(found: Labelled, split: Split | None = None) -> Placement | Skipped:
 
 
 def unusable_text(text: str) -> str | None:
-    """Why a label cannot stand in a file, a database and a terminal alike."""
+    """Return why a label cannot stand in a file, a database and a terminal alike."""
     if len(text) > MAX_LABEL:
         return f"is longer than {MAX_LABEL} characters"
     kinds = {unicodedata.category(character) for character in text}
@@ -59,18 +60,18 @@ def unusable_text(text: str) -> str | None:
 
 
 def malformed(name: str, why: str) -> Invalid:
-    """The error for a file of labels that cannot be read as a whole."""
+    """Return the error for a file of labels that cannot be read as a whole."""
     message = f"{name} cannot be read: {why}. Mend the file and upload the archive again."
     return Invalid(message, code="malformed_labels", errors=[FieldError(name, message, "malformed_labels")])
 
 
 def only_plain(value: str) -> float:
-    """For `json.loads(parse_constant=…)`: NaN and Infinity are no JSON, and no database keeps them."""
+    """Refuse NaN and Infinity, which are no JSON: for `json.loads(parse_constant=…)`."""
     raise ValueError(f"{value} is no number in JSON")
 
 
 def split_of_path(parts: Iterable[str]) -> Split | None:
-    """The split that a folder or a file is named after: `val/…`, `instances_val2017.json`."""
+    """Return the split that a folder or a file is named after: `val/…`, `instances_val2017.json`."""
     for part in parts:
         stem = part.rpartition(".")[0] or part
         words = "".join(c if c.isalpha() else " " for c in stem.lower()).split()
@@ -80,5 +81,5 @@ def split_of_path(parts: Iterable[str]) -> Split | None:
     return None
 
 
-def _left_out(found: Labelled, code: str, reason: str, remedy: str) -> Skipped:
+def _left_out(found: LabelRow, code: str, reason: str, remedy: str) -> Skipped:
     return Skipped(found.path, code, f"{found.where or 'The file of labels'} {reason}.", remedy)

@@ -1,19 +1,20 @@
-"""Reads `labels.csv` and `labels.jsonl`: a path, a label, perhaps a split, and whatever else is known of each image."""
+"""This module reads `labels.csv` and `labels.jsonl`: a path, a label, perhaps a split, and whatever else is known of
+each image."""
 
 import csv
 import io
 import json
 from collections.abc import Iterator
 
-from app.datasets.formats.label_rows import Labelled, malformed, only_plain
+from app.datasets.formats.label_rows import LabelRow, malformed, only_plain
 
 NAMES = ("labels.csv", "labels.jsonl")
 _PATH, _LABEL, _SPLIT = ("path", "file", "filename", "file_name"), ("label", "class"), ("split",)
 _EXAMPLE = "path,label,split"
 
 
-def read_labels(name: str, data: bytes) -> Iterator[Labelled]:
-    """The lines of the file at `name` in the archive. Raises `Invalid` (`malformed_labels`) naming the line."""
+def read_labels(name: str, data: bytes) -> Iterator[LabelRow]:
+    """Return the lines of the file at `name` in the archive. Raises `Invalid` (`malformed_labels`) naming the line."""
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -23,7 +24,7 @@ def read_labels(name: str, data: bytes) -> Iterator[Labelled]:
     yield from _read_csv(name, text) if name.lower().endswith(".csv") else _read_json_lines(name, text)
 
 
-def _read_csv(name: str, text: str) -> Iterator[Labelled]:
+def _read_csv(name: str, text: str) -> Iterator[LabelRow]:
     first = text.partition("\n")[0]
     delimiter = max(",;\t", key=first.count)
     reader = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)
@@ -39,7 +40,7 @@ def _read_csv(name: str, text: str) -> Iterator[Labelled]:
                 raise malformed(
                     name, f"line {reader.line_num} has {len(row)} columns where the header has {len(header)}"
                 )
-            yield Labelled(
+            yield LabelRow(
                 row[columns["path"]],
                 name.rpartition("/")[0],
                 row[columns["label"]].strip(),
@@ -58,7 +59,7 @@ def _column(name: str, header: list[str], names: tuple[str, ...]) -> int:
     return found[0]
 
 
-def _read_json_lines(name: str, text: str) -> Iterator[Labelled]:
+def _read_json_lines(name: str, text: str) -> Iterator[LabelRow]:
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
@@ -71,7 +72,7 @@ def _read_json_lines(name: str, text: str) -> Iterator[Labelled]:
         path, label, split = (_text(name, number, entry, names) for names in (_PATH, _LABEL, _SPLIT))
         if path is None:
             raise malformed(name, f'line {number} has no "path"')
-        yield Labelled(path, name.rpartition("/")[0], label, split, entry, f"{name} line {number}")
+        yield LabelRow(path, name.rpartition("/")[0], label, split, entry, f"{name} line {number}")
 
 
 def _text(name: str, number: int, entry: dict[str, object], names: tuple[str, ...]) -> str | None:

@@ -1,4 +1,4 @@
-"""Reads labels and splits from the folder names of an upload, and says what is wrong with the whole."""
+"""This module reads labels and splits from the folder names of an upload, and says what is wrong with the whole."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ _Path = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """The class of an image, where the upload says so its split, and what else is known of it (plain JSON)."""
+    """An upload places an image by its class, perhaps its split, and what else is known of it (plain JSON)."""
 
     label: str
     split: Split | None
@@ -29,7 +29,7 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A file that is left out, with a stable code and, for people, why and what to do."""
+    """A file is left out: `code` is stable, and for people there is why and what to do."""
 
     name: str
     code: str
@@ -39,7 +39,8 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where each file belongs. `ignored` counts the litter of file managers, which `skipped` does not name."""
+    """A layout says where each file belongs. `ignored` counts the litter of file managers, which `skipped` does not
+    name."""
 
     placements: dict[str, Placement]
     skipped: list[Skipped]
@@ -74,7 +75,7 @@ def read_layout(names: Iterable[str]) -> Layout:
 
 
 def is_litter(name: str) -> bool:
-    """Whether a file is what file managers leave lying about, and nobody means to send."""
+    """Return whether a file is one that file managers write by themselves and nobody means to send."""
     return any(part.startswith(".") or part.lower() in _JUNK for part in name.split("/"))
 
 
@@ -125,7 +126,7 @@ def _image_paths(names: Iterable[str]) -> tuple[dict[str, _Path], list[Skipped],
 
 
 def _wrapping(paths: list[_Path]) -> _Path:
-    """The folders around the dataset: each the only one at its level, and holding mostly folders itself."""
+    """Return the folders around the dataset: each the only one at its level, and holding mostly folders itself."""
     root: _Path = ()
     while True:
         below = [path[len(root) :] for path in paths if path[: len(root)] == root]
@@ -142,7 +143,7 @@ def _wrapping(paths: list[_Path]) -> _Path:
 
 
 def _is_split(paths: list[_Path]) -> bool:
-    """Whether the folders at the top are splits. `train` may also be a class, beside `bus` and `tram`."""
+    """Return whether the folders at the top are splits. `train` may also be a class, beside `bus` and `tram`."""
     inside = [path for path in paths if len(path) > 1]
     named = [path for path in inside if path[0].lower() in SPLIT_FOLDERS]
     if len(named) == len(inside):

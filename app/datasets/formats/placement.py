@@ -1,4 +1,5 @@
-"""Places the images of an archive: by a file of labels inside it, else by COCO or VOC annotations, else by folders."""
+"""This module finds the label of each image of an archive: by a file of labels inside it, else by COCO or VOC
+annotations, else by folders."""
 
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -6,18 +7,18 @@ from collections.abc import Iterable, Sequence
 from app.core.errors import FieldError, Invalid, TooLarge
 from app.datasets.formats.archive import Member
 from app.datasets.formats.coco import is_coco, read_coco
-from app.datasets.formats.label_rows import Labelled, malformed, place, split_of_path
+from app.datasets.formats.label_rows import LabelRow, malformed, place, split_of_path
 from app.datasets.formats.labels_file import NAMES, read_labels
 from app.datasets.formats.layout import Layout, Placement, Skipped, is_litter, read_layout
 from app.datasets.formats.voc import FOLDER, is_split_list, read_split_list, read_voc
-from app.datasets.intake.intake import RejectedImage
+from app.datasets.intake.intake import RejectedFile
 from app.vision.data.folder_names import IMAGE_SUFFIXES, Split
 
 _MAX_BYTES = 128 << 20  # of all files of labels in one archive
 
 
-def may_describe(name: str) -> bool:
-    """Whether a file of this name can say what the images of its archive are."""
+def may_hold_labels(name: str) -> bool:
+    """Return whether a file of this name can say what the images of its archive are."""
     if is_litter(name):
         return False
     file = name.rpartition("/")[2].lower()
@@ -25,30 +26,30 @@ def may_describe(name: str) -> bool:
 
 
 def place_files(files: Iterable[Member]) -> Layout:
-    """Where each of the files belongs, whichever way they say so themselves.
+    """Return where each of the files belongs, by whichever description there is.
 
     Raises `Invalid` (`malformed_labels`, `labels_too_large`).
     """
-    names, described, size = [], {}, 0
+    names, label_files, size = [], {}, 0
     for entry, read in files:
         names.append(entry.name)
-        if may_describe(entry.name):
+        if may_hold_labels(entry.name):
             size += entry.size
             if size > _MAX_BYTES:
                 raise _too_large(entry.name)
             try:
-                described[entry.name] = read()
+                label_files[entry.name] = read()
             except TooLarge:
                 raise _too_large(entry.name) from None
-            except RejectedImage as error:  # of a file that lies elsewhere
+            except RejectedFile as error:  # of a file that lies elsewhere
                 raise malformed(entry.name, f"{error.reason} {error.remedy}") from None
     by_folders = read_layout(names)
-    found = _described(described, by_folders)
+    found = _rows_of(label_files, by_folders)
     return by_folders if found is None else _by_labels(found, by_folders, names)
 
 
-def _described(files: dict[str, bytes], by_folders: Layout) -> list[Labelled] | None:
-    """What the files say, or None where it is the folders that say it."""
+def _rows_of(files: dict[str, bytes], by_folders: Layout) -> list[LabelRow] | None:
+    """Return what files of labels or annotations say, or None where only the folders do."""
     if labels := [name for name in files if name.rpartition("/")[2].lower() in NAMES]:
         return [line for name in labels for line in read_labels(name, files[name])]
     if coco := [name for name, data in files.items() if name.lower().endswith(".json") and is_coco(data)]:
@@ -62,7 +63,7 @@ def _described(files: dict[str, bytes], by_folders: Layout) -> list[Labelled] | 
     return None
 
 
-def _by_labels(lines: Sequence[Labelled], by_folders: Layout, names: Sequence[str]) -> Layout:
+def _by_labels(lines: Sequence[LabelRow], by_folders: Layout, names: Sequence[str]) -> Layout:
     images = _Images(names)
     placements: dict[str, Placement] = {}
     refused: dict[str, Skipped] = {}
@@ -90,7 +91,8 @@ def _by_labels(lines: Sequence[Labelled], by_folders: Layout, names: Sequence[st
 
 
 class _Images:
-    """Finds the image that a path means: beside the file of labels, from the top, or the only one that ends so."""
+    """This class finds the image that a path means: beside the file of labels, from the top, or the only one that ends
+    so."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = [name for name in names if _is_image(name)]
@@ -99,7 +101,7 @@ class _Images:
         for name in self.names:
             self._by_file.setdefault(name.rpartition("/")[2], []).append(name)
 
-    def find(self, line: Labelled) -> str | None:
+    def find(self, line: LabelRow) -> str | None:
         path = "/".join(part for part in _plain(line.path).split("/") if part not in ("", "."))
         for candidate in (f"{line.folder}/{path}".lstrip("/"), path):
             if candidate in self._known:
@@ -108,8 +110,8 @@ class _Images:
         return ending[0] if len(ending) == 1 else _nearest(ending, line)
 
 
-def _nearest(names: list[str], line: Labelled) -> str | None:
-    """Of several, the one below the file of labels, or in the folder of the line's split."""
+def _nearest(names: list[str], line: LabelRow) -> str | None:
+    """Return the one of several that is below the file of labels, or in the folder of the line's split."""
     below = [name for name in names if line.folder and name.startswith(f"{line.folder}/")]
     for some in (below, [name for name in names if line.split and _split_of(name) == line.split]):
         if len(some) == 1:

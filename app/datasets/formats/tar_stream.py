@@ -1,4 +1,4 @@
-"""Reads a tar as a stream: one header at a time, in constant memory, believing nothing it cannot check.
+"""This module reads a tar as a stream: one header at a time, in constant memory, trusting nothing unchecked.
 
 `tarfile` reads extended headers of any declared size into memory, scans them with a pattern that backtracks
 quadratically (CVE-2024-6232) and recurses once per header. On bytes from strangers that is too much trust, and the
@@ -33,7 +33,7 @@ class DamagedTar(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class TarMember:
-    """One member. `kind` is `file`, `folder`, or the words for what else it is; `size` is in bytes.
+    """A tar has members. `kind` is `file`, `folder`, or the words for what else it is; `size` is in bytes.
 
     `read()` returns the content once, and only until the next member is asked for.
     """
@@ -45,7 +45,7 @@ class TarMember:
 
 
 def is_header(block: bytes) -> bool:
-    """Whether `block` (512 bytes) is a tar header with a right checksum, or the end marker."""
+    """Return whether `block` (512 bytes) is a tar header with a right checksum, or the end marker."""
     try:
         return len(block) == _BLOCK and (block == bytes(_BLOCK) or _checksum(block) == _number(block[148:156]))
     except DamagedTar:
@@ -87,7 +87,7 @@ def read_tar(read: Callable[[int], bytes]) -> Iterator[TarMember]:
 
 
 class _Stream:
-    """Counts what was read, so that skipping never depends on what the consumer did."""
+    """This stream counts what was read, so that skipping never depends on what the consumer did."""
 
     def __init__(self, read: Callable[[int], bytes]) -> None:
         self._read = read
@@ -129,7 +129,7 @@ class _Stream:
 
 
 class _Extended:
-    """What extended headers said about the member that follows them."""
+    """Extended headers say this about the member that follows them."""
 
     def __init__(self) -> None:
         self.name: str | None = None
@@ -154,7 +154,7 @@ class _Extended:
 
 
 def _records(payload: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The `length key=value` lines of a PAX header; the length counts the whole line."""
+    """Yield the `length key=value` lines of a PAX header; the length counts the whole line."""
     at = 0
     while at < len(payload):
         space = payload.find(b" ", at, at + 8)
@@ -186,7 +186,7 @@ def _checksum(header: bytes) -> int:
 
 
 def _number(field: bytes) -> int:
-    """Octal digits, or base 256 where the first bit is set (GNU, for sizes from 8 GiB)."""
+    """Return the number in octal digits, or in base 256 where the first bit is set (GNU, for sizes from 8 GiB)."""
     if field[0] == 0x80:
         return int.from_bytes(field[1:], "big")
     digits = _until_nul(field).strip(b" ")

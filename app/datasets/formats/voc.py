@@ -1,10 +1,11 @@
-"""Reads PASCAL VOC annotations, an XML file for each image, for the one class of each; boxes become metadata."""
+"""This module reads PASCAL VOC annotations, an XML file for each image, for the one class of each; boxes become
+metadata."""
 
 from typing import Any
 from xml.parsers import expat  # nosec: declarations, where all attacks on XML live, are refused
 
 from app.datasets.formats.coco import labelled
-from app.datasets.formats.label_rows import Labelled, malformed, split_of_path
+from app.datasets.formats.label_rows import LabelRow, malformed, split_of_path
 from app.vision.data.folder_names import Split
 
 FOLDER = "annotations"
@@ -14,20 +15,21 @@ _MAX_DEPTH = 16
 
 
 def is_split_list(name: str) -> bool:
-    """`ImageSets/Main/train.txt` and its like; those of single classes, `cat_train.txt`, say nothing more."""
+    """Return whether it is `ImageSets/Main/train.txt` or its like; lists of one class, `cat_train.txt`, say nothing
+    more."""
     folder, _, file = name.lower().rpartition("/")
     return (folder + "/").endswith(_LISTS) and file in ("train.txt", "val.txt", "test.txt")
 
 
 def read_split_list(name: str, data: bytes) -> dict[str, Split]:
-    """The split of each image named in a list, by the image's name without folder and extension."""
+    """Return the split of each image named in a list, by the image's name without folder and extension."""
     split = split_of_path([name.rpartition("/")[2]])
     words = (line.split() for line in data.decode("utf-8", "replace").splitlines())
     return {word[0]: split for word in words if word} if split else {}
 
 
-def read_voc(name: str, data: bytes, splits: dict[str, Split]) -> Labelled:
-    """The image of the file at `name` in the archive. Boxes as `read_coco` gives them.
+def read_voc(name: str, data: bytes, splits: dict[str, Split]) -> LabelRow:
+    """Return the image of the file at `name` in the archive, with boxes as `read_coco` gives them.
 
     Raises `Invalid` (`malformed_labels`).
     """
@@ -57,7 +59,7 @@ def _box(label: str, corners: dict[str, float]) -> dict[str, Any]:
 
 
 def _texts(data: bytes) -> list[tuple[tuple[str, ...], str]]:
-    """The text of every element that holds no other, by the names of the elements around it, in order."""
+    """Return the text of every element that holds no other, by the names of the elements around it, in order."""
     parser = expat.ParserCreate()
     path: list[str] = []
     parts: list[str] = []

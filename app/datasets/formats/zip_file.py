@@ -1,4 +1,5 @@
-"""Reads an untrusted zip: its directory, bounded and checked against the local headers, and its entries in chunks."""
+"""This module reads an untrusted zip: its directory, bounded and checked against the local headers, and its entries in
+chunks."""
 
 import io
 import os
@@ -38,8 +39,8 @@ _UNIX_SYSTEMS = (3, 19)
 
 @dataclass(frozen=True, slots=True)
 class ZipItem:
-    """A file or folder of the zip, under the name it was given. `size` is declared, in bytes; `start` is where its
-    data stand in the file."""
+    """The zip's directory names this file or folder. `size` is declared, in bytes; `start` is where its data stand in
+    the file."""
 
     name: str
     size: int
@@ -49,7 +50,7 @@ class ZipItem:
 
 
 def read_directory(file: BinaryIO, max_entries: int) -> list[ZipItem]:
-    """The checked entries of the zip in `file` (of the file system), in the directory's order.
+    """Return the checked entries of the zip in `file` (of the file system), in the directory's order.
 
     Raises `Invalid` (`too_many_entries`, `encrypted_archive`, `not_a_plain_file`, `unsupported_compression`,
     `overlapping_entries`), or one of `ZIP_FAULTS` for a damaged zip.
@@ -67,7 +68,8 @@ def read_directory(file: BinaryIO, max_entries: int) -> list[ZipItem]:
 
 
 def read_chunks(file: BinaryIO, item: ZipItem) -> Iterator[bytes]:
-    """What the entry holds, in pieces of at most 64 KiB, decompressed as they are asked for; the checksum is verified.
+    """Yield the bytes of the entry in chunks of at most 64 KiB, decompressed as they are asked for; the checksum is
+    verified.
 
     Raises one of `ZIP_FAULTS` where it is damaged.
     """
@@ -110,7 +112,7 @@ def _inflated(packed: Iterator[bytes]) -> Iterator[bytes]:
 
 
 class _BoundedDirectory(io.BufferedIOBase):
-    """A file that refuses to hand zipfile a directory of too many entries.
+    """This file refuses to give zipfile a directory of too many entries.
 
     zipfile reads the whole directory with one `read` and builds an object for each record, believing the sizes
     in the file. Each record starts with a signature, so counting signatures bounds the number of objects.
@@ -144,7 +146,7 @@ class _BoundedDirectory(io.BufferedIOBase):
 
 
 def too_many_entries(limit: int) -> Invalid:
-    """The error for an archive of more than `limit` entries."""
+    """Return the error for an archive of more than `limit` entries."""
     return Invalid(
         f"The archive holds more than {limit} entries. Upload it in several parts, or raise the limit.",
         code="too_many_entries",
@@ -182,7 +184,7 @@ def _check_plain(info: zipfile.ZipInfo, name: str) -> None:
 
 
 def _starts(file: BinaryIO, infos: list[zipfile.ZipInfo], names: list[str], directory: int) -> list[int]:
-    """Where the data of each entry begin, by its local header, which has to name it as the directory does.
+    """Return where the data of each entry begin, by its local header, which has to name it as the directory does.
 
     No two entries may share bytes: that is how a small zip expands a quadratic number of times (Fifield, 2019).
     """

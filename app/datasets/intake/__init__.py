@@ -1,1 +1,1 @@
-"""From one untrusted file to the image that is kept, in bounded processes."""
+"""This package turns an untrusted file into the image that is kept, in bounded processes."""

@@ -1,4 +1,5 @@
-"""Turns one untrusted file into the image that is kept (whole, upright, RGB, without metadata), or rejects it."""
+"""This module turns one untrusted file into the image that is kept (whole, upright, RGB, without metadata), or rejects
+it."""
 
 import hashlib
 import io
@@ -37,8 +38,8 @@ _EXPORT = "Export it again from its source, or leave it out."
 
 @dataclass(frozen=True, slots=True)
 class IntakeLimits:
-    """What one image may cost. By the header alone, before anything is decoded: `max_pixels` is width × height,
-    `max_side` is in px. `cpu_seconds` binds where images are read in processes of their own (`intake_pool`)."""
+    """One image may cost at most this. The header alone decides, before anything is decoded: `max_pixels` is width ×
+    height, `max_side` is in px. `cpu_seconds` binds where images are read in processes of their own (`intake_pool`)."""
 
     max_pixels: int = 64_000_000
     max_side: int = 20_000
@@ -47,7 +48,7 @@ class IntakeLimits:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Something worth knowing about an image that was accepted."""
+    """A note says something worth knowing about an image that was accepted."""
 
     code: str
     message: str
@@ -55,7 +56,8 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class StoredImage:
-    """The bytes that are kept, their SHA-256 in hexadecimal, the upright image's size in px and perceptual hash."""
+    """An accepted image has these: the bytes that are kept, their SHA-256 in hexadecimal, the upright image's size in
+    px and perceptual hash."""
 
     data: bytes
     sha256: str
@@ -66,7 +68,7 @@ class StoredImage:
     notes: tuple[Note, ...]
 
 
-class RejectedImage(Exception):
+class RejectedFile(Exception):
     """The file cannot be kept. `code` is stable; `reason` and `remedy` are sentences for a person."""
 
     def __init__(self, code: str, reason: str, remedy: str) -> None:
@@ -77,8 +79,8 @@ class RejectedImage(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
-    """A `StoredImage` that has no perceptual hash yet."""
+class _UnhashedImage:
+    """This is a `StoredImage` that has no perceptual hash yet."""
 
     data: bytes
     media_type: MediaType
@@ -92,58 +94,59 @@ class _Kept:
 
 
 File = tuple[bytes, str]  # and its name
-Taken = StoredImage | RejectedImage
+Taken = StoredImage | RejectedFile
 
 
 def take_in_all(files: Sequence[File], limits: IntakeLimits) -> list[Taken]:
-    """`take_in` of each file, in order, with its `RejectedImage` in the place of what was rejected."""
+    """Return `take_in` of each file, in order, with the `RejectedFile` in the place of a file that was rejected."""
     with pillow_quiet():
         kept = [_take_in(data, name, limits) for data, name in files]
-    hashes = iter(perceptual_hashes([one.sketch for one in kept if isinstance(one, _Kept)]))
-    return [one.hashed(next(hashes)) if isinstance(one, _Kept) else one for one in kept]
+    hashes = iter(perceptual_hashes([one.sketch for one in kept if isinstance(one, _UnhashedImage)]))
+    return [one.hashed(next(hashes)) if isinstance(one, _UnhashedImage) else one for one in kept]
 
 
 def take_in(data: bytes, name: str, limits: IntakeLimits) -> StoredImage:
-    """Decode `data` fully, and keep its picture and nothing else of it.
+    """Decode `data` fully, and return its image and nothing else of it.
 
     An upright colour JPEG is stripped (`intake.jpeg`); other lossy sources become JPEG (quality 95, 4:4:4), all
     others PNG. What was kept once is kept as it is: the result's data gives the same data again, under the same
-    Pillow. `name` is used for its extension alone. Safe to call from several threads. Raises `RejectedImage` with
+    Pillow. `name` is used for its extension alone. Safe to call from several threads. Raises `RejectedFile` with
     one of the codes `empty_file`, `not_an_image`, `image_too_large`, `image_too_small`, `truncated_image`,
     `damaged_image`, `unsupported_pixels`, `image_too_costly`; and nothing else.
     """
     (taken,) = take_in_all([(data, name)], limits)
-    if isinstance(taken, RejectedImage):
+    if isinstance(taken, RejectedFile):
         raise taken
     return taken
 
 
-def _take_in(data: bytes, name: str, limits: IntakeLimits) -> _Kept | RejectedImage:
-    def keep(image: Image.Image) -> _Kept:
+def _take_in(data: bytes, name: str, limits: IntakeLimits) -> _UnhashedImage | RejectedFile:
+    def keep(image: Image.Image) -> _UnhashedImage:
         notes, size = _notes(image, name), image.size
         whole = _stripped(data, image)
         if whole == data:
-            return _Kept(data, "image/jpeg", size, sketch(image), notes)
+            return _UnhashedImage(data, "image/jpeg", size, sketch(image), notes)
         if whole is None:
             lossy = image.format in ("JPEG", "MPO") or (image.format == "WEBP" and is_lossy_webp(data))
             pixels = _decode(image)
             size, kept = pixels.size, io.BytesIO()
             if not lossy:
                 pixels.save(kept, "PNG", compress_level=1)
-                return _Kept(kept.getvalue(), "image/png", size, sketch(pixels), notes)
+                return _UnhashedImage(kept.getvalue(), "image/png", size, sketch(pixels), notes)
             pixels.save(kept, "JPEG", quality=95, subsampling=0)
             whole = kept.getvalue()
         with Image.open(io.BytesIO(whole), formats=("JPEG",)) as plain:
-            return _Kept(whole, "image/jpeg", size, sketch(plain), notes)
+            return _UnhashedImage(whole, "image/jpeg", size, sketch(plain), notes)
 
     try:
         return _read(data, limits, keep)
-    except RejectedImage as rejected:
+    except RejectedFile as rejected:
         return rejected
 
 
 def _stripped(data: bytes, image: Image.Image) -> bytes | None:
-    """The JPEG's own bytes where they are all that its pixels need: nothing is lost, and nothing costs an encoding."""
+    """Return the JPEG's own bytes where they hold only what its pixels need: nothing is lost, and nothing is
+    encoded."""
     if image.format not in ("JPEG", "MPO"):
         return None
     whole = stripped(data)
@@ -154,9 +157,9 @@ def _stripped(data: bytes, image: Image.Image) -> bytes | None:
 
 
 def read_image(data: bytes, limits: IntakeLimits, read: Callable[[Image.Image], T]) -> T:
-    """What `read` makes of the opened, not yet decoded image; the same checks as `take_in`, and nothing is kept.
+    """Return what `read` makes of the opened, not yet decoded image, after the same checks as `take_in`.
 
-    Raises `RejectedImage` as `take_in` does, whatever of Pillow's errors `read` meets.
+    Raises `RejectedFile` as `take_in` does, whatever of Pillow's errors `read` meets.
     """
     with pillow_quiet():
         return _read(data, limits, read)
@@ -164,7 +167,7 @@ def read_image(data: bytes, limits: IntakeLimits, read: Callable[[Image.Image], 
 
 def _read(data: bytes, limits: IntakeLimits, read: Callable[[Image.Image], T]) -> T:
     if not data:
-        raise RejectedImage("empty_file", "The file is empty.", "Send it again, or leave it out.")
+        raise RejectedFile("empty_file", "The file is empty.", "Send it again, or leave it out.")
     with _open(data) as image:
         check_size(image.size, limits)
         try:
@@ -181,24 +184,24 @@ def _open(data: bytes) -> Image.Image:
         if data.startswith(_MAGIC):
             raise _damaged("its header cannot be read") from None
         remedy = "Convert it to JPEG or PNG, or leave it out."
-        raise RejectedImage("not_an_image", f"The content is {kind_of(data)}.", remedy) from None
+        raise RejectedFile("not_an_image", f"The content is {kind_of(data)}.", remedy) from None
     except Exception as error:
         _reject(error)
 
 
 def check_size(size: tuple[int, int], limits: IntakeLimits) -> None:
-    """Raises `RejectedImage` for a (width, height) in px that is over the limits or too small to show anything."""
+    """Raise `RejectedFile` for a (width, height) in px that is over the limits or too small to show anything."""
     width, height = size
     if max(size) > limits.max_side or width * height > limits.max_pixels:
         most = f"{limits.max_pixels} pixels or {limits.max_side} px a side"
-        raise RejectedImage("image_too_large", f"It is {width} × {height} px, more than {most}.", "Scale it down.")
+        raise RejectedFile("image_too_large", f"It is {width} × {height} px, more than {most}.", "Scale it down.")
     if min(size) < MIN_SIDE:
         reason = f"It is {width} × {height} px, less than {MIN_SIDE} px a side."
-        raise RejectedImage("image_too_small", reason, "Send the image in its full size, or leave it out.")
+        raise RejectedFile("image_too_small", reason, "Send the image in its full size, or leave it out.")
 
 
 def _decode(image: Image.Image) -> Image.Image:
-    """All pixels of the first frame, upright, as RGB that carries no metadata."""
+    """Return all pixels of the first frame, upright, as RGB that carries no metadata."""
     image.load()
     pixels = upright(to_rgb(image), image)
     pixels.info = {}  # the encoders would copy a comment or a colour profile from here
@@ -206,23 +209,23 @@ def _decode(image: Image.Image) -> Image.Image:
 
 
 def _reject(error: Exception) -> NoReturn:
-    """Pillow has no closed list of what it raises on hostile bytes, so callers catch `Exception` and come here."""
+    """Raise the `RejectedFile` for what Pillow raised. It has no closed list of that, so callers catch `Exception`."""
     if isinstance(error, UnsupportedPixels):
         remedy = "Convert it to RGB or greyscale with 8 or 16 bits."
-        raise RejectedImage("unsupported_pixels", f"{error}.", remedy) from error
+        raise RejectedFile("unsupported_pixels", f"{error}.", remedy) from error
     if isinstance(error, Image.DecompressionBombError | MemoryError):
         reason = "It has more pixels than can be decoded safely."
-        raise RejectedImage("image_too_large", reason, "Scale it down.") from error
+        raise RejectedFile("image_too_large", reason, "Scale it down.") from error
     if isinstance(error, TooManyScans):
-        raise RejectedImage("image_too_costly", f"It is slow to decode on purpose: {error}.", _EXPORT) from error
+        raise RejectedFile("image_too_costly", f"It is slow to decode on purpose: {error}.", _EXPORT) from error
     if isinstance(error, EOFError) or "truncated" in str(error).lower():
         reason = "The file ends before the image does."
-        raise RejectedImage("truncated_image", reason, "Send the whole file again, or leave it out.") from error
+        raise RejectedFile("truncated_image", reason, "Send the whole file again, or leave it out.") from error
     raise _damaged(f"{type(error).__name__}: {str(error)[:200]}") from error
 
 
-def _damaged(why: str) -> RejectedImage:
-    return RejectedImage("damaged_image", f"The image is damaged ({why}).", _EXPORT)
+def _damaged(why: str) -> RejectedFile:
+    return RejectedFile("damaged_image", f"The image is damaged ({why}).", _EXPORT)
 
 
 def _notes(image: Image.Image, name: str) -> tuple[Note, ...]:

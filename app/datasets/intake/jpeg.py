@@ -1,4 +1,5 @@
-"""Takes a JPEG apart and keeps what its pixels need: no metadata, no thumbnail, nothing after the end (ITU-T T.81)."""
+"""This module takes a JPEG apart and keeps what its pixels need: no metadata, no thumbnail, nothing after the end
+(ITU-T T.81)."""
 
 import re
 
@@ -14,11 +15,11 @@ _MAX_TABLES = 1 << 14  # bytes
 
 
 class TooManyScans(ValueError):
-    """A progressive JPEG made to be slow."""
+    """A progressive JPEG was made to be slow."""
 
 
 def stripped(data: bytes) -> bytes | None:
-    """The same picture, bit for bit, without what is not picture; None for a file that is not laid out as usual.
+    """Return the same image, bit for bit, without the bytes that no pixel needs; None for a file of an unusual layout.
 
     Stripping again changes nothing. Raises `TooManyScans`.
     """

@@ -1,4 +1,4 @@
-"""The operator's limits on archives and images, read from the settings."""
+"""This module reads the operator's limits on archives and images from the settings."""
 
 from app.core.settings import Settings
 from app.datasets.formats.archive import ArchiveLimits

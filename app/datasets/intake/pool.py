@@ -1,4 +1,5 @@
-"""Takes images in in processes of their own, bounded in memory and processor time, that may die of what they read."""
+"""This module takes images in, in processes of their own, bounded in memory and processor time, that may die of what
+they read."""
 
 import json
 import queue
@@ -17,7 +18,7 @@ from typing import IO, Any, Self
 from PIL import Image
 
 from app.core.stops import STOPS, stops_held
-from app.datasets.intake.intake import File, IntakeLimits, Note, RejectedImage, StoredImage, Taken, take_in_all
+from app.datasets.intake.intake import File, IntakeLimits, Note, RejectedFile, StoredImage, Taken, take_in_all
 from app.datasets.intake.similarity import perceptual_hashes, sketch
 
 _MEMORY_BYTES = 4 * 2**30  # of address space: several copies of the largest image
@@ -28,10 +29,12 @@ _REMEDY = "Export it again from its source in a smaller size, or leave it out."
 
 
 class IntakePool:
-    """`take_in` of several processes, for as many threads. A process that dies costs its image and is replaced."""
+    """A pool does `take_in` in several processes, for as many threads. A process that dies costs its image and is
+    replaced."""
 
-    def __init__(self, limits: IntakeLimits, processes: int) -> None:
+    def __init__(self, limits: IntakeLimits, processes: int, python: str = sys.executable) -> None:
         self._limits = limits
+        self._python = python
         self._processes = processes
         self._idle: queue.SimpleQueue[subprocess.Popen[bytes] | None] = queue.SimpleQueue()
         self._all: list[subprocess.Popen[bytes]] = []
@@ -40,7 +43,7 @@ class IntakePool:
     def __enter__(self) -> Self:
         try:
             for _ in range(self._processes):  # all at once, and whoever opens the pool can go on meanwhile
-                self._idle.put(self._start())
+                self._idle.put(self.start())
         except BaseException:
             self.__exit__()
             raise
@@ -56,14 +59,14 @@ class IntakePool:
                     pipe.close()
 
     def take_in(self, data: bytes, name: str) -> StoredImage:
-        """As `intake.take_in`; also raises `RejectedImage` (`image_too_costly`) where the process died of the image."""
+        """Do `intake.take_in`; also raises `RejectedFile` (`image_too_costly`) where the process died of the image."""
         (taken,) = self.take_in_all([(data, name)])
-        if isinstance(taken, RejectedImage):
+        if isinstance(taken, RejectedFile):
             raise taken
         return taken
 
     def take_in_all(self, files: Sequence[File]) -> list[Taken]:
-        """`intake.take_in_all`, and `image_too_costly` where the process died of an image.
+        """Do `intake.take_in_all`, with `image_too_costly` where the process died of an image.
 
         All are handed over at one go, which costs small images less than one by one. Where the process dies of one of
         them, the others are not its victims.
@@ -73,12 +76,12 @@ class IntakePool:
             return taken
         return [taken] if len(files) == 1 else [one for file in files for one in self.take_in_all([file])]
 
-    def _ask(self, files: Sequence[File]) -> list[Taken] | RejectedImage:
-        """What a process answers, or why it died."""
+    def _ask(self, files: Sequence[File]) -> list[Taken] | RejectedFile:
+        """Return what a process answers, or why it died."""
         process = self._idle.get()
         try:
             if process is None:
-                process = self._start()
+                process = self.start()
             requests, answers = process.stdin, process.stdout
             assert requests is not None
             assert answers is not None
@@ -96,8 +99,9 @@ class IntakePool:
         finally:
             self._idle.put(process)
 
-    def _start(self) -> "subprocess.Popen[bytes]":
-        command = [sys.executable, "-I", "-m", __name__, json.dumps(asdict(self._limits))]
+    def start(self) -> "subprocess.Popen[bytes]":
+        """Start one more process; the pool ends it."""
+        command = [self._python, "-I", "-m", __name__, json.dumps(asdict(self._limits))]
         with stops_held():
             # With nothing of this process's environment: it holds secrets, and what is read may be hostile.
             process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=_ENVIRONMENT)
@@ -107,10 +111,10 @@ class IntakePool:
 
 
 def _answer(taken: Sequence[Taken], files: Sequence[File]) -> tuple[dict[str, Any], list[bytes]]:
-    """A message that tells it; `_taken` makes it out again. What is kept as it was sent is not sent back."""
-    described = [
+    """Return the message that says this; `_taken` reads it. Bytes that are kept as they were sent are not sent back."""
+    replies = [
         {"rejected": [one.code, one.reason, one.remedy]}
-        if isinstance(one, RejectedImage)
+        if isinstance(one, RejectedFile)
         else {name: getattr(one, name) for name in _TOLD}
         | {"notes": [asdict(note) for note in one.notes], "as_sent": one.data is data}
         for one, (data, _) in zip(taken, files, strict=True)
@@ -120,7 +124,7 @@ def _answer(taken: Sequence[Taken], files: Sequence[File]) -> tuple[dict[str, An
         for one, (data, _) in zip(taken, files, strict=True)
         if isinstance(one, StoredImage) and one.data is not data
     ]
-    return {"taken": described}, new
+    return {"taken": replies}, new
 
 
 def _taken(head: dict[str, Any], parts: list[bytes], files: Sequence[File]) -> list[Taken]:
@@ -131,18 +135,18 @@ def _taken(head: dict[str, Any], parts: list[bytes], files: Sequence[File]) -> l
         return StoredImage(**one | {"notes": tuple(Note(**note) for note in one["notes"])}, data=data)
 
     return [
-        RejectedImage(*one["rejected"]) if "rejected" in one else kept(one, sent)
+        RejectedFile(*one["rejected"]) if "rejected" in one else kept(one, sent)
         for one, (sent, _) in zip(head["taken"], files, strict=True)
     ]
 
 
-def _died(code: int, limits: IntakeLimits) -> RejectedImage:
+def _died(code: int, limits: IntakeLimits) -> RejectedFile:
     if code == -signal.SIGXCPU:
         reason = f"It takes more than {limits.cpu_seconds} s of processor time to decode."
     else:
         how = signal.Signals(-code).name if code < 0 else f"exit status {code}"
         reason = f"The process that decoded it died of it ({how})."
-    return RejectedImage("image_too_costly", reason, _REMEDY)
+    return RejectedFile("image_too_costly", reason, _REMEDY)
 
 
 def _send(pipe: IO[bytes], head: dict[str, object], *parts: bytes) -> None:
@@ -152,7 +156,7 @@ def _send(pipe: IO[bytes], head: dict[str, object], *parts: bytes) -> None:
 
 
 def _receive(pipe: IO[bytes]) -> tuple[dict[str, Any], list[bytes]]:
-    """Head and parts of a message, all of it. Raises EOFError where it ends before."""
+    """Return head and parts of a message, all of it. Raises EOFError where it ends before."""
     line = pipe.readline()
     if not line.endswith(b"\n"):
         raise EOFError
@@ -165,7 +169,7 @@ def _receive(pipe: IO[bytes]) -> tuple[dict[str, Any], list[bytes]]:
 
 
 def _serve(limits: IntakeLimits) -> None:
-    """The process: one group of images after another until its stdin ends."""
+    """Serve as the pool's process: one group of images after another until its stdin ends."""
     # The parent ends it by closing the pipe; until here these were held, see `stops_held`.
     for stop in STOPS:
         signal.signal(stop, signal.SIG_IGN)
@@ -186,8 +190,8 @@ def _serve(limits: IntakeLimits) -> None:
         _, most = resource.getrlimit(resource.RLIMIT_CPU)
         resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + limits.cpu_seconds + 1, most))
         named = [*zip(files, head["names"], strict=True)]
-        described, data = _answer(take_in_all(named, limits), named)
-        _send(answers, described, *data)
+        head, data = _answer(take_in_all(named, limits), named)
+        _send(answers, head, *data)
 
 
 if __name__ == "__main__":

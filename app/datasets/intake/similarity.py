@@ -1,4 +1,4 @@
-"""Perceptual hashes: images that look the same have hashes that differ in few of their 64 bits."""
+"""This module makes perceptual hashes: images that look the same have hashes that differ in few of their 64 bits."""
 
 import math
 from collections import defaultdict
@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-NEAR = 4  # bits; scaled, recompressed and slightly cropped copies lie below, other photographs lie around 32
+NEAR = 4  # bits; scaled, recompressed and slightly cropped copies lie below, other images lie around 32
 _BITS = 64
 _WAVES = 8  # of lowest frequency, in either direction: one a bit
-_SAMPLE = 32  # px a side that show them well; larger pictures are scaled to less than twice as many, cheaply
+_SIDE = 32  # px a side that show them well; larger images are scaled to less than twice as many, cheaply
 
 
 class Sketch(NamedTuple):
-    """What is hashed of an image: grey pixels, row by row, of which the last of a row or column may be a fraction."""
+    """This is hashed of an image: grey pixels, row by row, of which the last of a row or column may be a fraction."""
 
     width: float
     height: float
@@ -26,15 +26,15 @@ class Sketch(NamedTuple):
 
 
 def sketch(image: Image.Image) -> Sketch:
-    """`image` in grey, scaled to 32 to 63 px a side where it has more.
+    """Return `image` in grey, scaled to 32 to 63 px a side where it has more.
 
     A JPEG that is not decoded yet is decoded by this, to the very end of its data, but in grey and no larger than
     needed: it says nothing about its size or colours afterwards.
     """
-    drafted = image.draft("L", (_SAMPLE, _SAMPLE))
+    drafted = image.draft("L", (_SIDE, _SIDE))
     width, height = drafted[1][2:] if drafted else image.size
     grey = image if image.mode == "L" else image.convert("L")
-    across, down = max(grey.width // _SAMPLE, 1), max(grey.height // _SAMPLE, 1)
+    across, down = max(grey.width // _SIDE, 1), max(grey.height // _SIDE, 1)
     if across > 1 or down > 1:
         grey = grey.reduce((across, down))
     return Sketch(width / across, height / down, grey.tobytes())
@@ -42,20 +42,22 @@ def sketch(image: Image.Image) -> Sketch:
 
 @lru_cache(256)
 def _waves(extent: float) -> NDArray[np.float64]:
-    """DCT-II: what each pixel of `extent` px holds of waves that pass there 0, ½, … 3½ times, (8, pixels).
+    """Return the rows of DCT-II: what each pixel of `extent` px holds of waves that pass there 0, ½, … 3½ times, (8,
+    pixels).
 
     What scaling leaves of an edge may be a fraction of a pixel. Taken for a whole one, it would shift the rest.
     """
     edges = np.minimum(np.arange(math.ceil(extent) + 1), extent)
     turns = np.pi / extent * np.arange(1, _WAVES)[:, np.newaxis]
-    # Each wave's integral over the pixel: of an even picture, all of them together have nothing.
+    # Each wave's integral over the pixel: of an even image, all of them together have nothing.
     return np.vstack([np.diff(edges), np.diff(np.sin(turns * edges)) / turns])
 
 
 def perceptual_hashes(sketches: Sequence[Sketch]) -> list[str]:
-    """The DCT hash (pHash; Zauner 2010) of each as 16 hexadecimal digits: which of 8 × 8 waves are above the median.
+    """Return the DCT hash (pHash; Zauner 2010) of each as 16 hexadecimal digits: which of 8 × 8 waves are above the
+    median.
 
-    Within `NEAR` of what the library imagehash makes of the same picture, and mostly equal. It scales to 32 × 32 px
+    Within `NEAR` of what the library imagehash makes of the same image, and mostly equal. It scales to 32 × 32 px
     with a filter whose making costs half as much as a small image's decoding.
     """
     alike = defaultdict(list)
@@ -74,7 +76,7 @@ def perceptual_hashes(sketches: Sequence[Sketch]) -> list[str]:
 
 
 def near_pairs(hashes: Sequence[str], *, near: int = NEAR, most: int = 100_000) -> Iterator[tuple[int, int]]:
-    """The places (i < j) of hashes that differ in at most `near` bits, each pair once, at most `most` of them.
+    """Return the places (i < j) of hashes that differ in at most `near` bits, each pair once, at most `most` of them.
 
     Of `near` + 1 parts of two such hashes at least one is equal, so only hashes that share a part are compared.
     """

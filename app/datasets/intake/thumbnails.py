@@ -1,4 +1,4 @@
-"""Small copies of kept images, for people to look at."""
+"""This module makes small copies of images, for people to look at."""
 
 import io
 
@@ -8,12 +8,12 @@ MAX_SIDE = 512  # px
 
 
 def media_type(data: bytes) -> str:
-    """Of an image that was kept: one of two."""
+    """Return the media type of an image that was kept, one of two."""
     return "image/png" if data.startswith(b"\x89PNG") else "image/jpeg"
 
 
 def thumbnail(data: bytes, side: int) -> bytes:
-    """A JPEG of the kept image `data`, at most `side` px wide and high; a smaller image keeps its size."""
+    """Return a JPEG of the kept image `data`, at most `side` px wide and high; a smaller image keeps its size."""
     with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
         image.thumbnail((side, side))  # a JPEG is decoded at a fraction of its size
         small = io.BytesIO()

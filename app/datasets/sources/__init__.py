@@ -1,1 +1,2 @@
-"""Where the files of a dataset come from: an archive that was sent, or a place that was named."""
+"""This package reads the files of a dataset from where they are: an archive that was sent, or a place that was
+named."""

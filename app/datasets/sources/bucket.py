@@ -1,4 +1,4 @@
-"""The objects below a prefix of a bucket that the operator opened for imports."""
+"""This module reads the objects below a prefix of a bucket that the operator opened for imports."""
 
 from collections.abc import Callable, Iterator
 
@@ -10,14 +10,14 @@ from app.core.errors import FieldError, Invalid, Unavailable
 from app.datasets.formats.archive import Entry, Member
 from app.datasets.formats.layout import Skipped
 from app.datasets.formats.zip_file import too_many_entries
-from app.datasets.intake.intake import RejectedImage
+from app.datasets.intake.intake import RejectedFile
 from app.storage.connection import S3Options, connect
 
 _CHUNK = 1 << 18
 
 
 def allowed_prefix(url: str, allowed: list[str]) -> tuple[str, str]:
-    """Bucket and prefix of `s3://bucket/prefix`, if it is below one of `allowed` (`bucket` or `bucket/prefix`).
+    """Return bucket and prefix of `s3://bucket/prefix`, if it is below one of `allowed` (`bucket` or `bucket/prefix`).
 
     Raises `Invalid` (`bucket_not_allowed`).
     """
@@ -34,7 +34,7 @@ def allowed_prefix(url: str, allowed: list[str]) -> tuple[str, str]:
 
 
 class BucketFiles:
-    """The objects below a prefix. `skipped` names those that are left out, once `members` has been walked."""
+    """These are the objects below a prefix. `skipped` names those that are left out, once `members` has been walked."""
 
     def __init__(self, bucket: str, prefix: str, options: S3Options, max_entries: int, max_bytes: int) -> None:
         self._where = f"s3://{bucket}/{prefix}".rstrip("/")
@@ -44,7 +44,8 @@ class BucketFiles:
         self.skipped: list[Skipped] = []
 
     def members(self) -> Iterator[Member]:
-        """In the order of their keys. Raises `Unavailable`, and `Invalid` where there are too many or none."""
+        """Yield the objects in the order of their keys. Raises `Unavailable`, and `Invalid` where there are too many or
+        none."""
         found: list[tuple[str, int]] = []
         try:
             for page in obstore.list(self._store):
@@ -76,7 +77,7 @@ class BucketFiles:
                         if count > self._max_bytes:
                             break
             except FileNotFoundError:
-                raise RejectedImage(
+                raise RejectedFile(
                     "unreadable_file", "It was removed meanwhile.", "Leave the bucket as it is meanwhile."
                 ) from None
             except (BaseError, OSError) as error:
@@ -84,7 +85,7 @@ class BucketFiles:
             if count > self._max_bytes:
                 reason = f"It has more than {self._max_bytes} bytes."
                 remedy = "Use a smaller file, or raise GRAFT_MAX_FILE_BYTES."
-                raise RejectedImage("file_too_large", reason, remedy)
+                raise RejectedFile("file_too_large", reason, remedy)
             return b"".join(parts)
 
         return read

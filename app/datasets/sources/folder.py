@@ -1,4 +1,5 @@
-"""The files below a folder of this server, for a caller who may mean harm: no link is followed, at any step.
+"""This module reads files below a folder of this server, for a caller who may mean harm: no link is followed, at any
+step.
 
 Each folder is opened from the one above it by a name that may not be a link, so what is moved or replaced meanwhile
 leads nowhere else (`openat`, O_NOFOLLOW).
@@ -14,7 +15,7 @@ from app.core.errors import FieldError, Invalid
 from app.datasets.formats.archive import Entry, Member
 from app.datasets.formats.layout import Skipped
 from app.datasets.formats.zip_file import too_many_entries
-from app.datasets.intake.intake import RejectedImage
+from app.datasets.intake.intake import RejectedFile
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Non-blocking: opening a pipe that nobody writes to would wait for ever.
@@ -24,7 +25,7 @@ _LINK = "Copy the file itself there instead."
 
 
 def allowed_root(folder: str, roots: list[Path]) -> tuple[Path, tuple[str, ...]]:
-    """The operator's root that `folder` lies below, and the way from there. Looks at names alone.
+    """Return the operator's root that `folder` lies below, and the way from there. Looks at names alone.
 
     Raises `Invalid` (`folder_not_allowed`).
     """
@@ -41,7 +42,7 @@ def allowed_root(folder: str, roots: list[Path]) -> tuple[Path, tuple[str, ...]]
 
 
 class FolderFiles:
-    """The plain files below a folder. `skipped` names the others, once `members` has been walked."""
+    """These are the plain files below a folder. `skipped` names the others, once `members` has been walked."""
 
     def __init__(self, root: Path, way: tuple[str, ...], max_entries: int, max_bytes: int) -> None:
         self._root = root
@@ -51,7 +52,8 @@ class FolderFiles:
         self.skipped: list[Skipped] = []
 
     def members(self) -> Iterator[Member]:
-        """In the order of their names. Raises `Invalid` for a folder that is not there, or holds too much."""
+        """Yield the files in the order of their names. Raises `Invalid` for a folder that is not there, or holds too
+        much."""
         try:
             with _opened(self._root, self._way) as folder:
                 found = self._walk(folder, (), [0])
@@ -102,17 +104,17 @@ class FolderFiles:
                     return self._read(os.open(parts[-1], _FILE, dir_fd=folder))
             except OSError as error:
                 reason = f"It cannot be read: {error.strerror}."
-                raise RejectedImage("unreadable_file", reason, "Leave the folder as it is meanwhile.") from None
+                raise RejectedFile("unreadable_file", reason, "Leave the folder as it is meanwhile.") from None
 
         return read
 
     def _read(self, handle: int) -> bytes:
         with os.fdopen(handle, "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise RejectedImage("not_a_plain_file", "It is a link or a device.", _LINK)
+                raise RejectedFile("not_a_plain_file", "It is a link or a device.", _LINK)
             data = file.read(self._max_bytes + 1)
         if len(data) > self._max_bytes:
-            raise RejectedImage(
+            raise RejectedFile(
                 "file_too_large",
                 f"It has more than {self._max_bytes} bytes.",
                 "Use a smaller file, or raise GRAFT_MAX_FILE_BYTES.",
@@ -122,7 +124,7 @@ class FolderFiles:
 
 @contextmanager
 def _opened(root: Path, way: tuple[str, ...]) -> Iterator[int]:
-    """The folder at the end of the way. The root itself is the operator's, and may be a link."""
+    """Open and return the folder at the end of the path. The root itself is the operator's, and may be a link."""
     handle = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for part in way:

@@ -1,4 +1,4 @@
-"""Datasets that are named rather than sent: a list of addresses, a prefix of a bucket, or a folder of this server.
+"""Datasets can be named rather than sent: a list of addresses, a prefix of a bucket, or a folder of this server.
 
 What was named is kept as a blob, a document in place of an archive: the job that reads it is the same.
 """
@@ -12,14 +12,17 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 from app.core.errors import FieldError, Invalid
+from app.core.outbound.addresses import read_allowed
+from app.core.outbound.errors import OutboundError
+from app.core.outbound.exchange import Bounds, Exchange
+from app.core.outbound.fetching import Fetcher
+from app.core.outbound.urls import check_url
 from app.core.settings import Settings
-from app.datasets.formats.label_rows import Labelled, place
+from app.datasets.formats.label_rows import LabelRow, place
 from app.datasets.formats.layout import Layout, Placement, Skipped, check_layout
-from app.datasets.intake.intake import RejectedImage
+from app.datasets.intake.intake import RejectedFile
 from app.datasets.schemas import UploadOptions
-from app.datasets.sources.addresses import read_allowed
 from app.datasets.sources.bucket import BucketFiles, allowed_prefix
-from app.datasets.sources.fetching import Fetcher, FetchLimits, check_url
 from app.datasets.sources.folder import FolderFiles, allowed_root
 from app.datasets.sources.source import Budget, ReadFile, Source, StandingSource
 from app.storage.connection import S3Options
@@ -27,15 +30,17 @@ from app.storage.connection import S3Options
 FORMATS = ("urls", "s3", "folder")
 
 
-class Named(BaseModel):
-    """One image elsewhere, and what it shows."""
+class NamedImage(BaseModel):
+    """This names one image elsewhere, and its label."""
 
     model_config = ConfigDict(extra="forbid")
 
-    url: str = Field(max_length=2048, description="https alone; redirects are followed, to public addresses.")
+    url: str = Field(max_length=2048, description="An https URL; redirects are followed, to public addresses only.")
     label: str = Field(min_length=1, max_length=255)
     split: Literal["train", "val", "test"] | None = None
-    metadata: dict[str, Any] = Field(default={}, description="Kept with the image, at most 16 KiB of JSON.")
+    metadata: dict[str, Any] = Field(
+        default={}, description="Further facts to store with the image, at most 16 KiB of JSON."
+    )
 
 
 class ImportRequest(UploadOptions):
@@ -52,22 +57,24 @@ class ImportRequest(UploadOptions):
         },
     )
 
-    urls: Annotated[list[Named], Field(min_length=1, max_length=500_000, fail_fast=True)] | None = None
-    s3: str | None = Field(default=None, max_length=1024, description="s3://bucket/prefix that the operator allows.")
+    urls: Annotated[list[NamedImage], Field(min_length=1, max_length=500_000, fail_fast=True)] | None = None
+    s3: str | None = Field(
+        default=None, max_length=1024, description="A bucket prefix that the operator allows: s3://bucket/prefix."
+    )
     folder: str | None = Field(default=None, max_length=1024, description="A folder that the operator allows.")
 
     @model_validator(mode="after")
     def _one_of_them(self) -> "ImportRequest":
         if sum(one is not None for one in (self.urls, self.s3, self.folder)) != 1:
-            raise ValueError("name one of urls, s3 and folder, and only one")
+            raise ValueError("give exactly one of urls, s3 and folder")
         return self
 
 
-_NAMED = TypeAdapter(list[Named])
+_NAMED_IMAGES = TypeAdapter(list[NamedImage])
 
 
 def check_import(request: ImportRequest, settings: Settings) -> tuple[str, bytes, str | None]:
-    """What kind of reference it is, the document to keep of it, and what to call the place.
+    """Return what kind of reference it is, the document to keep of it, and what to call the place.
 
     Raises `Invalid` for what the operator does not allow, and for a list that no dataset can be made of.
     """
@@ -86,11 +93,12 @@ def check_import(request: ImportRequest, settings: Settings) -> tuple[str, bytes
 
 
 def open_source(kind: str, document: bytes, settings: Settings, budget: Budget) -> Source:
-    """What a worker reads. The operator's settings are looked at again: they may be others by now, or there."""
+    """Return what a worker reads. The operator's settings are looked at again: they may be others by now, or there."""
     named = json.loads(document)
     if kind == "urls":
-        fetcher = Fetcher(read_allowed(_words(settings.import_hosts)), FetchLimits(settings.max_file_bytes))
-        return UrlSource(_NAMED.validate_python(named), fetcher, budget)
+        allowed = read_allowed(_words(settings.import_hosts), "GRAFT_IMPORT_HOSTS")
+        exchange = Exchange(allowed, Bounds(settings.max_file_bytes, setting="GRAFT_MAX_FILE_BYTES"))
+        return UrlSource(_NAMED_IMAGES.validate_python(named), Fetcher(exchange, "image/*"), budget)
     most = settings.max_archive_entries, settings.max_file_bytes
     if kind == "folder":
         return StandingSource(FolderFiles(*allowed_root(named, _folders(settings)), *most), budget)
@@ -99,11 +107,11 @@ def open_source(kind: str, document: bytes, settings: Settings, budget: Budget) 
 
 
 class UrlSource:
-    """Images at addresses, with what was said of each."""
+    """This source has images at addresses, with what was said of each."""
 
     apart = True
 
-    def __init__(self, named: list[Named], fetcher: Fetcher, budget: Budget) -> None:
+    def __init__(self, named: list[NamedImage], fetcher: Fetcher, budget: Budget) -> None:
         self._named = named
         self._fetcher = fetcher
         self._budget = budget
@@ -113,17 +121,23 @@ class UrlSource:
 
     def files(self, layout: Layout) -> Iterator[tuple[str, ReadFile]]:
         for url in layout.placements:
-            yield url, self._budget.counted(partial(self._fetcher.fetch, url))
+            yield url, self._budget.counted(partial(self._fetch, url))
+
+    def _fetch(self, url: str) -> bytes:
+        try:
+            return self._fetcher.fetch(url)
+        except OutboundError as error:
+            raise RejectedFile(error.code, error.reason, error.remedy) from None
 
 
-def _layout(named: list[Named]) -> Layout:
+def _layout(named: list[NamedImage]) -> Layout:
     placements: dict[str, Placement] = {}
     refused: dict[str, Skipped] = {}
     for number, one in enumerate(named, start=1):
         try:
             check_url(one.url)
-            placed = place(Labelled(one.url, "", one.label, one.split, one.metadata, f"urls, number {number},"))
-        except RejectedImage as bad:
+            placed = place(LabelRow(one.url, "", one.label, one.split, one.metadata, f"urls, number {number},"))
+        except OutboundError as bad:
             placed = Skipped(one.url, bad.code, bad.reason, bad.remedy)
         if isinstance(placed, Skipped):
             refused[one.url] = placed

@@ -1,4 +1,4 @@
-"""Where the files of a dataset are read from: an archive that was sent, or a place that was named."""
+"""This module says where the files of a dataset are read from: an archive that was sent, or a place that was named."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -10,27 +10,27 @@ from app.core.errors import Invalid, TooLarge
 from app.datasets.formats.archive import ArchiveLimits, Listing, Member, members
 from app.datasets.formats.layout import Layout, Skipped
 from app.datasets.formats.placement import place_files
-from app.datasets.intake.intake import RejectedImage
+from app.datasets.intake.intake import RejectedFile
 
 ReadFile = Callable[[], bytes]
 
 
 class Source(Protocol):
-    """Files by name. `apart`: whether each file can be read at any time and by any thread."""
+    """A source has files by name. `apart`: whether each file can be read at any time and by any thread."""
 
     apart: bool
 
     def layout(self) -> Layout:
-        """Where each file belongs. Raises `Invalid` where that cannot be told."""
+        """Return where each file belongs. Raises `Invalid` where that cannot be told."""
         ...
 
     def files(self, layout: Layout) -> Iterator[tuple[str, ReadFile]]:
-        """The files that are placed. Reading one raises `RejectedImage` for a fault of its own."""
+        """Yield the files that are placed. Reading one raises `RejectedFile` for a fault of its own."""
         ...
 
 
 class ArchiveSource:
-    """An archive on local disk, read from front to back."""
+    """This source is an archive on local disk, read from front to back."""
 
     apart = False
 
@@ -49,7 +49,7 @@ class ArchiveSource:
 
 
 class StandingSource:
-    """Files that stay where they are while they are read: below a folder, or in a bucket."""
+    """This source has files that stay where they are while they are read: below a folder, or in a bucket."""
 
     apart = True
 
@@ -76,7 +76,7 @@ class StandingFiles(Protocol):
 
 
 class Budget:
-    """Bytes that all files together may have: of what is read from elsewhere nobody knows the size before."""
+    """A budget limits the bytes of all files together: the size of what is read from elsewhere is not known before."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -84,7 +84,8 @@ class Budget:
         self._lock = threading.Lock()
 
     def counted(self, read: ReadFile) -> ReadFile:
-        """The same, raising `Invalid` (`too_many_bytes`) once the files read have more than the limit together."""
+        """Return the same reader, raising `Invalid` (`too_many_bytes`) once the files read have more than the limit
+        together."""
 
         def reading() -> bytes:
             data = read()
@@ -107,6 +108,6 @@ def _refused_if_large(read: ReadFile) -> ReadFile:
             return read()
         except TooLarge as error:
             remedy = "Send a smaller file, or raise GRAFT_MAX_FILE_BYTES."
-            raise RejectedImage("file_too_large", error.detail, remedy) from None
+            raise RejectedFile("file_too_large", error.detail, remedy) from None
 
     return checked

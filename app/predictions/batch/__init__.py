@@ -1,1 +1,1 @@
-"""Predictions as a job: many stored images, whose rows are downloaded."""
+"""Predict jobs, which classify many stored images and leave a table of rows."""

@@ -1,4 +1,4 @@
-"""The rows of a job that predicts: the images it is asked for, and what its result says of each of them."""
+"""Read the images of a predict job, and build the rows of its result."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -7,7 +7,7 @@ from typing import Any
 
 from app.datasets.manifest import Manifest
 from app.predictions.schemas import Prediction
-from app.vision.tasks.classify.image_table import csv_lines
+from app.vision.artefacts.tables import csv_lines
 
 _COLUMNS = (
     "image",
@@ -38,12 +38,12 @@ class AskedImage:
 
 
 def listed_images(data: bytes) -> list[AskedImage]:
-    """Those of an `app.predictions.batch.service.image_list`, in its order."""
+    """Yield the images of an `app.predictions.batch.service.image_list`, in its order."""
     return [AskedImage(one["sha256"], one["id"]) for one in map(json.loads, data.splitlines())]
 
 
 def version_images(manifest: Manifest, split: str | None, label: str | None) -> list[AskedImage]:
-    """Those of a version, in its order, of one split and one label unless these are None."""
+    """Yield the images of a version, in its order; of one split and one label only, unless these are None."""
     return [
         AskedImage(item.sha256, split=item.split, label=item.label)
         for item in manifest.items
@@ -52,13 +52,13 @@ def version_images(manifest: Manifest, split: str | None, label: str | None) -> 
 
 
 def result_row(asked: AskedImage, answer: Prediction) -> dict[str, Any]:
-    """What a result says of one image: what is known of it, and what a predict call would answer."""
+    """Return one image's row: the image's description, and the answer that a predict call would give."""
     known = {"image": asked.sha256, "id": asked.id, "split": asked.split, "label": asked.label}
     return known | answer.model_dump(mode="json", exclude={"file"}, exclude_none=True)
 
 
 def result_csv(rows: Iterable[dict[str, Any]], classes: Sequence[str] | None) -> Iterator[bytes]:
-    """The rows as CSV: of the classes that are named the first, as `predicted`.
+    """Yield the rows as CSV: of the classes that are named the first, as `predicted`.
 
     With `classes`, those of the model, there is a column for the probability of each.
     """

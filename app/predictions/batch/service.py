@@ -1,4 +1,4 @@
-"""Jobs that predict: what they are asked, queued with all that they need, and where their rows are."""
+"""Queue predict jobs with everything they need, and find their rows."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,14 +8,16 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from app.core.errors import Conflict, FieldError, Invalid, NotFound
-from app.datasets import images as content
+from app.datasets import images as dataset_images
 from app.datasets.orm import Dataset, DatasetVersion
-from app.jobs import admission
+from app.datasets.ready import ready_dataset
 from app.jobs import service as jobs
+from app.jobs.admission import check_queue
 from app.jobs.doorbell import Doorbell
 from app.jobs.orm import Job
-from app.jobs.states import TERMINAL, JobKind, JobState
-from app.predictions.batch.schemas import PredictJobRequest
+from app.jobs.states import TERMINAL, JobState
+from app.predictions.batch.schemas import PredictJobRequest, PredictSpec
+from app.predictions.batch.type import PREDICT
 from app.predictions.references import reference
 from app.predictions.service import check_classes
 from app.registry import service as registry
@@ -23,9 +25,9 @@ from app.storage import Blob
 
 
 def image_list(wanted: Sequence[str], found: Mapping[str, str]) -> bytes:
-    """A JSON line for each image that is asked for, in that order, with the SHA-256 of its bytes or null.
+    """Return a JSON line for each requested image, in order, with the SHA-256 of its bytes or null.
 
-    Raises `Invalid` where not one of them is there.
+    Raises `Invalid` if none of the images exists.
     """
     if not found:
         detail = (
@@ -45,15 +47,15 @@ def submit(
     max_attempts: int,
     max_queued: int | None = None,
 ) -> Job:
-    """Queue the predictions. `listed` is the `image_list` in the store, for a request that names images.
+    """Queue a predict job and return it. `listed` is the `image_list` in the store, for a request that names images.
 
     The model's bytes, the list and the version are kept until the job has ended, whatever is deleted meanwhile. Raises
-    `Invalid` for what is not there, `Conflict` for a dataset that is not ready, and `TooMany` where `max_queued` such
-    jobs wait in the workspace.
+    `Invalid` for a model, dataset or image that does not exist, `Conflict` for a dataset that is not ready, and
+    `TooMany` if `max_queued` such jobs wait in the workspace.
     """
     # The model's row before the workspace's, as a training takes them: the other way round they wait for each other.
-    model = registry.named(session, workspace_id, request.model, "model", lock=True)
-    admission.check_queue(session, workspace_id, JobKind.predict, max_queued)
+    model = registry.find_for_job(session, workspace_id, request.model, "model", lock=True)
+    check_queue(session, workspace_id, PREDICT, max_queued)
     check_classes(request.classes, model.classes)
     dataset_id: UUID | None = None
     version_id: UUID | None = None
@@ -62,7 +64,7 @@ def submit(
         asked: dict[str, Any] = {"images_sha256": listed.sha256, "images": len(request.images or [])}
     else:
         # Locked, so that it cannot be deleted between this look and the commit.
-        dataset, newest = admission.target(session, workspace_id, request.dataset, lock=True)
+        dataset, newest = ready_dataset(session, workspace_id, request.dataset, lock=True)
         version = newest if request.version is None else _version(session, dataset, request.version)
         dataset_id, version_id = dataset.id, version.id
         asked = {"version": version.number, "split": request.split, "label": request.label}
@@ -76,28 +78,29 @@ def submit(
     if (thresholds := reference(model).thresholds) is not None:
         named["thresholds"] = list(thresholds)  # those of now: the model may be held to another target meanwhile
     options = request.model_dump(include={"top_k", "threshold", "classes", "probabilities", "engine"})
-    job = Job(
-        kind=JobKind.predict,
+    return jobs.submit(
+        session,
+        doorbell,
+        PREDICT,
+        workspace_id,
+        PredictSpec.model_validate(named | asked | options),
+        max_attempts,
+        asked=request,
+        dataset_id=dataset_id,
         dataset_version_id=version_id,
-        spec=named | asked | options,
-        max_attempts=request.max_attempts or max_attempts,
-        priority=request.priority,
-        run_after=request.run_after,
-        max_seconds=request.max_seconds,
     )
-    return jobs.enqueue(session, doorbell, workspace_id, dataset_id, job)
 
 
 def _version(session: Session, dataset: Dataset, number: int) -> DatasetVersion:
     try:
-        return content.get_version(session, dataset, number)
+        return dataset_images.get_version(session, dataset, number)
     except NotFound as error:
         field = FieldError("version", error.detail, "unknown_version")
         raise Invalid(error.detail, code="unknown_version", errors=[field]) from None
 
 
 def _count(version: DatasetVersion, request: PredictJobRequest) -> int:
-    """How many images of the version are asked for. Raises `Invalid` if none is."""
+    """Return how many images of the version are selected. Raises `Invalid` if none is."""
     chosen = {split: found for split, found in version.counts.items() if request.split in (None, split)}
     if request.label is None:
         total = sum(sum(found.values()) for found in chosen.values())
@@ -112,9 +115,9 @@ def _count(version: DatasetVersion, request: PredictJobRequest) -> int:
 
 
 def result_of(session: Session, workspace_id: UUID, job_id: UUID) -> tuple[Blob, Job]:
-    """The rows that a job came to (`batch_rows`), and the job. Raises `NotFound`, and `Conflict` if it has none."""
+    """Return the blob of a job's rows, and the job. Raises `NotFound`, and `Conflict` if the job has no rows."""
     job = jobs.get(session, workspace_id, job_id)
-    if job.kind is not JobKind.predict:
+    if job.kind != PREDICT.name:
         detail = f"Job {job_id} is of kind {job.kind} and has no predictions. POST /v1/jobs:predict makes one that has."
         raise Conflict(detail, code="no_predictions")
     if job.state is not JobState.succeeded:

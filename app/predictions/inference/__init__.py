@@ -1,1 +1,1 @@
-"""The Open Inference Protocol v2: tensors in and out."""
+"""The Open Inference Protocol v2, which takes and gives tensors."""

@@ -1,4 +1,4 @@
-"""Tensors of the Open Inference Protocol v2 (KServe), in JSON and with its binary tensor data extension."""
+"""Read and write tensors of the Open Inference Protocol v2 (KServe), in JSON and in its binary extension."""
 
 import base64
 import binascii
@@ -21,11 +21,11 @@ _DTYPES = {"UINT8": ("u1", "iu"), "FP32": ("<f4", "iuf")}  # as bytes; the kinds
 
 
 class InputParameters(BaseModel):
-    binary_data_size: int | None = Field(default=None, ge=0, description="Bytes of it behind the JSON.")
+    binary_data_size: int | None = Field(default=None, ge=0, description="Bytes of this tensor after the JSON.")
 
 
 class InferInput(BaseModel):
-    """A tensor: `shape`, and its elements row by row, in `data` or behind the JSON."""
+    """A tensor: its `shape`, and its elements row by row, in `data` or after the JSON."""
 
     name: str
     shape: list[int] = Field(max_length=8, fail_fast=True)
@@ -34,14 +34,16 @@ class InferInput(BaseModel):
     data: list[Any] | None = Field(
         default=None,
         max_length=MOST_ELEMENTS,
-        description="Numbers, nested or flat; for BYTES, each element in base64.",
+        description="Numbers in nested or flat lists; for BYTES, each element in base64.",
     )
 
 
 class OutputParameters(BaseModel):
     binary_data: bool | None = None
     classification: int | None = Field(
-        default=None, ge=1, description="Instead of the tensor the so many highest of each row: `value:index:label`."
+        default=None,
+        ge=1,
+        description="Return, in place of the tensor, this many highest values of each row as `value:index:label`.",
     )
 
 
@@ -53,12 +55,12 @@ class InferOutput(BaseModel):
 class InferParameters(BaseModel):
     model_config = ConfigDict(extra="allow")
 
-    binary_data_output: bool = Field(default=False, description="Outputs that say nothing come behind the JSON.")
+    binary_data_output: bool = Field(default=False, description="Default of the outputs' `binary_data`.")
     timeout: int | None = Field(default=None, ge=1, description="Microseconds until the call is answered with a 503.")
 
 
 class InferRequest(BaseModel):
-    """One input, of any number of images; outputs that are not asked for by name are not sent, unless none is."""
+    """A request with one input, which holds any number of images. `outputs` selects the outputs to return."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -82,7 +84,7 @@ class InferRequest(BaseModel):
         }
     )
 
-    id: str | None = Field(default=None, description="Comes back in the answer.")
+    id: str | None = Field(default=None, description="An id of the caller's own, which the response repeats.")
     parameters: InferParameters = InferParameters()
     inputs: list[InferInput] = Field(min_length=1, max_length=16, fail_fast=True)
     outputs: list[InferOutput] = Field(default=[], max_length=16, fail_fast=True)
@@ -93,23 +95,24 @@ def refuse(field: str, detail: str, code: str = "invalid") -> Invalid:
 
 
 def read_tensor(tensor: InferInput, raw: memoryview | None) -> "list[bytes] | NDArray[Any]":
-    """The elements: a list for BYTES, else an array of the tensor's shape. Raises `Invalid`, naming the input.
+    """Return the elements: a list for BYTES, else an array of the tensor's shape. Raises `Invalid`, naming the input.
 
-    `raw` holds them as the binary extension has it: little-endian, row by row, BYTES each after its length of 4 bytes.
+    `raw` holds them in the format of the binary extension: little-endian, row by row, and each element of BYTES after
+    its length in 4 bytes.
     """
     if (raw is None) == (tensor.data is None):
         raise refuse(tensor.name, "it needs either data or parameters.binary_data_size, and not both")
     if any(side < 1 for side in tensor.shape):
-        raise refuse(tensor.name, f"shape {tensor.shape} holds nothing; every side is at least 1")
+        raise refuse(tensor.name, f"its shape {tensor.shape} holds no elements; every side must be at least 1")
     count = math.prod(tensor.shape)
     if tensor.datatype == "BYTES":
         found = _decoded(tensor) if raw is None else _split(tensor.name, raw)
         if len(found) != count:
-            raise refuse(tensor.name, f"it has {len(found)} elements, and its shape {tensor.shape} means {count}")
+            raise refuse(tensor.name, f"it has {len(found)} elements, but its shape {tensor.shape} needs {count}")
         return found
     numbers = _numbers(tensor) if raw is None else _from_buffer(tensor, raw)
     if numbers.size != count:
-        raise refuse(tensor.name, f"it has {numbers.size} elements, and its shape {tensor.shape} means {count}")
+        raise refuse(tensor.name, f"it has {numbers.size} elements, but its shape {tensor.shape} needs {count}")
     return numbers.reshape(tensor.shape)
 
 
@@ -118,7 +121,7 @@ def _from_buffer(tensor: InferInput, raw: memoryview) -> "NDArray[Any]":
 
     dtype = np.dtype(_DTYPES[tensor.datatype][0])
     if len(raw) % dtype.itemsize:
-        raise refuse(tensor.name, f"{len(raw)} bytes are no whole number of {tensor.datatype}")
+        raise refuse(tensor.name, f"its {len(raw)} bytes are not a whole number of {tensor.datatype} elements")
     return np.frombuffer(raw, dtype)
 
 
@@ -129,11 +132,11 @@ def _numbers(tensor: InferInput) -> "NDArray[Any]":
     try:
         numbers = np.array(tensor.data)
     except (ValueError, OverflowError):
-        raise refuse(tensor.name, "its data are lists of different lengths, or no numbers") from None
+        raise refuse(tensor.name, "its data must be numbers, in lists of equal lengths") from None
     if numbers.dtype.kind not in kinds or (
         dtype == "u1" and numbers.size and not 0 <= numbers.min() <= numbers.max() < 256
     ):
-        raise refuse(tensor.name, f"its data hold something that is no {tensor.datatype}")
+        raise refuse(tensor.name, f"its data must be numbers that fit {tensor.datatype}")
     return numbers.astype(dtype)
 
 
@@ -142,7 +145,7 @@ def _decoded(tensor: InferInput) -> list[bytes]:
         return [base64.b64decode(one, validate=True) for one in tensor.data or []]
     except (binascii.Error, ValueError, TypeError) as error:
         raise refuse(
-            tensor.name, f"BYTES in JSON are base64, and this is none ({error}); base64 -w0 makes it"
+            tensor.name, f"BYTES in JSON must be base64, and this is not ({error}); encode the file with base64 -w0"
         ) from None
 
 
@@ -152,18 +155,18 @@ def _split(name: str, raw: memoryview) -> list[bytes]:
         (size,) = struct.unpack_from("<I", raw, at) if at + 4 <= len(raw) else (len(raw),)
         at += 4
         if at + size > len(raw):
-            raise refuse(name, "its binary data end within an element; each begins with its length, 4 bytes")
+            raise refuse(name, "its binary data end within an element; each element needs its length in 4 bytes first")
         found.append(bytes(raw[at : at + size]))
         at += size
     return found
 
 
 def write_bytes(texts: Sequence[str]) -> bytes:
-    """BYTES as the binary extension has them."""
+    """Return the texts as BYTES in the format of the binary extension."""
     encoded = [text.encode() for text in texts]
     return b"".join(struct.pack("<I", len(one)) + one for one in encoded)
 
 
 def highest(rows: "NDArray[np.float32]", count: int, labels: Sequence[str]) -> list[list[str]]:
-    """The `count` highest of each row as `value:index:label` (the protocol's classification extension)."""
+    """Return the `count` highest values of each row as `value:index:label` (the classification extension)."""
     return [[f"{row[index]:f}:{index}:{labels[index]}" for index in (-row).argsort()[:count]] for row in rows]

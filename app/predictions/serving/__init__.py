@@ -1,1 +1,1 @@
-"""Predictions while the caller waits: loaded models, batches, engines."""
+"""Answer calls while the caller waits: loaded models, batches, engines."""

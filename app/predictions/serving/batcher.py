@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from app.core.errors import GraftError, Unavailable
 from app.core.logging import log
@@ -18,13 +18,14 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from app.vision.tasks.classify.classifier import Classifier
+    from app.vision.engines.model import TrainedModel
 
-    Row: TypeAlias = "Future[NDArray[np.float32]]"
+# Will give one image's answer, which the model's task alone can read.
+Answer: TypeAlias = "Future[Any]"
 
 # Seconds that a batch which is not full waits for more, and only where twice as many are in the house already: they are
 # being decoded, on the same cores, and the fewer are computed at a time the more each of them costs.
-_FILL = 0.05
+FILL = 0.05
 # The share of its deadline that a call may wait for others, as far as is known: what they take wavers, and what is
 # decoded and then not answered in time was done for nobody.
 _PATIENCE = 0.6
@@ -32,7 +33,7 @@ _SMOOTHING = 0.2  # weight of the newest batch in the rate that Retry-After is c
 
 
 class Overloaded(Unavailable):
-    """Too many images wait for a model: about `wait` seconds of work."""
+    """Says that too many images wait for a model: about `wait` seconds of work."""
 
     code = "overloaded"
 
@@ -51,34 +52,36 @@ class Batcher:
 
     def __init__(
         self,
-        classifier: "Classifier",
+        model: "TrainedModel",
         *,
         max_batch: int,
         max_waiting: int,
         turns: Turns | None = None,
         idle_seconds: float | None = None,
+        fill: float = FILL,
         on_idle: Callable[[], None] = lambda: None,
         on_failure: Callable[[Exception], None] = lambda _: None,
     ) -> None:
-        self.classifier = classifier
+        self.model = model
         self.answered = 0
         self._max_batch = max_batch
         self._max_waiting = max_waiting
         self._turns = turns or Turns()
         self._idle_seconds = idle_seconds
+        self._fill = fill
         self._on_idle = on_idle
         self._on_failure = on_failure
         self._admitted = 0
         self._seconds_an_image = 0.0
         self._ended = 0.0  # when the last batch was done
         self._pressed = False  # whether others were in the house then
-        self._waiting: deque[tuple[NDArray[np.uint8], Row, Times]] = deque()
+        self._waiting: deque[tuple[NDArray[np.uint8], Answer, Times]] = deque()
         self._changed = threading.Condition()
         self._closed: GraftError | None = None
         threading.Thread(target=self._serve, name="predict", daemon=True).start()
 
-    def admit(self, images: int, timeout: float = math.inf) -> "list[Row]":
-        """Places for so many images, all or none. A future that is done, with whatever outcome, frees its place.
+    def admit(self, images: int, timeout: float = math.inf) -> "list[Answer]":
+        """Return places for so many images, all or none. A future that is done, with whatever outcome, frees its place.
 
         Refused are also those that would not be answered in `timeout` seconds: all that they would do is to keep others
         from being answered in time. Raises `Overloaded`.
@@ -89,13 +92,13 @@ class Batcher:
             if self._admitted and (self._admitted + images > self._max_waiting or wait > _PATIENCE * timeout):
                 raise Overloaded(self._admitted, wait)
             self._admitted += images
-        futures: list[Row] = [Future() for _ in range(images)]
+        futures: list[Answer] = [Future() for _ in range(images)]
         for future in futures:
             future.add_done_callback(self._leave)
         return futures
 
-    def put(self, image: "NDArray[np.uint8]", future: "Row", times: Times) -> None:
-        """Queue a prepared image under a future from `admit`, which will give its row of `Classifier.answer`."""
+    def put(self, image: "NDArray[np.uint8]", future: Answer, times: Times) -> None:
+        """Queue a prepared image under a future from `admit`, which will give its answer."""
         with self._changed:
             if self._closed is None:
                 self._waiting.append((image, future, times))
@@ -103,8 +106,8 @@ class Batcher:
                 return
         fail(future, self._closed)
 
-    def submit(self, images: "list[NDArray[np.uint8]]") -> "list[Row]":
-        """`admit` and `put` at once, for images that are prepared already."""
+    def submit(self, images: "list[NDArray[np.uint8]]") -> "list[Answer]":
+        """Do `admit` and `put` at once, for images that are prepared already."""
         futures = self.admit(len(images))
         for image, future in zip(images, futures, strict=True):
             self.put(image, future, Times())
@@ -119,15 +122,15 @@ class Batcher:
             self._closed = self._closed or reason
             self._changed.notify()
 
-    def _leave(self, _: "Row") -> None:
+    def _leave(self, _: Answer) -> None:
         with self._changed:
             self._admitted -= 1
             self._changed.notify()  # a batch may wait for this one
 
     @property
     def _most(self) -> int:
-        """Images of a batch: no more than the engine computes at a time, for the others' answers would wait for it."""
-        return min(self._max_batch, self.classifier.engine.batch)
+        """Return how many images make a batch: no more than the engine computes at a time, for others' answers wait."""
+        return min(self._max_batch, self.model.engine.batch)
 
     def _worth_starting(self) -> bool:
         return self._closed is not None or len(self._waiting) >= self._most or self._admitted < 2 * self._most
@@ -139,7 +142,7 @@ class Batcher:
                 if not self._waiting and came:
                     return
                 if came:
-                    self._changed.wait_for(self._worth_starting, _FILL)
+                    self._changed.wait_for(self._worth_starting, self._fill)
             if not came:
                 self._on_idle()  # outside the lock: it may close this batcher
                 continue
@@ -154,14 +157,12 @@ class Batcher:
                 elif not self._answer(batch):
                     return
 
-    def _answer(self, batch: "list[tuple[NDArray[np.uint8], Row, Times]]") -> bool:
+    def _answer(self, batch: "list[tuple[NDArray[np.uint8], Answer, Times]]") -> bool:
         import numpy as np
 
         started = time.monotonic()
         try:
-            rows = self.classifier.answer(np.stack([image for image, _, _ in batch]))
-            if not np.isfinite(rows).all():
-                raise FloatingPointError("the model answers with numbers that are not finite")
+            answers = self.model.answer(np.stack([image for image, _, _ in batch]))
         except Exception as error:
             self._fail(error, [future for _, future, _ in batch])
             return False
@@ -172,12 +173,12 @@ class Batcher:
         self._ended, self._pressed = ended, self._admitted > len(batch)
         self._seconds_an_image += (_SMOOTHING if self._seconds_an_image else 1.0) * (seconds - self._seconds_an_image)
         self.answered += len(batch)
-        for (_, future, times), row in zip(batch, rows, strict=True):
+        for (_, future, times), answer in zip(batch, answers, strict=True):
             times.started, times.ended = started, ended
-            future.set_result(row)
+            future.set_result(answer)
         return True
 
-    def _fail(self, error: Exception, futures: "list[Row]") -> None:
+    def _fail(self, error: Exception, futures: "list[Answer]") -> None:
         log.error("model_failed", error=type(error).__name__, exc_info=error)
         self._on_failure(error)
         reason = Unavailable(
@@ -192,7 +193,7 @@ class Batcher:
             fail(self._waiting.popleft()[1], reason)
 
 
-def fail(future: "Row", error: BaseException) -> None:
+def fail(future: Answer, error: BaseException) -> None:
     """End a future that nobody has begun on; one that its caller has cancelled stays so."""
     if future.set_running_or_notify_cancel():
         future.set_exception(error)

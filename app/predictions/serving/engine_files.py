@@ -1,4 +1,4 @@
-"""Files that engines are made from, kept on this machine; all of them can be made again."""
+"""Keep the files that engines are made from on this machine; each of them can be made again."""
 
 import hashlib
 import os
@@ -8,14 +8,17 @@ from pathlib import Path
 
 
 class EngineFiles:
-    """A folder a model below `root`. The least recently used models go when all take more than `budget_bytes`."""
+    """The engines' files, in one folder for each model below `root`, of `budget_bytes` at most.
+
+    The folders of the least recently used models are removed first.
+    """
 
     def __init__(self, root: Path, budget_bytes: int) -> None:
         self._root = root
         self._budget_bytes = budget_bytes
 
     def get(self, artefact_sha256: str, name: str, make: Callable[[Path], None]) -> Path:
-        """The file of that name, made by `make` if it is not there or no longer what was written."""
+        """Return the path of a file, which `make` writes if it does not exist or was changed since."""
         folder = self._root / artefact_sha256
         path, digest = folder / name, folder / f"{name}.sha256"
         if not (path.is_file() and digest.is_file() and digest.read_text() == _sha256(path)):

@@ -1,4 +1,4 @@
-"""Makes an engine of a loaded model, by the engine's name."""
+"""Make an engine of a loaded model by the engine's name."""
 
 import os
 from collections.abc import Callable
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from app.vision.engines.engine import Engine
-    from app.vision.tasks.classify.classifier import Classifier
+    from app.vision.engines.model import TrainedModel
 
 # Gives the file of a name, which the function makes if it is not there.
 GetFile: TypeAlias = Callable[[str, Callable[[Path], None]], Path]
@@ -21,31 +21,31 @@ GetFile: TypeAlias = Callable[[str, Callable[[Path], None]], Path]
 
 def make_engine(
     name: EngineName,
-    classifier: "Classifier",
+    model: "TrainedModel",
     file: GetFile,
     calibration: "Callable[[], NDArray[np.uint8]] | None" = None,
 ) -> "Engine":
-    """The engine; exports the network where its file is not there. Raises what the engine's library raises.
+    """Return the engine; export the network first if its file does not exist. Raises the engine's own errors.
 
-    `calibration` gives prepared images uint8 [N, S, S, 3] of the training split; `openvino-int8` alone needs it.
+    `calibration` returns prepared images uint8 [N, H, W, 3] of the training split; only `openvino-int8` needs it.
     """
     import torch
 
     from app.vision.engines.engine import TorchBfloat16, TorchCompiled, TorchHalf
 
     if name == "torch":
-        return classifier.reference
+        return model.reference
     if name == "torch-bf16":
-        return TorchBfloat16(classifier.network, classifier.preprocessing)
+        return TorchBfloat16(model.network, model.preprocessing)
     if name == "torch-compile":
-        return TorchCompiled(classifier.network, classifier.preprocessing)
+        return TorchCompiled(model.network, model.preprocessing)
     if name in ("cuda-fp16", "cuda-bf16"):
         dtype = torch.float16 if name == "cuda-fp16" else torch.bfloat16
-        return TorchHalf(name, classifier.network, classifier.preprocessing, dtype, torch.device("cuda"))
+        return TorchHalf(name, model.network, model.preprocessing, dtype, torch.device("cuda"))
     from app.vision.engines.onnx_engines import OnnxRuntime, OpenVino, export_onnx, quantize_onnx
 
     threads = len(os.sched_getaffinity(0))
-    exported = file("scored.float32.onnx", partial(export_onnx, classifier.network, classifier.preprocessing))
+    exported = file("scored.float32.onnx", partial(export_onnx, model.network, model.preprocessing))
     if name == "onnxruntime":
         return OnnxRuntime(exported, threads)
     if name == "openvino-int8":

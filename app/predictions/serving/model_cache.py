@@ -23,7 +23,7 @@ from app.predictions.serving.turns import Turns
 from app.storage import BlobStore
 
 if TYPE_CHECKING:
-    from app.vision.tasks.classify.classifier import Classifier
+    from app.vision.engines.model import TrainedModel
 
 _LOADERS = 2  # loads at once: one may wait for room while another reads
 
@@ -120,7 +120,7 @@ class ModelCache:
             return Lease(self, entry)
 
     def release(self, entry: _Entry) -> None:
-        """The end of a lease."""
+        """End a lease."""
         with self._changed:
             entry.users -= 1
             entry.used_at = time.monotonic()
@@ -130,21 +130,26 @@ class ModelCache:
             self._changed.notify_all()
 
     def tell(self, model: ModelReference) -> None:
-        """That a model was pinned or unpinned, if it is loaded."""
+        """Note that a model was pinned or unpinned, if it is loaded."""
         with self._changed:
             if (entry := self._entries.get(model.key)) is not None:
                 entry.model = model
 
     def serving(self, model: ModelReference) -> Serving:
-        """How it stands with a model in this process."""
+        """Return the state of a model in this process."""
         with self._changed:
             entry, failure = self._entries.get(model.key), self._failures.get(model.key)
             if entry is not None and entry.ready:
-                engine = entry.batcher.result().classifier.engine.name
+                engine = entry.batcher.result().model.engine.name
                 return Serving(state="ready", bytes=entry.nbytes, engine=engine)
             if failure is not None:
                 return Serving(state="unhealthy", detail=failure.error.detail, since=failure.at)
             return Serving(state="unloaded" if entry is None else "loading")
+
+    def busy(self) -> bool:
+        """Return whether any model is loaded in this process."""
+        with self._changed:
+            return any(entry.ready for entry in self._entries.values())
 
     def close(self) -> None:
         with self._changed:
@@ -173,8 +178,8 @@ class ModelCache:
             self._make_room(entry)
             self._scratch.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=self._scratch, prefix="model-") as directory:
-                classifier = load_model(self._store.fetch(entry.model.artefact_sha256, Path(directory)))
-            self._take_engine(entry, classifier)
+                loaded = load_model(self._store.fetch(entry.model.artefact_sha256, Path(directory)))
+            self._take_engine(entry, loaded)
             freeze_imports()
         except Exception as error:
             told = error
@@ -184,7 +189,7 @@ class ModelCache:
             entry.batcher.set_exception(told)
             return
         batcher = Batcher(
-            classifier,
+            loaded,
             max_batch=self._limits.max_batch,
             max_waiting=self._limits.max_waiting,
             turns=self._turns,
@@ -193,7 +198,7 @@ class ModelCache:
             on_failure=lambda error: self._fail(key, entry, error),
         )
         with self._changed:
-            entry.nbytes = classifier.nbytes
+            entry.nbytes = loaded.nbytes
             self._failures.pop(key, None)
             entry.batcher.set_result(batcher)
             self._unload_others(entry)
@@ -201,8 +206,8 @@ class ModelCache:
         if self._closed:
             batcher.close()
 
-    def _take_engine(self, entry: _Entry, classifier: "Classifier") -> None:
-        """The engine that the caller insists on, or the one that was found the best on a machine like this."""
+    def _take_engine(self, entry: _Entry, loaded: "TrainedModel") -> None:
+        """Take the engine that the caller insists on, or the one that was found the best on a machine like this."""
         model = entry.model
         if self._tuner is None or not (model.engine or self._tuner.has_candidates):
             entry.settled = True
@@ -212,7 +217,7 @@ class ModelCache:
             return
         entry.settled = True
         try:
-            classifier.engine = self._tuner.make(name, model.model_id, model.artefact_sha256, classifier)
+            loaded.engine = self._tuner.make(name, model.model_id, model.artefact_sha256, loaded)
         except Exception as error:
             if model.engine is not None:
                 raise
@@ -220,7 +225,7 @@ class ModelCache:
 
     def _tune(self, entry: _Entry) -> None:
         assert self._tuner is not None
-        classifier, model = entry.batcher.result().classifier, entry.model
+        loaded, model = entry.batcher.result().model, entry.model
 
         def turn() -> Turns:
             if self._closed:
@@ -228,15 +233,20 @@ class ModelCache:
             return self._turns
 
         try:
-            engine = self._tuner.tune(model.model_id, model.artefact_sha256, classifier, turn)
+            engine = self._tuner.tune(model.model_id, model.artefact_sha256, loaded, turn)
             freeze_imports()
         except Exception as error:  # the reference goes on answering
             log.warning("tuning_failed", model=str(model.model_id), exc_info=error)
             return
         with self._changed:
-            classifier.engine = engine
-            entry.nbytes = classifier.nbytes
+            loaded.engine = engine
+            entry.nbytes = loaded.nbytes
             self._unload_others(entry)
+
+    def held_bytes(self) -> int:
+        """Return what the models that are loaded, or being loaded, are counted with."""
+        with self._changed:
+            return self._total()
 
     def _make_room(self, entry: _Entry) -> None:
         """Wait until the model fits beside those that are in use; it is let in when it would be alone."""

@@ -1,4 +1,4 @@
-"""Chooses a model's engine on this machine: made, compared with the reference on held-out images, timed, remembered."""
+"""Choose a model's engine on this machine: make each, compare it with the reference, time it, and store the result."""
 
 import importlib.metadata
 import os
@@ -18,7 +18,7 @@ from app.core.database import Database
 from app.core.errors import Conflict
 from app.core.logging import log
 from app.datasets import service as datasets
-from app.datasets.manifest import ManifestItem, read_manifest
+from app.datasets.manifest import ManifestImage, read_manifest
 from app.predictions.orm import ModelEngine
 from app.predictions.serving.engine_files import EngineFiles
 from app.predictions.serving.engine_making import make_engine
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from app.vision.engines.choice import Measured
-    from app.vision.engines.engine import Engine, Outputs
-    from app.vision.tasks.classify.classifier import Classifier
+    from app.vision.engines.engine import Engine
+    from app.vision.engines.model import TrainedModel
 
 HELD_OUT = 256  # images of the test split, or of the validation split where there is none
 LEAST_HELD_OUT = 20  # with fewer, agreement means nothing and the reference stays
@@ -40,7 +40,7 @@ CALIBRATION = 128  # training images that an INT8 file takes its ranges from
 
 
 class Tuner:
-    """Makes engines and chooses among `candidates`. One instance serves one process."""
+    """Makes engines and chooses one of `candidates`. A process has one instance."""
 
     def __init__(
         self, database: Database, store: BlobStore, files: EngineFiles, candidates: Sequence[EngineName] = ENGINES
@@ -52,7 +52,7 @@ class Tuner:
 
     @cached_property
     def machine(self) -> str:
-        """What this process's measurements depend on."""
+        """Return the description of this machine, on which this process's measurements depend."""
         return machine(any(name.startswith("cuda") for name in self._candidates))
 
     @property
@@ -60,19 +60,19 @@ class Tuner:
         return bool(self._candidates)
 
     def recall(self, model_id: UUID) -> EngineName | None:
-        """The engine that was chosen on a machine like this, if it can still be made here."""
+        """Return the engine that was chosen on this kind of machine, or None if it cannot be made here any more."""
         with self._database.reading() as session:
             found = session.get(ModelEngine, (model_id, self.machine))
         chosen = next((name for name in ENGINES if found is not None and name == found.chosen), None)
         return chosen if chosen == REFERENCE or chosen in self._candidates else None
 
-    def make(self, name: EngineName, model_id: UUID, artefact_sha256: str, classifier: "Classifier") -> "Engine":
-        """The engine of that name for a loaded model; exports and quantises if its file is not here."""
+    def make(self, name: EngineName, model_id: UUID, artefact_sha256: str, model: "TrainedModel") -> "Engine":
+        """Return the engine of that name for a loaded model; export and quantise first if its file does not exist."""
 
         def calibration() -> "NDArray[np.uint8]":
-            return self._images(model_id, classifier, ("train",), CALIBRATION)[0]
+            return self._images(model_id, model, ("train",), CALIBRATION)[0]
 
-        engine = make_engine(name, classifier, partial(self._files.get, artefact_sha256), calibration)
+        engine = make_engine(name, model, partial(self._files.get, artefact_sha256), calibration)
         with self._database.reading() as session:
             found = session.get(ModelEngine, (model_id, self.machine))
         for one in found.measured if found is not None else ():
@@ -84,29 +84,28 @@ class Tuner:
         self,
         model_id: UUID,
         artefact_sha256: str,
-        classifier: "Classifier",
+        model: "TrainedModel",
         turn: Callable[[], AbstractContextManager[object]],
     ) -> "Engine":
-        """Measure every candidate, write down what was found, and give the chosen engine. Takes a minute or more."""
-        from app.vision.engines.choice import Measured, choose, measure
+        """Measure every candidate, store the measurements, and return the chosen engine; it takes a minute or more."""
+        from app.vision.engines.choice import Measured, choose, measure, outputs_of
 
         try:
-            images, labels = self._images(model_id, classifier, ("test", "val"), HELD_OUT)
+            images, labels = self._images(model_id, model, ("test", "val"), HELD_OUT)
         except Conflict as error:
             self._remember(model_id, [Measured(REFERENCE, True, detail=error.detail)], REFERENCE)
-            return classifier.reference
-        reference = _outputs(classifier.reference, images, turn)
-        engines: dict[str, Engine] = {REFERENCE: classifier.reference}
-        compare = partial(
-            measure, reference=reference, images=images, labels=labels, turn=turn, novelty=classifier.novelty
-        )
-        measured = [compare(classifier.reference)]
+            return model.reference
+        reference = outputs_of(model.reference, images, turn)
+        engines: dict[str, Engine] = {REFERENCE: model.reference}
+        agreement = partial(model.answers.agreement, reference=reference, labels=labels)
+        compare = partial(measure, images=images, agreement=agreement, turn=turn)
+        measured = [compare(model.reference)]
         for name in self._candidates:
             if reason := obstacle(name):
                 measured.append(Measured(name, False, detail=reason))
                 continue
             try:
-                engines[name] = self.make(name, model_id, artefact_sha256, classifier)
+                engines[name] = self.make(name, model_id, artefact_sha256, model)
                 measured.append(compare(engines[name]))
             except Exception as error:  # a library's own fault is no reason not to serve
                 log.warning("engine_failed", engine=name, model=str(model_id), exc_info=error)
@@ -124,39 +123,39 @@ class Tuner:
             session.merge(ModelEngine(model_id=model_id, machine=self.machine, chosen=chosen, measured=rows))
 
     def _images(
-        self, model_id: UUID, classifier: "Classifier", splits: Sequence[str], most: int
+        self, model_id: UUID, model: "TrainedModel", splits: Sequence[str], most: int
     ) -> "tuple[NDArray[np.uint8], NDArray[np.int64]]":
-        """Prepared images uint8 [N, S, S, 3] and labels of the first of `splits` that has enough, spread over it."""
+        """Return prepared images uint8 [N, H, W, 3] and labels, spread over the first of `splits` that has enough."""
         import numpy as np
 
         with self._database.reading() as session:
-            model = session.get(Model, model_id)
-            version = datasets.get_version(session, model.dataset_version_id) if model else None
+            row = session.get(Model, model_id)
+            version = datasets.get_version(session, row.dataset_version_id) if row else None
         manifest = read_manifest(self._store.read(version.manifest_sha256)) if version else None
         for split in splits:
             items = [item for item in manifest.items if item.split == split] if manifest else []
             spread = np.linspace(0, len(items) - 1, min(len(items), most)).astype(int)  # no index twice
-            found = [one for index in spread if (one := self._prepared(items[index], classifier)) is not None]
+            found = [one for index in spread if (one := self._prepared(items[index], model)) is not None]
             if len(found) >= LEAST_HELD_OUT:
                 return np.stack([image for image, _ in found]), np.array([label for _, label in found])
         raise Conflict(f"The model's dataset has fewer than {LEAST_HELD_OUT} images left in {' and '.join(splits)}.")
 
-    def _prepared(self, item: ManifestItem, classifier: "Classifier") -> "tuple[NDArray[np.uint8], int] | None":
+    def _prepared(self, item: ManifestImage, model: "TrainedModel") -> "tuple[NDArray[np.uint8], int] | None":
         try:
             data = self._store.read(item.sha256)
         except (BlobMissing, BlobDamaged):  # its dataset was deleted, perhaps
             return None
-        return classifier.prepare(data), classifier.classes.index(item.label)
+        return model.prepare(data), model.classes.index(item.label)
 
 
 def engines_of(session: Session, model_id: UUID) -> Sequence[ModelEngine]:
-    """What was found out on each kind of machine, the newest first."""
+    """Return the measurements of a model on each kind of machine, newest first."""
     query = select(ModelEngine).where(ModelEngine.model_id == model_id)
     return session.scalars(query.order_by(ModelEngine.measured_at.desc())).all()
 
 
 def machine(gpu: bool) -> str:
-    """What a measurement depends on: the processor, the cores, with `gpu` the GPU, and the versions that compute."""
+    """Return the facts that a measurement depends on: processor, cores, with `gpu` the GPU, and library versions."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     processor = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
@@ -175,15 +174,3 @@ def _gpus() -> list[str]:
     import torch
 
     return [torch.cuda.get_device_name()] if torch.cuda.is_available() else []
-
-
-def _outputs(
-    engine: "Engine", images: "NDArray[np.uint8]", turn: Callable[[], AbstractContextManager[object]]
-) -> "Outputs":
-    from app.vision.engines.engine import Outputs
-
-    rows = []
-    for start in range(0, len(images), 32):
-        with turn():
-            rows.append(engine.outputs(images[start : start + 32]))
-    return Outputs.joined(rows)

@@ -1,11 +1,11 @@
-"""A lock that is handed on in the order in which it was asked for: models that compute on the same cores take turns."""
+"""Provide a fair lock, with which models that compute on the same cores take turns."""
 
 import threading
 from collections import deque
 
 
 class Turns:
-    """One at a time, first come first served; a plain lock may go to the same busy thread for ever."""
+    """A lock that threads get in the order of their requests. A plain lock may go to the same busy thread for ever."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -1,1 +1,1 @@
-"""The files that a run leaves: tensors with a document, models, and models to start from."""
+"""These modules write and read the files of a run: tensors with a document, models, tables."""

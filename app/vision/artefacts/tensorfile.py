@@ -1,4 +1,4 @@
-"""One safetensors file that carries tensors, a JSON document and its own SHA-256, written whole or not at all."""
+"""Writes tensors, a JSON document and a SHA-256 of both as one safetensors file, whole or not at all."""
 
 from __future__ import annotations
 
@@ -55,7 +55,10 @@ def move_durably(source: Path, target: Path) -> None:
 
 
 def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors (on the CPU) and the document; raises DamagedArtefact for anything `write_tensors` did not write."""
+    """Return the tensors (on the CPU) and the document.
+
+    Raises DamagedArtefact for anything `write_tensors` did not write.
+    """
     document = read_document(path, kind)
     try:
         with safe_open(path, framework="pt") as file:
@@ -65,7 +68,7 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
 
 
 def read_document(path: Path, kind: str) -> dict[str, Any]:
-    """The document alone, of a file that is whole; memory does not grow with the tensors. Raises DamagedArtefact."""
+    """Return the document alone; memory does not grow with the tensors. Raises DamagedArtefact."""
     try:
         sealed = _check_digest(path)
         with safe_open(path, framework="pt") as file:
@@ -81,7 +84,7 @@ def read_document(path: Path, kind: str) -> dict[str, Any]:
 
 
 def _check_digest(path: Path) -> bool:
-    """Whether the file bears a digest. Raises DamagedArtefact where it is not the digest of these bytes.
+    """Return whether the file bears a digest. Raises DamagedArtefact where it is not the digest of these bytes.
 
     A damaged byte cannot pass a file off as one without a digest: its entry would still say that it has one.
     """
@@ -95,7 +98,7 @@ def _check_digest(path: Path) -> bool:
 
 
 def _digest(file: BinaryIO) -> str:
-    """SHA-256 of the file, its own digest blanked out, in lower-case hex."""
+    """Return the SHA-256 of the file, its own digest blanked out, in lower-case hex."""
     file.seek(0)
     digest = hashlib.sha256(file.read(_DIGEST_AT) + BLANK.encode())
     file.seek(_DIGEST_AT + len(BLANK))

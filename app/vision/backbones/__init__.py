@@ -1,1 +1,1 @@
-"""The catalogue of pretrained backbones, what they are made of, and where their weights are found."""
+"""These modules list pretrained backbones, say what they are made of, and find their weights."""

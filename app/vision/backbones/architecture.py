@@ -1,4 +1,4 @@
-"""What the backbones are made of, stage by stage, without loading torch: parameters, and what a training remembers.
+"""Counts what the backbones are made of, stage by stage and without torch: parameters, and what a training keeps.
 
 The layers are those of He et al. 2016 (arXiv:1512.03385), Xie et al. 2017 (arXiv:1611.05431), Zagoruyko & Komodakis
 2016 (arXiv:1605.07146) and Simonyan & Zisserman 2015 (arXiv:1409.1556), as torchvision builds them.
@@ -26,7 +26,7 @@ _GROUPS = {
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A stage of the trunk. `kept` numbers of one image are held until its backward pass; `largest` is one layer's."""
+    """Is a stage of the trunk. `kept` numbers of an image are held until its backward pass; `largest` is a layer's."""
 
     name: str
     parameters: int
@@ -47,7 +47,7 @@ class _Layers:
         self.parameters = self.statistics = self.kept = self.largest = 0
 
     def stage(self, name: str) -> Stage:
-        """What has come since the last one."""
+        """Return what has come since the last one."""
         done = Stage(name, self.parameters, self.statistics, self.kept, self.largest, self.maps)
         self.start()
         return done
@@ -69,7 +69,7 @@ class _Layers:
 
 
 def stages(backbone: Backbone, side: int) -> list[Stage]:
-    """The trunk's stages from the image, a square of `side` pixels, to the features."""
+    """Return the trunk's stages from the image, a square of `side` pixels, to the features."""
     return _vgg(backbone, side) if backbone.family == "vgg" else _resnet(backbone, side)
 
 
@@ -115,6 +115,6 @@ def _resnet(backbone: Backbone, side: int) -> list[Stage]:
 
 
 def head_parameters(features: int, hidden: tuple[int, ...], classes: int) -> int:
-    """Weights and biases of the head's linear layers."""
+    """Return the number of weights and biases of the head's linear layers."""
     sizes = [features, *hidden, classes]
     return sum(before * after + after for before, after in itertools.pairwise(sizes))

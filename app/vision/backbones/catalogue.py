@@ -1,4 +1,4 @@
-"""The catalogue of pretrained backbones: size, cost, accuracy and where the weights are published."""
+"""Lists the pretrained backbones: size, cost, accuracy and where the weights are published."""
 
 from __future__ import annotations
 
@@ -6,16 +6,12 @@ from dataclasses import dataclass
 
 from app.vision.errors import UnknownBackbone
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from app.vision.backbones.weights import WeightStore
-
 PUBLISHED_AT = "https://download.pytorch.org/models/"
 
 
 @dataclass(frozen=True, slots=True)
 class Backbone:
-    """One pretrained network. Figures are those published with the weights (torchvision's `Weights.meta`)."""
+    """Is one pretrained network. Figures are those published with the weights (torchvision's `Weights.meta`)."""
 
     name: str
     family: str  # "resnet", "resnext", "wide_resnet" or "vgg"
@@ -108,18 +104,10 @@ _TABLE = (
 
 BACKBONES: dict[str, Backbone] = {backbone.name: backbone for backbone in _TABLE}
 
-# The first of these whose weights lie on this machine serves when a caller names no backbone.
-DEFAULT_ORDER: tuple[str, ...] = ("resnet18", "resnet18-tiny64")
-
 
 def get_backbone(name: str) -> Backbone:
-    """The backbone called `name`; raises UnknownBackbone, which names the nearest match."""
+    """Return the backbone called `name`; raises UnknownBackbone, which names the nearest match."""
     try:
         return BACKBONES[name]
     except KeyError:
         raise UnknownBackbone(name, BACKBONES) from None
-
-
-def default_backbone(weights: WeightStore) -> str:
-    """The name to use when none is given; looks at local files only, so the answer never waits for a network."""
-    return next(name for name in DEFAULT_ORDER if weights.find(BACKBONES[name]) is not None)

@@ -24,7 +24,7 @@ class _StandIn(ModuleType):
 
 
 def _real(module: str) -> ModuleType:
-    """The compiler's module, from now on in its own place."""
+    """Return the compiler's module, from now on in its own place."""
     for name in (_COMPILER, _UTILS):
         if isinstance(sys.modules.get(name), _StandIn):
             sys.modules.pop(name, None)  # another thread may have been first

@@ -11,13 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from app.vision.backbones.catalogue import Backbone
+from app.vision.backbones.catalogue import BACKBONES, Backbone
 from app.vision.errors import WeightsUnavailable
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 BUNDLED = Path(__file__).parent / "bundled"
+# The first of these whose weights lie on this machine serves when a caller names no backbone.
+DEFAULT_ORDER: tuple[str, ...] = ("resnet18", "resnet18-tiny64")
+
 PROBE_TIMEOUT_S = 3.0
 PROBE_REMEMBERED_S = 60.0
 
@@ -28,8 +31,11 @@ _probes: dict[str, tuple[float, bool]] = {}
 
 @dataclass(frozen=True)
 class WeightStore:
-    """Where weights may come from: `directory` is the operator's, `cache` is ours to write, `mirror` replaces the
-    published address, `download` allows the network at all."""
+    """Knows where weights may come from.
+
+    `directory` is the operator's, `cache` is ours to write, `mirror` replaces the published address, `download` allows
+    the network at all.
+    """
 
     directory: Path | None
     cache: Path
@@ -37,7 +43,7 @@ class WeightStore:
     download: bool = True
 
     def find(self, backbone: Backbone) -> Path | None:
-        """The file on this machine, or None. Empty files do not count; contents are checked by `obtain`."""
+        """Return the file on this machine, or None. Empty files do not count; contents are checked by `obtain`."""
         for folder in self._folders(backbone):
             path = folder / backbone.weights_file
             if path.is_file() and path.stat().st_size > 0:
@@ -45,7 +51,10 @@ class WeightStore:
         return None
 
     def status(self, backbone: Backbone) -> WeightStatus:
-        """Whether and how the weights can be had; asks the network (3 s at most) only if no local file is found."""
+        """Return whether and how the weights can be had.
+
+        The network is asked (3 s at most) only if no local file is found.
+        """
         if backbone.bundled:
             return "bundled"
         if self.find(backbone) is not None:
@@ -53,11 +62,11 @@ class WeightStore:
         return "downloadable" if self.download and _answers(self.url(backbone)) else "missing"
 
     def url(self, backbone: Backbone) -> str:
-        """The address to download from: the mirror's if one is set, else the published one."""
+        """Return the address to download from: the mirror's if one is set, else the published one."""
         return f"{self.mirror.rstrip('/')}/{backbone.weights_file}" if self.mirror else backbone.weights_url
 
     def obtain(self, backbone: Backbone) -> Path:
-        """The file, downloaded into the cache if need be; raises WeightsUnavailable.
+        """Return the file, downloaded into the cache if need be; raises WeightsUnavailable.
 
         What the operator put into `directory` is taken as it is: weights of one's own may go by a published name. What
         came over the network is not: a file in the cache that does not match the hash in its name is passed over.
@@ -97,13 +106,13 @@ class WeightStore:
         return [self.cache] if self.directory is None else [self.directory, self.cache]
 
     def unavailable(self, backbone: Backbone, reason: str) -> WeightsUnavailable:
-        """The error that says where the file was looked for and how to supply it."""
+        """Return the error that says where the file was looked for and how to supply it."""
         folders = self._folders(backbone)
         return WeightsUnavailable(backbone.name, backbone.weights_file, backbone.weights_url, folders, reason)
 
 
 def _digest_prefix(backbone: Backbone) -> str:
-    """The start of the SHA-256 that torchvision puts into its file names: `resnet18-f37072fd.pth` → `f37072fd`."""
+    """Return the start of the SHA-256 in a file name of torchvision's: `resnet18-f37072fd.pth` → `f37072fd`."""
     return Path(backbone.weights_file).stem.rpartition("-")[2]
 
 
@@ -113,7 +122,7 @@ def _matches(path: Path, backbone: Backbone) -> bool:
 
 
 def _answers(url: str) -> bool:
-    """Whether a HEAD request is answered 2xx; remembered for a minute, so that listings stay fast."""
+    """Return whether a HEAD request is answered 2xx; remembered for a minute, so that listings stay fast."""
     now = time.monotonic()
     if (known := _probes.get(url)) and now - known[0] < PROBE_REMEMBERED_S:
         return known[1]
@@ -131,7 +140,7 @@ def _answers(url: str) -> bool:
 
 
 def load_state_dict(path: Path, backbone: Backbone) -> dict[str, Tensor]:
-    """The tensors of a weights file (safetensors or torchvision's zip, never an arbitrary pickle), as float32.
+    """Return the tensors of a weights file (safetensors or torchvision's zip, never an arbitrary pickle), as float32.
 
     Raises WeightsUnavailable if the file cannot be read.
     """
@@ -150,3 +159,8 @@ def load_state_dict(path: Path, backbone: Backbone) -> dict[str, Tensor]:
         raise WeightsUnavailable(
             backbone.name, backbone.weights_file, backbone.weights_url, [path.parent], reason
         ) from error
+
+
+def default_backbone(weights: WeightStore) -> str:
+    """Return the name to use when none is given; looks at local files only, so the answer never waits for a network."""
+    return next(name for name in DEFAULT_ORDER if weights.find(BACKBONES[name]) is not None)

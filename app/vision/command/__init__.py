@@ -1,1 +1,1 @@
-"""The command `python -m app.vision`: fine-tune and classify with no server and no database."""
+"""The command `python -m app.vision` fine-tunes and answers with no server and no database."""

@@ -1,48 +1,57 @@
-"""Command-line options for a configuration, derived from its dataclass: a new field shows up by itself."""
+"""Command-line options of a configuration, made from its hyper-parameters: a new field shows up by itself."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import types
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import MISSING, dataclass, fields, is_dataclass
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, Literal, get_args, get_origin
 
 from app.vision.settings.config import TrainConfig
-from app.vision.settings.descriptions import MEANINGS
+from app.vision.settings.hyper_parameter import HyperParameter, hyper_parameters, shown
 
 _EXPECTED = {"N": "a whole number", "X": "a number", "N,...": "whole numbers with commas between them"}
 
 
 @dataclass(frozen=True)
 class Option:
-    """A field as an option: `name` is "hidden", or "head.hidden" for field `hidden` of field `head`."""
+    """A hyper-parameter as an option of a command line."""
 
-    name: str
-    hint: Any  # its type, None left out
-    default: Any
+    parameter: HyperParameter
+
+    @property
+    def name(self) -> str:
+        return self.parameter.name
 
     @property
     def flag(self) -> str:
         return option_name(self.name)
 
     @property
+    def is_switch(self) -> bool:
+        """Return whether the option is given without a value."""
+        return self.parameter.types == (bool,)
+
+    @property
     def metavar(self) -> str:
-        """What may be given, for instance "N|auto"."""
-        return _metavar(self.hint)
+        """Return what may be given, for instance "N|auto"."""
+        return "|".join(_metavar(part) for part in self.parameter.types)
 
     @property
     def help(self) -> str:
-        meaning = MEANINGS.get(self.name, "")
-        if self.default is None or self.default is MISSING or self.default == ():
-            return meaning
-        shown = ("yes" if self.default else "no") if isinstance(self.default, bool) else self.default
-        return f"{meaning} (default: {shown:g})" if isinstance(shown, float) else f"{meaning} (default: {shown})"
+        """Return the meaning, and in brackets the bounds and the default."""
+        parameter, default = self.parameter, ""
+        if parameter.if_left_out is not None:
+            default = parameter.if_left_out.said
+        elif parameter.default not in (None, MISSING, ()):
+            default = shown(parameter.default)
+        facts = "; ".join(fact for fact in (parameter.range, f"default: {default}" if default else "") if fact)
+        return f"{parameter.meaning} ({facts})" if facts else parameter.meaning
 
     def read(self, text: str) -> Any:
-        """The option's text as a value of the field's type; raises ValueError that says what is expected."""
-        for one in get_args(self.hint) if _is_union(self.hint) else (self.hint,):
+        """Return the option's text as a value of the field's type; raise ValueError that says what is expected."""
+        for one in self.parameter.types:
             try:
                 return _read(one, text)
             except ValueError:
@@ -51,15 +60,10 @@ class Option:
         raise ValueError(f"{text!r} cannot be read; use {expected}.")
 
 
-def options_of(config: type[Any] = TrainConfig, path: str = "") -> Iterator[Option]:
-    """One for every field of the dataclass, and of the dataclasses that are fields of it."""
-    hints = get_type_hints(config)
-    for item in fields(config):
-        hint = _unless_none(hints[item.name])
-        if is_dataclass(hint) and isinstance(hint, type):
-            yield from options_of(hint, f"{path}{item.name}.")
-        else:
-            yield Option(path + item.name, hint, item.default)
+def options_of(config: type[Any] = TrainConfig) -> Iterator[Option]:
+    """Yield an option for every field of the dataclass, and of the dataclasses that are fields of it."""
+    for parameter in hyper_parameters(config).values():
+        yield Option(parameter)
 
 
 def add_config_options(
@@ -77,7 +81,7 @@ def add_config_options(
             "default": argparse.SUPPRESS,
             "help": option.help.replace("%", "%%"),
         }
-        if option.hint is bool:
+        if option.is_switch:
             parser.add_argument(option.flag, action=argparse.BooleanOptionalAction, **settings)
         else:
             parser.add_argument(option.flag, type=_for_argparse(option), metavar=option.metavar, **settings)
@@ -94,18 +98,27 @@ def _for_argparse(option: Option) -> Callable[[str], Any]:
 
 
 def option_name(name: str) -> str:
-    """The option of a field: "head.hidden" → "--head-hidden"."""
+    """Return the option of a field: "--head-hidden" for "head.hidden"."""
     return "--" + name.replace(".", "-").replace("_", "-")
 
 
+def what_learns() -> str:
+    """Return the help of `--train`, which says in one what the fields `train` and `last_stages` hold."""
+    parameter = hyper_parameters(TrainConfig)["train"]
+    return f"{parameter.meaning} N: so many of the last stages. (default: {parameter.default})"
+
+
 def config_values(namespace: argparse.Namespace) -> dict[str, Any]:
-    """What was given, nested as `TrainConfig.from_dict` reads it."""
-    values: dict[str, Any] = {}
+    """Return what was given, nested as `TrainConfig.from_dict` reads it."""
     known = {item.name for item in fields(TrainConfig)}
-    for name, value in vars(namespace).items():
+    return nested({name: value for name, value in vars(namespace).items() if name.split(".")[0] in known})
+
+
+def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Return {"head.dropout": 0.5} as {"head": {"dropout": 0.5}}."""
+    values: dict[str, Any] = {}
+    for name, value in flat.items():
         *parents, last = name.split(".")
-        if (parents or [last])[0] not in known:
-            continue
         inside = values
         for parent in parents:
             inside = inside.setdefault(parent, {})
@@ -118,19 +131,15 @@ def _metavar(hint: Any) -> str:
         return "|".join(str(value) for value in get_args(hint))
     if get_origin(hint) is tuple and _is_simple(get_args(hint)[0]):
         return f"{_metavar(get_args(hint)[0])},..."
-    if _is_union(hint):
-        return "|".join(_metavar(option) for option in get_args(hint) if option is not types.NoneType)
     return {int: "N", float: "X", str: "TEXT"}.get(hint, "JSON")
 
 
 def _read(hint: Any, text: str) -> Any:
-    """Raises ValueError."""
+    """Return the text as this type; raise ValueError where it is none."""
     if get_origin(hint) is Literal:
         for value in get_args(hint):
             if str(value) == text:
                 return value
-        raise ValueError(text)
-    if hint is types.NoneType:
         raise ValueError(text)
     if get_origin(hint) is tuple and _is_simple(get_args(hint)[0]):
         return [_read(get_args(hint)[0], part.strip()) for part in text.split(",") if part.strip()]
@@ -139,12 +148,3 @@ def _read(hint: Any, text: str) -> Any:
 
 def _is_simple(hint: Any) -> bool:
     return hint in (int, float, str) or get_origin(hint) is Literal
-
-
-def _unless_none(hint: Any) -> Any:
-    options = [option for option in get_args(hint) if option is not types.NoneType] if _is_union(hint) else []
-    return options[0] if len(options) == 1 else hint
-
-
-def _is_union(hint: Any) -> bool:
-    return get_origin(hint) in (Union, types.UnionType)

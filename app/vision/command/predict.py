@@ -1,40 +1,44 @@
-"""The command `predict MODEL IMAGE...`: classify images with a trained model."""
+"""The command `predict MODEL IMAGE...` prints what a trained model says of images."""
 
 from __future__ import annotations
 
 import argparse
-import json
+from dataclasses import dataclass
 from pathlib import Path
 
 from app.vision.command.terminal import FAILED, fail, say
 from app.vision.errors import InvalidData
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Says what the command asks of every answer."""
+
+    top_k: int
+    threshold: float = 0.0
+    classes: tuple[str, ...] = ()
+    probabilities: str = "top"
+
+
 def model_file(path: Path) -> Path:
-    """The file, where the folder it lies in is given."""
+    """Return the file, where the folder it lies in is given."""
     return path / "model.safetensors" if path.is_dir() else path
 
 
 def predict(options: argparse.Namespace) -> int:
+    """Print a line for each image, and return the exit code."""
     from app.vision.artefacts.model_file import load_model
-    from app.vision.tasks.classify.selective_prediction import judge
 
     model = load_model(model_file(options.model))
+    asked = Asked(max(1, options.top_k))
     failures = 0
     for image in options.images:
         try:
-            row = model.answer(model.prepare(image)[None])[0]
+            (answer,) = model.answer(model.prepare(image)[None])
         except InvalidData as error:
             failures += 1
             fail(str(error), FAILED)
             continue
-        decision, score = judge(row, len(model.classes), model.thresholds)
-        probabilities = row[: len(model.classes)]
-        best = probabilities.argsort()[::-1][: max(1, options.top_k)]
-        answers = [{"class": model.classes[label], "probability": float(probabilities[label])} for label in best]
-        if options.json:
-            say(json.dumps({"image": str(image), "decision": decision, "ood_score": score, "predictions": answers}))
-        else:
-            said = ", ".join(f"{answer['class']} {answer['probability']:.4f}" for answer in answers)
-            say(f"{image}  {said}" + (f"  {decision}" if decision else ""))
+        said = model.answers.describe(answer, asked, model.answers.thresholds)
+        say(model.answers.line(said, str(image)) if options.json else f"{image}  {model.answers.text(said)}")
     return FAILED if failures else 0

@@ -1,4 +1,4 @@
-"""What a person at a terminal is told of a run, and the checkpoints that are kept for them meanwhile."""
+"""Tells a person at a terminal of a run, and keeps its checkpoints meanwhile."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def say(line: str) -> None:
 
 
 class Terminal:
-    """The observer that prints a line an epoch and keeps checkpoints, for a run that is interrupted or killed."""
+    """Prints a line an epoch and keeps checkpoints, for a run that is interrupted or killed."""
 
     def __init__(self, signals: StopSignals, kept: CheckpointFolder) -> None:
         self._signals = signals
@@ -46,15 +46,18 @@ class Terminal:
 
     def epoch(self, metrics: dict[str, Any]) -> None:
         width = len(str(metrics["epochs"]))
-        say(
-            f"epoch {metrics['epoch']:{width}}/{metrics['epochs']}"
-            f"  train loss {metrics['train_loss']:.4f} accuracy {metrics['train_accuracy']:.3f}"
-            f"  val loss {metrics['val_loss']:.4f} accuracy {metrics['val_accuracy']:.3f}"
-            f"  {metrics['images_per_s']:.0f} img/s"
-        )
+        # What is measured in training and in validation alike, whatever the task.
+        both = [name.removeprefix("train_") for name in metrics if name.startswith("train_")]
+        said = "  ".join(f"{part} {_figures(metrics, part, both)}" for part in ("train", "val"))
+        say(f"epoch {metrics['epoch']:{width}}/{metrics['epochs']}  {said}  {metrics['images_per_s']:.0f} img/s")
 
     def checkpoint(self, path: Path, epoch: int, step: int, best: bool) -> None:
         self._kept.keep(path, epoch, step, best)
 
     def should_stop(self) -> bool:
         return self._signals.asked
+
+
+def _figures(metrics: dict[str, Any], part: str, names: list[str]) -> str:
+    found = {name: metrics[f"{part}_{name}"] for name in names if f"{part}_{name}" in metrics}
+    return " ".join(f"{name} {value:.{4 if name == 'loss' else 3}f}" for name, value in found.items())

@@ -1,1 +1,1 @@
-"""The samples of a run and how they reach the training loop: folders, caches, packing, feeds."""
+"""These modules bring the samples of a run to the training loop: folders, caches, packing, feeds."""

@@ -1,4 +1,4 @@
-"""What a frozen trunk makes of the images: computed once, and kept for later runs."""
+"""Computes what a frozen trunk makes of the images once, and keeps it for later runs."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from app.vision.data.imageset import ImageSet
 from app.vision.data.rowcache import Add, Kind, Rows
 from app.vision.errors import Stopped
 from app.vision.networks.network import Network
+from app.vision.runtime.memory import CHUNK
 from app.vision.runtime.precision import trunk_dtype
-from app.vision.settings.config import TrainConfig, settled
+from app.vision.settings.config import TrainConfig, filled_in
 from app.vision.settings.presets import preset_of
-from app.vision.tasks.classify.classifier import CHUNK
 
 
 def trunk_features(
@@ -30,7 +30,7 @@ def trunk_features(
     progress: Callable[[float], object],
     should_stop: Callable[[], bool],
 ) -> dict[str, list[Rows]]:
-    """Features float32 [F] of every image: one view of each for val and test, `config.views` of them for train.
+    """Return features float32 [F] of every image: one view of each for val and test, `config.views` of them for train.
 
     Views are those that the augmentation shows in the first epochs; without augmentation there is one, and it is what
     prediction computes. Rows that the cache holds are not computed, nor are their images fetched. Raises Stopped.
@@ -73,8 +73,8 @@ def trunk_features(
 def _wanted(
     network: Network, images: ImageSet, config: TrainConfig, device: torch.device
 ) -> list[tuple[str, int | None, Kind]]:
-    """Split, view (None: as prediction sees it), and the kind of row."""
-    preset = preset_of(settled(config.augmentation))
+    """Return split, view (None: as prediction sees it) and kind of row, of all that is wanted."""
+    preset = preset_of(filled_in(config.augmentation))
     recipe: dict[str, Any] = {
         "trunk": _fingerprint(network),
         "pooling": config.head.pooling,
@@ -82,7 +82,7 @@ def _wanted(
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name() if device.type == "cuda" else torch.backends.cpu.get_cpu_capability(),
     }
-    width = (len(network.head.mean),)
+    width = (network.features,)
     exact = Kind("features", recipe, width, "float32")
     wanted: list[tuple[str, int | None, Kind]] = []
     if preset is None:
@@ -95,7 +95,7 @@ def _wanted(
 
 
 def _fingerprint(network: Network) -> str:
-    """SHA-256 of the trunk's weights and statistics."""
+    """Return the SHA-256 of the trunk's weights and statistics."""
     digest = hashlib.sha256()
     for name, tensor in network.trunk.state_dict().items():
         digest.update(name.encode())

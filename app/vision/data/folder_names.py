@@ -1,4 +1,4 @@
-"""What names of folders and files mean in an ImageFolder, on disk and in an upload alike."""
+"""Says what names of folders and files mean in an ImageFolder, on disk and in an upload alike."""
 
 from typing import Literal
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from app.vision.data.folder_names import IMAGE_SUFFIXES, SPLIT_FOLDERS, Split
+from app.vision.data.samples import Sample
 from app.vision.errors import InvalidData
-from app.vision.training.run import Sample
 
 EXAMPLE = "FOLDER/ants/1.jpg, FOLDER/bees/2.jpg (or the same below FOLDER/train, FOLDER/val and FOLDER/test)"
 
@@ -16,7 +16,7 @@ EXAMPLE = "FOLDER/ants/1.jpg, FOLDER/bees/2.jpg (or the same below FOLDER/train,
 def read_image_folder(
     root: Path, *, val_fraction: float = 0.2, test_fraction: float = 0.0, seed: int = 0
 ) -> tuple[list[Sample], tuple[str, ...]]:
-    """The samples and class names (sorted) below `root`; a folder that merely wraps the rest is passed over.
+    """Return the samples and class names (sorted) below `root`; a folder that merely wraps the rest is passed over.
 
     Where there is a folder train/, splits are taken from the folders' names, and only a missing validation split is
     drawn, from train. Otherwise val and test are drawn. A draw takes the same share of every class and depends on
@@ -60,8 +60,9 @@ def read_image_folder(
 def draw_split(
     items: Sequence[tuple[str, str]], val_fraction: float, test_fraction: float, seed: int
 ) -> dict[str, Split]:
-    """A split for each `(key, class)`, by the same shares in every class; at least one of each class stays in train.
+    """Return a split for each `(key, class)`, by the same shares in every class.
 
+    At least one of each class stays in train.
     A class of two or more has at least one item in val, one of three or more also one in test if any is wanted.
     """
     by_class: dict[str, list[str]] = {}

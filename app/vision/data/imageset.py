@@ -1,4 +1,4 @@
-"""The images of a run, split by split: their hashes, and their pixels from the cache."""
+"""Gives the images of a run, split by split: their hashes, and their pixels from the cache."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from app.vision.data.packing import Fetch, image_keys, pack
 from app.vision.data.rowcache import RowCache, Rows
+from app.vision.data.samples import Sample
 from app.vision.images.preprocessing import Preprocessing
-from app.vision.training.run import Sample
 
 SPLITS = ("train", "val", "test")
 
@@ -38,14 +38,14 @@ class ImageSet:
         self._should_stop = should_stop
 
     def labels(self) -> dict[str, NDArray[np.int64]]:
-        """The labels of each split's images."""
+        """Return the labels of each split's images."""
         return {
             split: np.array([sample.label for sample in chosen], dtype=np.int64)
             for split, chosen in self._samples.items()
         }
 
     def packs(self, places: dict[str, list[int]] | None = None) -> dict[str, Rows]:
-        """The pixels of each split, or of these of its images. Raises InvalidData and Stopped."""
+        """Return the pixels of each split, or of these of its images. Raises InvalidData and Stopped."""
         places = {split: list(range(len(keys))) for split, keys in self.keys.items()} if places is None else places
         total = sum(map(len, places.values()))
         packs: dict[str, Rows] = {}
@@ -56,9 +56,13 @@ class ImageSet:
                 self._progress((before + done * count) / total)
 
             packs[split] = pack(
-                [self._samples[split][place] for place in chosen], [self.keys[split][place] for place in chosen],
-                self.preprocessing, self.cache,
-                fetch=self._fetch, progress=report, should_stop=self._should_stop,
-            )  # fmt: skip
+                [self._samples[split][place] for place in chosen],
+                [self.keys[split][place] for place in chosen],
+                self.preprocessing,
+                self.cache,
+                fetch=self._fetch,
+                progress=report,
+                should_stop=self._should_stop,
+            )
             before += len(chosen)
         return packs

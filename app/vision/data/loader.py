@@ -36,7 +36,7 @@ class Loader:
         self._fill()
 
     def take(self, epoch: int, rows: NDArray[np.int64]) -> Tensor:
-        """The batch; made on the spot if it was not expected."""
+        """Return the batch; made on the spot if it was not expected."""
         if not self._waiting or epoch != self._epoch or self._waiting[0][0] is not rows:
             return self._prepare(epoch, rows)
         _, future = self._waiting.popleft()

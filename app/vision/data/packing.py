@@ -14,9 +14,9 @@ import PIL
 from numpy.typing import NDArray
 
 from app.vision.data.rowcache import Add, Kind, RowCache, Rows
+from app.vision.data.samples import Sample
 from app.vision.errors import InvalidData, Stopped
 from app.vision.images.preprocessing import Preprocessing
-from app.vision.training.run import Sample
 
 DECODERS = min(16, max(4, len(os.sched_getaffinity(0))))
 # Decoding releases the interpreter lock, so threads help; each holds one decoded image at a time.
@@ -25,12 +25,15 @@ Fetch = Callable[[Sample], Path]
 
 
 def own_path(sample: Sample) -> Path:
-    """The file of a sample that lies on disk already."""
+    """Return the file of a sample that lies on disk already."""
     return sample.path
 
 
 def image_keys(samples: Sequence[Sample]) -> list[bytes]:
-    """The SHA-256 of each image's file, read where the sample does not say it; raises InvalidData naming the file."""
+    """Return the SHA-256 of each image's file, read where the sample does not say it.
+
+    Raises InvalidData naming the file.
+    """
 
     def key(sample: Sample) -> bytes:
         if sample.sha256:
@@ -55,7 +58,7 @@ def pack(
     progress: Callable[[float], object] = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Rows:
-    """The pixels of the samples, uint8 [resize, resize, 3] each; only what is not in the cache is fetched and decoded.
+    """Return the pixels of the samples, uint8 of `stored_shape`; what is not in the cache is fetched and decoded.
 
     `keys` are the images' hashes. `progress` hears which share is done. `should_stop` is asked after each image; when
     it says yes what was decoded is kept and Stopped raised. Raises InvalidData naming the first file that cannot be
@@ -90,11 +93,5 @@ def pack(
 
 
 def _kind(preprocessing: Preprocessing) -> Kind:
-    side = preprocessing.resize
-    recipe = {
-        "resize": side,
-        "interpolation": preprocessing.interpolation,
-        "color": preprocessing.color,
-        "pillow": PIL.__version__,
-    }
-    return Kind("pixels", recipe, (side, side, 3), "uint8")
+    recipe = preprocessing.stored_recipe | {"pillow": PIL.__version__}
+    return Kind("pixels", recipe, preprocessing.stored_shape, "uint8")

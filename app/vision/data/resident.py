@@ -37,13 +37,13 @@ class Resident:
         return len(self._rows)
 
     def read(self, rows: NDArray[np.int64]) -> Tensor:
-        """[n, *shape], where they lie."""
+        """Return [n, *shape], where they lie."""
         if self._resident is None:
             return torch.from_numpy(self._rows.read(rows))
         return self._resident[sent(rows, self._device)]
 
 
 def sent(array: NDArray[Any], device: torch.device) -> Tensor:
-    """The array on the device, without waiting for what a GPU still has to do."""
+    """Return the array on the device, without waiting for what a GPU still has to do."""
     tensor = torch.from_numpy(array)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor

@@ -34,7 +34,7 @@ Compute = Callable[[list[int], Add], None]
 
 @dataclass(frozen=True)
 class Kind:
-    """What a row is: its shape and dtype, and the `recipe`, which names everything that decides its contents."""
+    """Says what a row is: its shape and dtype, and the `recipe`, which names everything that decides its contents."""
 
     name: str
     recipe: Mapping[str, Any]
@@ -43,13 +43,13 @@ class Kind:
 
     @property
     def folder(self) -> str:
-        """The folder's name: another recipe, another folder."""
+        """Return the folder's name: another recipe, another folder."""
         document = json.dumps([self.recipe, self.shape, self.dtype], sort_keys=True)
         return f"{self.name}-{hashlib.sha256(document.encode()).hexdigest()[:32]}"
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of a row."""
+        """Return the bytes of a row."""
         return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
 
 
@@ -68,11 +68,11 @@ class Rows:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all rows."""
+        """Return the bytes of all rows."""
         return len(self) * self._kind.row_bytes
 
     def read(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """[n, *shape], fresh memory; neighbours in the file are read at one go."""
+        """Return [n, *shape], fresh memory; neighbours in the file are read at one go."""
         out = np.empty((len(rows), *self._kind.shape), dtype=self._kind.dtype)
         if not len(rows):
             return out
@@ -85,7 +85,7 @@ class Rows:
 
 
 class RowCache:
-    """A folder of rows, at most `limit` bytes of them; the least recently used segments go first.
+    """Keeps at most `limit` bytes of rows in a folder; the least recently used segments go first.
 
     Without a limit it is the folder of a single run, which will be removed, and nothing waits for the disk.
 
@@ -100,14 +100,14 @@ class RowCache:
         folder.mkdir(parents=True, exist_ok=True)
 
     def missing(self, kind: Kind, keys: Sequence[bytes]) -> list[int]:
-        """The places in `keys` whose rows are not there whole."""
+        """Return the places in `keys` whose rows are not there whole."""
         found = self._find(kind, keys)
         return [place for place, key in enumerate(keys) if key not in found]
 
     def rows(
         self, kind: Kind, keys: Sequence[bytes], compute: Compute, should_stop: Callable[[], bool] = lambda: False
     ) -> Rows:
-        """The rows of images whose SHA-256 are `keys`.
+        """Return the rows of images whose SHA-256 are `keys`.
 
         Those that are not there are computed: `compute` gets their places in `keys` and passes their rows, in that
         order, to a function, any number at a time. Where it raises Stopped, what it had passed is kept. Raises Stopped
@@ -124,7 +124,7 @@ class RowCache:
         return Rows(kind, [found[key] for key in keys])
 
     def nbytes(self) -> int:
-        """Bytes of all rows that are kept."""
+        """Return the bytes of all rows that are kept."""
         return sum(_size(path) for path in self._paths())
 
     def _computed(self, kind: Kind, keys: Sequence[bytes], places: list[int], compute: Compute) -> Segment:
@@ -151,7 +151,7 @@ class RowCache:
         return segment
 
     def _find(self, kind: Kind, keys: Sequence[bytes]) -> dict[bytes, tuple[Segment, int]]:
-        """Where the rows of `keys` are; a damaged segment is removed and not among them."""
+        """Return where the rows of `keys` are; a damaged segment is removed and not among them."""
         found: dict[bytes, tuple[Segment, int]] = {}
         for path in self._newest_first(kind):
             wanted = {key for key in keys if key not in found}
@@ -197,7 +197,7 @@ class RowCache:
             total -= size
 
     def _remove_leftovers(self) -> None:
-        """Files whose writer is gone: its lock went with it."""
+        """Remove files whose writer is gone: its lock went with it."""
         for path in self.folder.glob("*/*.tmp"):
             try:
                 with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""The order of the samples in each epoch, and the random state of each step."""
+"""Decides the order of the samples in each epoch, and the random state of each step."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SHUFFLE = 1 << 32  # keeps the stream of random numbers that shuffles apart from
 def batches(
     seed: int, epoch: int, labels: NDArray[np.int64], batch_size: int, *, balanced: bool = False
 ) -> list[NDArray[np.int64]]:
-    """The rows of each batch of an epoch, shuffled; sizes differ by one at most.
+    """Return the rows of each batch of an epoch, shuffled; sizes differ by one at most.
 
     Batch norm cannot learn from a single sample, so a batch holds at least two wherever there are two, even if
     `batch_size` is 1 or leaves a remainder of one. With `balanced` an epoch is as long as ever but shows every class
@@ -28,13 +28,15 @@ def batches(
 
 
 def batch_count(samples: int, batch_size: int) -> int:
-    """The batches of an epoch; the smallest of them holds `samples` // this."""
+    """Return the number of batches of an epoch; the smallest of them holds `samples` // this."""
     return max(1, min(math.ceil(samples / batch_size), samples // 2))
 
 
 def _balanced(generator: np.random.Generator, labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """As many rows as there are labels, of each class equally many (to one), no row of a class twice as often as it
-    need be."""
+    """Return as many rows as there are labels, of each class equally many (to one).
+
+    No row of a class comes twice as often as it need be.
+    """
     present = generator.permutation(np.unique(labels))
     parts = []
     for place, label in enumerate(present):

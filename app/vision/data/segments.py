@@ -1,4 +1,4 @@
-"""A file of rows, each with the hash of what it came from and a checksum; written once, then only read.
+"""A segment is a file of rows, each with a checksum and the hash of what it came from; it is never changed.
 
 Layout: the rows; for each row the key and the SHA-256 of its bytes; a trailer of magic, count, and the SHA-256 of
 that index.
@@ -33,7 +33,7 @@ class DamagedSegment(Exception):
 
 
 class Segment:
-    """A whole segment, open for reading. It stays readable after its file was removed."""
+    """Is a whole segment, open for reading. It stays readable after its file was removed."""
 
     def __init__(self, descriptor: int, row_bytes: int, index: bytes) -> None:
         self._descriptor = descriptor
@@ -43,7 +43,7 @@ class Segment:
 
     @classmethod
     def open(cls, path: Path, row_bytes: int) -> Segment:
-        """Raises FileNotFoundError, and DamagedSegment if size, trailer or index are not as written."""
+        """Raise FileNotFoundError, and DamagedSegment if size, trailer or index are not as written."""
         descriptor = os.open(path, os.O_RDONLY)
         try:
             return cls(descriptor, row_bytes, _index(descriptor, row_bytes))
@@ -52,14 +52,14 @@ class Segment:
             raise
 
     def find(self, keys: Collection[bytes]) -> dict[bytes, int]:
-        """The rows of those keys that are here."""
+        """Return the rows of those keys that are here."""
         index = self._index
         return {
             key: row for row in range(len(index) // ENTRY) if (key := index[row * ENTRY : row * ENTRY + KEY]) in keys
         }
 
     def verify(self, rows: Sequence[int]) -> None:
-        """Raises DamagedSegment if one of the rows is not as written. Hashing is ten times faster than decoding."""
+        """Raise DamagedSegment if one of the rows is not as written. Hashing is ten times faster than decoding."""
 
         def check(some: Sequence[int]) -> bool:
             buffer = memoryview(bytearray(self._row_bytes))
@@ -107,12 +107,12 @@ class SegmentWriter:
 
     @property
     def rows(self) -> int:
-        """How many rows were added."""
+        """Return how many rows were added."""
         return len(self._digests)
 
     @staticmethod
     def size(rows: int, row_bytes: int) -> int:
-        """Bytes of a segment."""
+        """Return the bytes of a segment."""
         return rows * (row_bytes + ENTRY) + TRAILER.size
 
     def add(self, rows: NDArray[Any]) -> None:
@@ -137,7 +137,7 @@ class SegmentWriter:
         return self._opened(index)
 
     def keep_to_oneself(self) -> Segment:
-        """The rows for this process alone; the file has no name any more."""
+        """Return the rows for this process alone; the file has no name any more."""
         index = self._finish()
         self._path.unlink()
         return self._opened(index)

@@ -1,1 +1,1 @@
-"""Engines that compute a model's outputs, and the choice among them by measuring."""
+"""Engines compute a model's outputs; the best one is chosen by measuring."""

@@ -1,4 +1,4 @@
-"""Which engine to use: those that agree with the reference on held-out images, and of them the fastest."""
+"""Chooses an engine: of those that agree with the reference on held-out images the fastest."""
 
 from __future__ import annotations
 
@@ -10,16 +10,13 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from app.vision.engines.engine import LARGE, Engine, Outputs
+from app.vision.engines.engine import LARGE, Engine
 from app.vision.engines.names import REFERENCE
-from app.vision.scores.ood import Novelty
+from app.vision.networks.outputs import Outputs, joined
+from app.vision.tasks.task import Agreement
 
-LEAST_AGREEMENT = 0.995  # share of held-out images to which engine and reference give the same label
-MOST_ACCURACY_DROP = 0.005
-MOST_UNKNOWN_SHIFT = 0.05  # how far the share of unknown images may lie from the reference's: INT8 rounds features
 BATCHES = (8, 16, LARGE)  # images at a time that are tried
 # The smallest of them is taken that needs at most so many times what the best one needs: while it is computed, the next
 # one's images are decoded, and fewer answers wait for one another.
@@ -29,12 +26,10 @@ ROUNDS = 5
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What was found out about an engine on this machine. Times are medians in ms, of one image and of 32, which are
-    given to it `batch` at a time, as is the fastest.
+    """Holds what was found out about an engine on this machine. Times are medians in ms, of one image and of 32.
 
-    `agreement` is the share of `images` that it labels as the reference does; `accuracy_drop` is the reference's
-    accuracy on them minus its own; `unknown_shift` is the share of them that is unknown to it minus the reference's,
-    of a model that knows unknown images. `usable` says whether it may be chosen, `detail` why not.
+    The 32 are given to it `batch` at a time, as is the fastest. `agreement`, `accuracy_drop` and `unknown_shift` are
+    those of `Agreement`, on `images` held-out images. `usable` says whether it may be chosen, `detail` why not.
     """
 
     engine: str
@@ -54,50 +49,55 @@ class Measured:
 
 def measure(
     engine: Engine,
-    reference: Outputs,
     images: NDArray[np.uint8],
-    labels: NDArray[np.int64],
+    agreement: Callable[[Outputs], Agreement],
     turn: Callable[[], AbstractContextManager[object]] = nullcontext,
-    novelty: Novelty | None = None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Measured:
-    """Compare with the reference's outputs on held-out `images` [N, S, S, 3] with `labels` [N], and take times; the
-    engine's `batch` is then the one that was the fastest.
+    """Compare an engine with the reference and take times; its `batch` is then the one that was the fastest.
 
+    `agreement` compares outputs on the held-out `images` [N, H, W, 3] with the reference's, as the model's task does.
     `turn` is entered around each computation, so that what is served meanwhile neither waits long nor disturbs.
     """
-    rows = []
-    for start in range(0, len(images), LARGE):
-        with turn():
-            rows.append(engine.outputs(images[start : start + LARGE]))
-    outputs = Outputs.joined(rows)
-    answered, expected = outputs.logits.argmax(axis=1), reference.logits.argmax(axis=1)
-    agreement = float((answered == expected).mean())
-    drop = (int((expected == labels).sum()) - int((answered == labels).sum())) / len(images)
-    shift = None if novelty is None else _unknown(outputs, novelty) - _unknown(reference, novelty)
-    detail = None
-    if not (np.isfinite(outputs.logits).all() and np.isfinite(outputs.features).all()):
+    outputs = outputs_of(engine, images, turn)
+    found = agreement(outputs)
+    detail = found.detail
+    if not all(np.isfinite(array).all() for array in outputs.values()):
         detail = "It answers with numbers that are not finite."
-    elif agreement < LEAST_AGREEMENT:
-        detail = f"It labels {agreement:.2%} of the images as the reference does, less than {LEAST_AGREEMENT:.1%}."
-    elif drop > MOST_ACCURACY_DROP:
-        detail = f"Its accuracy is {drop:.2%} lower than the reference's, more than {MOST_ACCURACY_DROP:.1%}."
-    elif shift is not None and abs(shift) > MOST_UNKNOWN_SHIFT:
-        detail = (
-            f"It calls {abs(shift):.2%} {'more' if shift > 0 else 'fewer'} of the images unknown than the reference"
-            f" does, and {MOST_UNKNOWN_SHIFT:.0%} is the most."
-        )
-    single = _milliseconds(engine, images[:1], turn)
+    single = _milliseconds(engine, images[:1], turn, clock)
     large = np.resize(images, (LARGE, *images.shape[1:]))
-    times = {batch: _milliseconds(engine, large[:batch], turn) * LARGE / batch for batch in BATCHES}
+    times = {batch: _milliseconds(engine, large[:batch], turn, clock) * LARGE / batch for batch in BATCHES}
     engine.batch = min(batch for batch in BATCHES if times[batch] <= CLOSE * min(times.values()))
     return Measured(
-        engine.name, detail is None, len(images), agreement, drop, single, times[engine.batch], detail, shift,
-        engine.batch,
-    )  # fmt: skip
+        engine=engine.name,
+        usable=detail is None,
+        images=len(images),
+        agreement=found.agreement,
+        accuracy_drop=found.accuracy_drop,
+        single_ms=single,
+        large_ms=times[engine.batch],
+        detail=detail,
+        unknown_shift=found.unknown_shift,
+        batch=engine.batch,
+    )
+
+
+def outputs_of(
+    engine: Engine, images: NDArray[np.uint8], turn: Callable[[], AbstractContextManager[object]] = nullcontext
+) -> Outputs:
+    """Return an engine's outputs of any number of images, computed `LARGE` at a time, each in its `turn`."""
+    parts = []
+    for start in range(0, len(images), LARGE):
+        with turn():
+            parts.append(engine.outputs(images[start : start + LARGE]))
+    return joined(parts)
 
 
 def choose(measured: Sequence[Measured]) -> str:
-    """The usable engine with the lowest product of both times (a geometric mean weighs small and large alike)."""
+    """Return the usable engine with the lowest product of both times.
+
+    A geometric mean weighs small and large alike.
+    """
     timed = [
         (one.single_ms * one.large_ms, one.engine)
         for one in measured
@@ -106,17 +106,16 @@ def choose(measured: Sequence[Measured]) -> str:
     return min(timed, default=(0.0, REFERENCE))[1]
 
 
-def _unknown(outputs: Outputs, novelty: Novelty) -> float:
-    return float((novelty.scores(torch.from_numpy(outputs.features)) > 1).float().mean())
-
-
 def _milliseconds(
-    engine: Engine, batch: NDArray[np.uint8], turn: Callable[[], AbstractContextManager[object]]
+    engine: Engine,
+    batch: NDArray[np.uint8],
+    turn: Callable[[], AbstractContextManager[object]],
+    clock: Callable[[], float],
 ) -> float:
     times = []
     for _ in range(ROUNDS + 1):  # the first one warms up
         with turn():
-            began = time.perf_counter()
+            began = clock()
             engine.outputs(batch)
-            times.append(time.perf_counter() - began)
+            times.append(clock() - began)
     return 1000 * median(times[1:])

@@ -1,60 +1,43 @@
-"""Engines: what computes a model's class scores and features. All take the same prepared images; some are faster."""
+"""Engines compute a model's outputs. All take the same prepared images; some are faster."""
 
 from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from app.vision.engines.names import REFERENCE
 from app.vision.images.preprocessing import Preprocessing
 from app.vision.networks.network import Network
+from app.vision.networks.outputs import Outputs, as_arrays, joined
+from app.vision.runtime.memory import CHUNK
+from app.vision.runtime.precision import full_precision
 
-LARGE = 32  # images; no engine is given more at a time, so that memory does not grow with the call
-
-
-class Outputs(NamedTuple):
-    """What an engine computes of N images, float32: class scores [N, C], and the features [N, F] behind them."""
-
-    logits: NDArray[np.float32]
-    features: NDArray[np.float32]
-
-    @classmethod
-    def of(cls, scored: tuple[Tensor, Tensor]) -> Outputs:
-        """From what `Network.scored` gives, wherever it lies."""
-        logits, features = scored
-        return cls(logits.float().cpu().numpy(), features.float().cpu().numpy())
-
-    @classmethod
-    def joined(cls, parts: Sequence[Outputs]) -> Outputs:
-        """Those of several batches as if they had been one."""
-        return cls(np.concatenate([one.logits for one in parts]), np.concatenate([one.features for one in parts]))
+LARGE = CHUNK  # images; no engine is given more at a time
 
 
 class Engine(Protocol):
-    """Computes class scores; safe in several threads, one call at a time."""
+    """Computes a network's outputs; safe in several threads, one call at a time."""
 
     name: str
     batch: int  # images that it computes at a time with the least effort; `LARGE` until that has been measured
 
     @property
     def nbytes(self) -> int:
-        """Bytes that its weights occupy in memory."""
+        """Return the bytes that its weights occupy in memory."""
 
     def outputs(self, batch: NDArray[np.uint8]) -> Outputs:
-        """From prepared images uint8 [N, S, S, 3], N at least 1."""
+        """Return the outputs of prepared images uint8 [N, H, W, 3], N at least 1."""
 
 
 class TorchEager:
-    """The reference: the network as it was evaluated, in float32."""
+    """Computes the reference: the network as it was evaluated, in float32."""
 
     name = str(REFERENCE)
 
@@ -72,11 +55,11 @@ class TorchEager:
         with torch.inference_mode(), full_precision(device):
             # A copy where the array is a view or read-only (a memory map): torch wants neither.
             pixels = torch.from_numpy(np.array(batch)).to(device)
-            return Outputs.of(self.network.scored(self._preprocessing.normalize(pixels)))
+            return as_arrays(self.network.outputs(self._preprocessing.normalize(pixels)))
 
 
 class TorchBfloat16:
-    """A trunk in bfloat16 whose batch norms are folded into its convolutions; the head stays float32."""
+    """Computes a trunk in bfloat16 whose batch norms are folded into its convolutions; the head stays float32."""
 
     name = "torch-bf16"
 
@@ -95,11 +78,11 @@ class TorchBfloat16:
         device = next(self.network.parameters()).device
         with torch.inference_mode():
             pixels = self._preprocessing.normalize(torch.from_numpy(np.array(batch)).to(device))
-            return Outputs.of(self.network.scored(pixels.bfloat16()))
+            return as_arrays(self.network.outputs(pixels.bfloat16()))
 
 
 class TorchCompiled:
-    """The float32 network with folded batch norms, compiled with `torch.compile`: for one image, and for any number.
+    """Computes the float32 network with folded batch norms, compiled: for one image, and for any number.
 
     It is compiled here, which takes a minute or so. Raises what the compiler raises.
     """
@@ -112,11 +95,10 @@ class TorchCompiled:
         self.network.to(memory_format=torch.channels_last)
         self.batch = LARGE
         self._preprocessing = preprocessing
-        self._compiled = torch.compile(self.network.scored)
-        side = preprocessing.crop
+        self._compiled = torch.compile(self.network.outputs)
         with torch._inductor.config.patch(compile_threads=1):  # no pool of processes beside the service
             for count in (1, 2, 4, 8, 16, 32):  # the compiler may want another version from some number on
-                self.outputs(np.zeros((count, side, side, 3), dtype=np.uint8))
+                self.outputs(np.zeros((count, *preprocessing.input_shape), dtype=np.uint8))
 
     @property
     def nbytes(self) -> int:
@@ -127,11 +109,11 @@ class TorchCompiled:
             pixels = self._preprocessing.normalize(torch.from_numpy(np.array(batch)))
             if len(batch) > 1:
                 torch._dynamo.mark_dynamic(pixels, 0)
-            return Outputs.of(self._compiled(pixels))
+            return as_arrays(self._compiled(pixels))
 
 
 class TorchHalf:
-    """A trunk of 16 bits a number with folded batch norms on an accelerator, in batches of fixed sizes.
+    """Computes a trunk of 16 bits a number with folded batch norms on an accelerator, in batches of fixed sizes.
 
     Batches are filled up with empty images to the next of `SIZES`: cuDNN looks for its fastest algorithms once for each
     of them, here, and not while callers wait.
@@ -151,9 +133,8 @@ class TorchHalf:
         self._preprocessing = preprocessing
         self._dtype = dtype
         self._device = device
-        side = preprocessing.crop
         for size in self.SIZES:
-            self.outputs(np.zeros((size, side, side, 3), dtype=np.uint8))
+            self.outputs(np.zeros((size, *preprocessing.input_shape), dtype=np.uint8))
 
     @property
     def nbytes(self) -> int:
@@ -162,7 +143,7 @@ class TorchHalf:
     def outputs(self, batch: NDArray[np.uint8]) -> Outputs:
         largest = self.SIZES[-1]
         parts = [self._fixed(batch[start : start + largest]) for start in range(0, len(batch), largest)]
-        return Outputs.joined(parts)
+        return joined(parts)
 
     def _fixed(self, batch: NDArray[np.uint8]) -> Outputs:
         size = next(size for size in self.SIZES if size >= len(batch))
@@ -171,8 +152,8 @@ class TorchHalf:
         # PyTorch keeps the algorithms that it found by the tensors' shapes; searching is a setting of the process.
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, benchmark=True):
             pixels = self._preprocessing.normalize(torch.from_numpy(filled).to(self._device))
-            logits, features = self.network.scored(pixels.to(self._dtype))
-            return Outputs.of((logits[: len(batch)], features[: len(batch)]))
+            found = self.network.outputs(pixels.to(self._dtype))
+            return as_arrays({name: tensor[: len(batch)] for name, tensor in found.items()})
 
 
 def fold_batch_norms(module: nn.Module) -> None:
@@ -188,13 +169,3 @@ def fold_batch_norms(module: nn.Module) -> None:
             setattr(module, after, nn.Identity())
     for _, child in children:
         fold_batch_norms(child)
-
-
-@contextmanager
-def full_precision(device: torch.device) -> Iterator[None]:
-    """Plain float32 convolutions: TF32, a GPU's default, would let answers vary by more than is promised."""
-    if device.type != "cuda":
-        yield
-        return
-    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
-        yield

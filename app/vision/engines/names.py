@@ -1,13 +1,20 @@
-"""The engines that there are, by name, without importing any of them."""
+"""Lists the engines that there are, without importing any of them."""
 
 import importlib.util
 import shutil
 from typing import Literal, get_args
 
 EngineName = Literal[
-    "torch", "torch-bf16", "torch-compile", "cuda-fp16", "cuda-bf16",
-    "onnxruntime", "openvino", "openvino-bf16", "openvino-int8",
-]  # fmt: skip
+    "torch",
+    "torch-bf16",
+    "torch-compile",
+    "cuda-fp16",
+    "cuda-bf16",
+    "onnxruntime",
+    "openvino",
+    "openvino-bf16",
+    "openvino-int8",
+]
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 REFERENCE: EngineName = "torch"
 
@@ -21,12 +28,12 @@ _NEEDS: dict[EngineName, tuple[str, ...]] = {
 
 
 def missing_libraries(name: EngineName) -> list[str]:
-    """What has to be installed before that engine can be used."""
+    """Return what has to be installed before that engine can be used."""
     return [library for library in _NEEDS.get(name, ()) if importlib.util.find_spec(library) is None]
 
 
 def obstacle(name: EngineName) -> str | None:
-    """Why an engine cannot be used on this machine, and the remedy; None if it can. Imports torch for some."""
+    """Return why an engine cannot be used on this machine, and the remedy; None if it can. Imports torch for some."""
     if missing := missing_libraries(name):
         return f"The engine {name} needs {', '.join(missing)} on the server: pip install 'graftwork[openvino]'."
     if name == "torch-compile" and not any(map(shutil.which, ("g++", "clang++", "c++"))):
@@ -42,7 +49,10 @@ def obstacle(name: EngineName) -> str | None:
 
 
 def named_engines(names: str) -> list[EngineName]:
-    """The engines of a list with commas, or all of them for `auto`. Raises ValueError for one that there is not."""
+    """Return the engines of a list with commas, or all of them for `auto`.
+
+    Raises ValueError for one that there is not.
+    """
     wanted = list(ENGINES) if names == "auto" else [name.strip() for name in names.split(",") if name.strip()]
     if unknown := [name for name in wanted if name not in ENGINES]:
         raise ValueError(f"There is no engine {unknown[0]!r}; there are {', '.join(ENGINES)}.")

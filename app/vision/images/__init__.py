@@ -1,1 +1,1 @@
-"""From image files to the numbers a network sees: decoding, preprocessing, augmentation."""
+"""These modules make the numbers that a network sees of image files: decoding, preprocessing, augmentation."""

@@ -19,7 +19,7 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def draw(seed: int, epoch: int, keys: NDArray[np.uint64]) -> NDArray[np.float32]:
-    """Uniform numbers float32 [samples, COLUMNS] in 0..1 for one epoch, from a key for each sample.
+    """Return uniform numbers float32 [samples, COLUMNS] in 0..1 for one epoch, from a key for each sample.
 
     Counter-based, with the mixing function of SplitMix64 (Steele et al. 2014, doi:10.1145/2660193.2660195): a sample's
     numbers depend on seed, epoch and its key alone, not on its place, the batch, the other samples, or where a stopped
@@ -40,7 +40,7 @@ def _mixed(bits: Any) -> Any:
 
 
 def augment(batch: Tensor, uniform: Tensor, preset: Preset, size: int) -> Tensor:
-    """float32 [N, 3, size, size] in 0..255 from uint8 [N, S, S, 3] and its rows of `draw`, float32 [N, COLUMNS]."""
+    """Return float32 [N, 3, size, size] in 0..255 of uint8 [N, S, S, 3] and its rows of `draw`, [N, COLUMNS]."""
     pixels = batch.permute(0, 3, 1, 2).float()
     grid = _grid(_crops(uniform, preset), size)
     out = functional.grid_sample(pixels, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
@@ -49,7 +49,7 @@ def augment(batch: Tensor, uniform: Tensor, preset: Preset, size: int) -> Tensor
 
 
 def _grid(maps: Tensor, size: int) -> Tensor:
-    """Where to sample, [N, size, size, 2], as `functional.affine_grid` says but in a quarter of its time on a CPU."""
+    """Return where to sample, [N, size, size, 2]: `functional.affine_grid` in a quarter of its time on a CPU."""
     steps = (2 * torch.arange(size, device=maps.device) + 1) / size - 1
     across, down, shift = maps.view(-1, 1, 2, 3).unbind(dim=-1)
     columns = across * steps.view(1, -1, 1) + shift
@@ -58,7 +58,7 @@ def _grid(maps: Tensor, size: int) -> Tensor:
 
 
 def _crops(u: Tensor, preset: Preset) -> Tensor:
-    """Affine maps float32 [N, 2, 3] from output to input coordinates (both -1..1)."""
+    """Return affine maps float32 [N, 2, 3] from output to input coordinates (both -1..1)."""
     area = preset.min_area + (1 - preset.min_area) * u[:, 0]
     stretch = torch.exp((2 * u[:, 1] - 1) * math.log(preset.max_stretch) / 2)
     width = (area.sqrt() * stretch).clamp(max=1.0)
@@ -73,7 +73,7 @@ def _crops(u: Tensor, preset: Preset) -> Tensor:
 
 
 def _jitter(pixels: Tensor, u: Tensor, preset: Preset) -> Tensor:
-    """Brightness, contrast around the picture's mean grey, saturation around each pixel's grey (luma of BT.601).
+    """Change brightness, contrast around the picture's mean grey, saturation around each pixel's grey (luma of BT.601).
 
     All three are linear, so together they are one matrix and one offset for each picture: memory is read once.
     """
@@ -90,13 +90,13 @@ def _jitter(pixels: Tensor, u: Tensor, preset: Preset) -> Tensor:
 
 @cache
 def _constant(values: tuple[float, ...], device: torch.device) -> Tensor:
-    """Kept, for a GPU has to finish what it was told before it is sent anything."""
+    """Return the numbers as a tensor that is kept: a GPU finishes what it was told before it is sent anything."""
     with torch.inference_mode(False):
         return torch.tensor(values, device=device)
 
 
 def _erase(pixels: Tensor, u: Tensor, preset: Preset) -> Tensor:
-    """A rectangle of 2 to 25 % of the picture, filled with its mean colour."""
+    """Fill a rectangle of 2 to 25 % of the picture with its mean colour."""
     size = pixels.shape[-1]
     area = 0.02 + 0.23 * u[:, 10]
     stretch = torch.exp((2 * u[:, 11] - 1) * math.log(2.0))

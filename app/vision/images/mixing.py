@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from app.vision.settings.config import TrainConfig, settled
+from app.vision.settings.config import TrainConfig, filled_in
 
 STREAM = 0x6D69  # keeps these draws apart from others of the same seed, epoch and batch
 
@@ -28,7 +28,7 @@ class Mix:
 
 
 def draw_mix(config: TrainConfig, epoch: int, batch: int, samples: int) -> Mix | None:
-    """How a batch is mixed; depends on (seed, epoch, number of the batch) alone.
+    """Return how a batch is mixed; depends on (seed, epoch, number of the batch) alone.
 
     mixup: Zhang et al. 2018, arXiv:1710.09412; cutmix: Yun et al. 2019, arXiv:1905.04899. Where both are asked for,
     each batch has one of them, at even odds.
@@ -42,7 +42,7 @@ def draw_mix(config: TrainConfig, epoch: int, batch: int, samples: int) -> Mix |
     share = float(generator.beta(alpha, alpha))
     if not cut:
         return Mix(partner, share)
-    side = settled(config.input_size)
+    side = filled_in(config.input_size)
     half = side * (1 - share) ** 0.5 / 2
     y, x = generator.random(2) * side
     top, bottom, left, right = (round(min(max(edge, 0), side)) for edge in (y - half, y + half, x - half, x + half))
@@ -51,7 +51,7 @@ def draw_mix(config: TrainConfig, epoch: int, batch: int, samples: int) -> Mix |
 
 
 def part_of(rows: NDArray[np.int64], how: Mix | None, start: int, stop: int) -> tuple[NDArray[np.int64], Mix | None]:
-    """Samples `start` to `stop` of a batch, mixed as they are in the whole of it: behind them come their partners."""
+    """Return samples `start` to `stop` of a batch, mixed as in the whole of it: behind them come their partners."""
     if stop - start == len(rows):
         return rows, how  # the very same: a loader knows them by that
     own = rows[start:stop]
@@ -62,7 +62,7 @@ def part_of(rows: NDArray[np.int64], how: Mix | None, start: int, stop: int) -> 
 
 
 def mix(batch: Tensor, how: Mix) -> Tensor:
-    """A float batch, mixed: features [n, F], or images [n, 3, S, S], which a box needs."""
+    """Return a float batch, mixed: features [n, F], or images [n, 3, S, S], which a box needs."""
     other = batch[torch.from_numpy(how.partner).to(batch.device)]
     batch = batch[: len(how.partner)]
     if how.box is None:

@@ -20,7 +20,7 @@ class UnsupportedPixels(ValueError):
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """`image` (loaded, any mode) as a new RGB image.
+    """Return `image` (loaded, any mode) as a new RGB image.
 
     16-bit grey is scaled so that its white becomes 255; transparency is composited on white; colour profiles are
     not applied. Raises `UnsupportedPixels` for 32-bit integers, floats and Lab.
@@ -36,7 +36,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def upright(pixels: Image.Image, source: Image.Image) -> Image.Image:
-    """`pixels` turned and mirrored as the EXIF orientation (CIPA DC-008, tag 0x0112) of `source` asks.
+    """Return `pixels` turned and mirrored as the EXIF orientation (CIPA DC-008, tag 0x0112) of `source` asks.
 
     Damaged EXIF counts as none: many cameras and editors write it, and the pixels are sound.
     """
@@ -45,7 +45,7 @@ def upright(pixels: Image.Image, source: Image.Image) -> Image.Image:
 
 
 def is_upright(source: Image.Image) -> bool:
-    """Whether `upright` would leave the pixels of `source` as they are."""
+    """Return whether `upright` would leave the pixels of `source` as they are."""
     return _transpose(source) is None
 
 

@@ -32,7 +32,10 @@ _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.B
 
 
 def _affine(preprocessing: Preprocessing, device: torch.device) -> tuple[Tensor, Tensor]:
-    """(x / 255 - mean) / std as one factor and one summand a channel. Kept: a GPU waits for what is sent to it."""
+    """Return (x / 255 - mean) / std as one factor and one summand a channel.
+
+    They are kept: a GPU waits for what is sent to it.
+    """
     import torch
 
     # While a network is exported or compiled, tensors stand for what will be there then, and have no numbers in them.
@@ -54,7 +57,11 @@ def _computed(preprocessing: Preprocessing, device: torch.device) -> tuple[Tenso
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """Upright, RGB, centre square resized to `resize` pixels, centre `crop`, scaled to 0..1, normalised per channel."""
+    """Makes an image upright and RGB, takes its centre square and of that the centre, and normalises each channel.
+
+    The square is resized to `resize` pixels, and the network sees the `crop` in its centre. Callers ask for shapes and
+    for what is done, and not for these numbers.
+    """
 
     resize: int
     crop: int
@@ -71,25 +78,50 @@ class Preprocessing:
 
     @classmethod
     def for_backbone(cls, backbone: Backbone, input_size: int) -> Preprocessing:
-        """The published evaluation preprocessing of `backbone`, scaled to a crop of `input_size` pixels."""
+        """Return the published evaluation preprocessing of `backbone`, scaled to a crop of `input_size` pixels."""
         return cls(resize=round(input_size * backbone.resize_size / backbone.input_size), crop=input_size)
 
+    @property
+    def input_size(self) -> int:
+        """Return the longer side of what the network sees, in pixels: `TrainConfig.input_size`."""
+        return self.crop
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Return the shape of an image as the network sees it: height, width, channels."""
+        return self.crop, self.crop, 3
+
+    @property
+    def stored_shape(self) -> tuple[int, int, int]:
+        """Return the shape of an image as `load` gives it and caches keep it: height, width, channels."""
+        return self.resize, self.resize, 3
+
+    @property
+    def stored_recipe(self) -> dict[str, Any]:
+        """Return what decides the pixels that `load` gives, JSON-able."""
+        return {"resize": self.resize, "interpolation": self.interpolation, "color": self.color}
+
+    def prepare(self, image: Image.Image | Path | bytes) -> NDArray[np.uint8]:
+        """Return an image as the network sees it, uint8 of `input_shape`; raises as `load` does."""
+        return self.input_of(self.load(image))
+
     def load(self, image: Image.Image | Path | bytes) -> NDArray[np.uint8]:
-        """uint8 [resize, resize, 3], RGB: the centre square of the upright image.
+        """Return uint8 of `stored_shape`, RGB: the centre square of the upright image, resized.
 
         Raises InvalidData for what cannot be opened as an image.
         """
         try:
             with pillow_quiet():
                 if isinstance(image, Image.Image):
-                    return self._square(image)
+                    return self.square(image)
                 with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
-                    return self._square(opened)
+                    return self.square(opened)
         except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
             where = f"{image.name}: " if isinstance(image, Path) else ""
             raise InvalidData(f"{where}not a readable image ({error})") from error
 
-    def _square(self, image: Image.Image) -> NDArray[np.uint8]:
+    def square(self, image: Image.Image) -> NDArray[np.uint8]:
+        """Return the centre square of an opened image, resized: [size, size, 3]."""
         # A JPEG can be decoded at 1/2, 1/4 or 1/8 for a fraction of the work. Twice the size asked for is kept,
         # so that the final filter still decides what a pixel is. (No effect on other formats.)
         short = min(image.size)
@@ -106,13 +138,13 @@ class Preprocessing:
         )
         return np.asarray(square, dtype=np.uint8)
 
-    def crop_array(self, pixels: ArrayOrTensor) -> ArrayOrTensor:
-        """The centre [..., crop, crop, 3] of uint8 [..., resize, resize, 3], an array or a tensor; a view."""
+    def input_of(self, pixels: ArrayOrTensor) -> ArrayOrTensor:
+        """Return what the network sees of what `load` gave, the centre [..., crop, crop, 3]; a view."""
         start = (self.resize - self.crop) // 2
         return pixels[..., start : start + self.crop, start : start + self.crop, :]
 
     def normalize(self, batch: Tensor) -> Tensor:
-        """float32 [N, 3, H, W] from uint8 [N, H, W, 3] (or [N, 3, H, W]), or from float 0..255 of either layout."""
+        """Return float32 [N, 3, H, W] of uint8 [N, H, W, 3] (or [N, 3, H, W]), or of float 0..255 of either layout."""
         import torch
 
         scale, shift = _affine(self, batch.device)
@@ -125,7 +157,7 @@ class Preprocessing:
         return lines.view(batch.shape).permute(0, 3, 1, 2)
 
     def denormalize(self, pixels: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """uint8 [H, W, 3] from what `normalize` makes of it, float32 [3, H, W], rounded to whole pixel values.
+        """Return uint8 [H, W, 3] from what `normalize` makes of it, float32 [3, H, W], rounded to whole pixel values.
 
         Raises InvalidData where a value is none that `normalize` gives: pixels scaled or normalised otherwise.
         """
@@ -140,12 +172,12 @@ class Preprocessing:
         return rounded
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-able dictionary that `from_dict` reads back."""
+        """Return a JSON-able dictionary that `from_dict` reads back."""
         return asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Preprocessing:
-        """The preprocessing that `to_dict` wrote."""
+        """Return the preprocessing that `to_dict` wrote."""
         red, green, blue = data["mean"]
         red_std, green_std, blue_std = data["std"]
         return cls(

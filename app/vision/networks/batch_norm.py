@@ -28,11 +28,11 @@ def share_batch_norms(network: Network) -> None:
 
 
 class SharedBatchNorm(nn.BatchNorm2d):
-    """A batch norm whose mean and variance are taken over the batches [n, C, H, W] of all ranks together."""
+    """Normalises by mean and variance over the batches [n, C, H, W] of all ranks together."""
 
     @classmethod
     def of(cls, plain: nn.BatchNorm2d) -> SharedBatchNorm:
-        """One with the parameters and statistics of `plain`, not copies of them."""
+        """Return one with the parameters and statistics of `plain`, not copies of them."""
         shared = cls(plain.num_features, plain.eps, plain.momentum, device="meta")
         for name, parameter in plain.named_parameters(recurse=False):
             setattr(shared, name, parameter)
@@ -64,7 +64,7 @@ class SharedBatchNorm(nn.BatchNorm2d):
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over the ranks; its gradient is the sum of theirs."""
+    """Sums over the ranks; the gradient is the sum of theirs."""
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The network: a pretrained trunk in stages, pooled features, and the head that is grafted on."""
+"""The network is a pretrained trunk in stages, with pooled features, and the head that is grafted on."""
 
 from __future__ import annotations
 
@@ -14,32 +14,34 @@ from app.vision.settings.config import HeadConfig, Pooling, TrainConfig
 
 
 class Head(nn.Module):
-    """Class scores from pooled features [N, F]: standardise, then linear layers with ReLU between them.
+    """Computes `outputs` numbers, together called `name`, from pooled features [N, F].
 
-    Behind a frozen trunk `mean` and `scale` are those of its features (see `standardise`), so that one rate suits
-    backbones whose features differ tenfold in size. The last layer starts at zero: all classes equally likely.
+    It standardises, then has linear layers with ReLU between them. Behind a frozen trunk `mean` and `scale` are those
+    of its features (see `standardise`), so that one rate suits backbones whose features differ tenfold in size. The
+    last layer starts at zero: all classes equally likely.
     """
 
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, features: int, classes: int, config: HeadConfig) -> None:
+    def __init__(self, features: int, outputs: int, config: HeadConfig, name: str = "logits") -> None:
         super().__init__()
+        self.name = name
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("scale", torch.ones(features))
         sizes = [features, *config.hidden]
         layers: list[nn.Module] = []
         for before, after in itertools.pairwise(sizes):
             layers += [nn.Dropout(config.dropout), nn.Linear(before, after), nn.ReLU()]
-        last = nn.Linear(sizes[-1], classes)
+        last = nn.Linear(sizes[-1], outputs)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
         self.layers = nn.Sequential(*layers, nn.Dropout(config.dropout), last)
 
     def forward(self, features: Tensor) -> Tensor:
-        """float32 [N, classes]."""
-        logits: Tensor = self.layers((features - self.mean) / self.scale)
-        return logits
+        """Return float32 [N, outputs]."""
+        found: Tensor = self.layers((features - self.mean) / self.scale)
+        return found
 
     def standardise(self, features: Tensor) -> None:
         """Take mean and spread from training features [N, F]; a feature that hardly varies is not blown up."""
@@ -49,7 +51,7 @@ class Head(nn.Module):
 
 
 class Network(nn.Module):
-    """`trunk` gives features [N, F] from normalised images [N, 3, S, S]; `head` gives logits [N, classes]."""
+    """Has a `trunk` that gives features [N, F] of normalised images [N, 3, H, W], and the `head` on top of them."""
 
     def __init__(self, trunk: nn.Sequential, head: Head) -> None:
         super().__init__()
@@ -58,16 +60,27 @@ class Network(nn.Module):
         self.learning: tuple[str, ...] = ()  # the names of the trunk's stages that learn, sooner or later
         self.thawed: tuple[str, ...] = ()  # those of them that learn now
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.scored(images)[0]
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Return the names of what `outputs` gives, in its order."""
+        return (self.head.name, "features")
 
-    def scored(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits and the features that they are computed from, both float32."""
+    @property
+    def features(self) -> int:
+        """Return the number of features that the trunk gives of an image."""
+        return len(self.head.mean)
+
+    def forward(self, images: Tensor) -> Tensor:
+        found: Tensor = self.head(self.trunk(images).float())
+        return found
+
+    def outputs(self, images: Tensor) -> dict[str, Tensor]:
+        """Return what the head gives and the features that it is computed from, float32 and by name."""
         features: Tensor = self.trunk(images).float()
-        return self.head(features), features
+        return {self.head.name: self.head(features), "features": features}
 
     def train(self, mode: bool = True) -> Network:
-        """As ever, except that frozen stages stay in evaluation mode: their batch norm statistics must not drift."""
+        """Set the mode, except that frozen stages stay in evaluation: their batch norm statistics must not drift."""
         super().train(mode)
         for name, stage in self.trunk.named_children():
             if name not in self.thawed:
@@ -76,7 +89,7 @@ class Network(nn.Module):
 
 
 class Pool(nn.Module):
-    """One feature a map: [N, F, H, W] → [N, F].
+    """Makes one feature of each map: [N, F, H, W] → [N, F].
 
     "gem" is the generalised mean (Radenović et al. 2018, arXiv:1711.02512) with their initial exponent, which stays:
     behind a frozen trunk it could not be learnt.
@@ -97,18 +110,23 @@ class Pool(nn.Module):
         return maps.mean(dim=(2, 3))
 
 
-def build_network(backbone: Backbone, classes: int, head: HeadConfig, *, seed: int = 0) -> Network:
-    """The network with an initialised head and a trunk that holds no memory yet (meta tensors): see `load_trunk`."""
+def build_network(
+    backbone: Backbone, outputs: int, head: HeadConfig, *, seed: int = 0, name: str = "logits"
+) -> Network:
+    """Return a network with an initialised head and a trunk that holds no memory yet (meta tensors): see `load_trunk`.
+
+    The head gives `outputs` numbers an image, which go by `name`.
+    """
     with torch.device("meta"):
         trunk = _trunk(backbone, head.pooling)
         features = next(tensor.shape[0] for tensor in reversed(list(trunk.parameters())))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Network(trunk, Head(features, classes, head))
+        return Network(trunk, Head(features, outputs, head, name))
 
 
 def _trunk(backbone: Backbone, pooling: Pooling = "avg") -> nn.Sequential:
-    """torchvision's layers, regrouped into stages from the image to the features."""
+    """Return torchvision's layers, regrouped into stages from the image to the features."""
     model = get_model(backbone.name.partition("-")[0], weights=None)
     stages: OrderedDict[str, nn.Module] = OrderedDict()
     if backbone.family == "vgg":
@@ -164,7 +182,7 @@ def _block_starts(backbone: Backbone) -> list[int]:
 
 
 def stage_names(network: Network) -> list[str]:
-    """The trunk's stages in the order in which they thaw: nearest the head first."""
+    """Return the trunk's stages in the order in which they thaw: nearest the head first."""
     return [name for name, stage in network.trunk.named_children() if not isinstance(stage, Pool)][::-1]
 
 
@@ -176,8 +194,9 @@ def set_trainable(network: Network, config: TrainConfig) -> None:
 
 
 def thaw(network: Network, config: TrainConfig, epoch: int) -> None:
-    """Gradual unfreezing (Howard & Ruder 2018, arXiv:1801.06146): what learns in `epoch` (from 0), of what may learn.
+    """Let learn what is to learn in `epoch` (from 0), of what may learn.
 
+    It is gradual unfreezing (Howard & Ruder 2018, arXiv:1801.06146).
     Without `unfreeze_every` everything learns from the start. Takes effect on batch norms with the next `train()`.
     """
     _thaw(network, epoch // config.unfreeze_every if config.unfreeze_every else len(network.learning))
@@ -191,7 +210,7 @@ def _thaw(network: Network, stages: int) -> None:
 
 
 def learned_state(network: Network) -> dict[str, Tensor]:
-    """The part of the state dict that training changes: the head and the learning stages with their statistics."""
+    """Return what training changes of the state dict: the head and the learning stages with their statistics."""
     state: dict[str, Tensor] = {}
     for name, stage in network.trunk.named_children():
         if name in network.learning:

@@ -1,1 +1,1 @@
-"""How a run uses the machine: processes, memory, number formats, compilation."""
+"""These modules say how a run uses the machine: processes, memory, number formats, compilation, reports."""

@@ -1,4 +1,4 @@
-"""The trunk compiled for its training passes, where a compiler is at hand; the plain one otherwise, and a word why."""
+"""Compiles the trunk for its training passes where a compiler is at hand; otherwise says why it does not."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class CompiledTrunk:
         return self._trunk(images)  # type: ignore[no-any-return]
 
     def _try(self, images: Tensor) -> None:
-        """Both passes, before a step depends on them and whenever other layers learn; they leave nothing behind.
+        """Try both passes, before a step depends on them and whenever other layers learn; they leave nothing behind.
 
         What is compiled for the way back shows its faults only there, where nobody could take the plain trunk instead.
         """

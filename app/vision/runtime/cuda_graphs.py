@@ -1,4 +1,4 @@
-"""The trunk's two passes as CUDA graphs: a GPU hears once what it is to do, and not kernel by kernel in every step."""
+"""Records the trunk's two passes as CUDA graphs, so that a GPU is told once what to do and not in every step."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class GraphedTrunk:
     """
 
     def __init__(self, trunk: nn.Module, device: torch.device, dtype: torch.dtype | None) -> None:
-        """`dtype` is what autocast computes in; None for none."""
+        """Take what autocast computes in as `dtype`, None for nothing."""
         self._trunk = trunk
         self._device = device
         self._dtype = dtype
@@ -45,8 +45,8 @@ class GraphedTrunk:
         self._began = 0  # bytes that were allocated when that many began to
         self._possible = device.type == "cuda"
 
-    def record(self, counts: Collection[int], side: int) -> None:
-        """Before an epoch: have graphs for its batches of so many images [3, side, side], and for no others.
+    def record(self, counts: Collection[int], size: tuple[int, int]) -> None:
+        """Have graphs, before an epoch, for its batches of so many images [3, *size], and for no others.
 
         The first epoch, and the first in which other layers learn, runs as it is and tells how much memory a batch
         takes. Where graphs would take too much, or cannot be recorded, there are none from then on. The trunk is left
@@ -66,14 +66,14 @@ class GraphedTrunk:
         taken = torch.cuda.max_memory_allocated() - self._began
         self._possible = len(new) * taken <= SHARE * available(self._device)
         if self._possible:
-            self._record(new, side)
+            self._record(new, size)
 
-    def _record(self, counts: Collection[int], side: int) -> None:
+    def _record(self, counts: Collection[int], size: tuple[int, int]) -> None:
         statistics = [(buffer, buffer.clone()) for buffer in self._trunk.buffers()]
         try:
             with _no_collection():
                 for count in counts:
-                    self._graphs[count] = self._recorded(count, side)
+                    self._graphs[count] = self.recorded(count, size)
         except Exception:  # whatever it was, the plain trunk does the same work, and raises what is an error
             self._possible = False
         finally:
@@ -85,8 +85,9 @@ class GraphedTrunk:
             gc.collect()
             torch.cuda.empty_cache()
 
-    def _recorded(self, count: int, side: int) -> Callable[..., Any]:
-        images = torch.zeros(count, 3, side, side, device=self._device).contiguous(memory_format=torch.channels_last)
+    def recorded(self, count: int, size: tuple[int, int]) -> Callable[..., Any]:
+        """Return the recording of a forward and backward pass with so many images of that height and width."""
+        images = torch.zeros(count, 3, *size, device=self._device).contiguous(memory_format=torch.channels_last)
         with torch.autocast(self._device.type, dtype=self._dtype, enabled=self._dtype is not None, cache_enabled=False):
             # In a module of its own, for it is that module's `forward` which is replaced.
             return torch.cuda.make_graphed_callables(nn.Sequential(self._trunk), (images,))

@@ -1,4 +1,4 @@
-"""A command that torchrun has started several times over, for the processes to train as one. Imports torch late."""
+"""Lets the processes of a command that torchrun has started several times train as one. Imports torch late."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pathlib import Path
 
 
 def is_shared() -> bool:
-    """Whether this process is one of several, as WORLD_SIZE says."""
+    """Return whether this process is one of several, as WORLD_SIZE says."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def speaks() -> bool:
-    """Whether this is the process that reports for all of them, known also before they have met."""
+    """Return whether this is the process that reports for all of them, known also before they have met."""
     return os.environ.get("RANK", "0") == "0"
 
 
@@ -35,7 +35,7 @@ def launched() -> Iterator[None]:
 
 @contextmanager
 def shared_folder(out: Path) -> Iterator[Path]:
-    """A scratch folder in `out` for the processes of one machine, also where machines share the disk it is on."""
+    """Give a scratch folder in `out` to the processes of one machine, also where machines share its disk."""
     from app.vision.runtime import ranks
 
     folder = out / ranks.agree(f".work-{os.getpid()}") / socket.gethostname()

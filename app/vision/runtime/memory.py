@@ -1,21 +1,23 @@
-"""How much memory there is for a batch, how much one takes, and how it shows that there was too little."""
+"""Finds how much memory there is for a batch, how much one takes, and whether an error means too little of it."""
 
 from __future__ import annotations
 
 import resource
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+CHUNK = 32  # images that a pass without gradients takes at a time: memory does not grow with the call
 MARGIN = 0.8  # of what is free: the next allocations do not fall as neatly, and others use this machine, too
-_PROC = Path("/proc/self")
-_CGROUP = Path("/sys/fs/cgroup")
+PROCESS = Path("/proc/self")
+GROUPS = Path("/sys/fs/cgroup")
 
 
 def is_exhaustion(error: BaseException) -> bool:
-    """Whether an error says that memory has run out, in one of the ways in which torch and its libraries do."""
+    """Return whether an error says that memory has run out, in one of the ways in which torch and its libraries do."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     said = (
@@ -31,9 +33,15 @@ def is_exhaustion(error: BaseException) -> bool:
 
 
 def largest_batch(
-    attempt: Callable[[int], None], device: torch.device, most: int, later: int = 0, *, tries: bool = True
+    attempt: Callable[[int], None],
+    device: torch.device,
+    most: int,
+    later: int = 0,
+    *,
+    tries: bool = True,
+    gauge: Gauge | None = None,
 ) -> int:
-    """The largest power of two, up to `most`, that can be expected to fit; at least 1. Powers of two hardly waver.
+    """Return the largest power of two, up to `most`, that can be expected to fit; at least 1.
 
     `attempt` runs forward and backward with so many samples, and may fail for want of memory. Two small batches tell
     what a sample takes (activations grow with the batch, weights and their gradients do not), beside `later` bytes that
@@ -41,11 +49,12 @@ def largest_batch(
     """
     if most < 2:  # a batch norm cannot learn from a single sample
         return 1
-    room, before = available(device), _used(device)
+    gauge = gauge or Gauge()
+    room, before = gauge.available(device), gauge.used(device)
     sizes = [size for size in (2, 8) if size <= most]
     try:
         attempt(2)  # what the first pass allocates for good: gradients, workspaces
-        taken = [_peak(attempt, size, device) - before for size in sizes]
+        taken = [gauge.peak(attempt, size, device) - before for size in sizes]
     except Exception as error:
         if not is_exhaustion(error):
             raise
@@ -67,37 +76,68 @@ def largest_batch(
 
 
 def available(device: torch.device) -> int:
-    """Bytes that this process may still allocate on the device, as far as anything limits it."""
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info()
-        return free + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
-    limits = [_free_in_machine(), *_free_in_groups()]
-    for kind, field in ((resource.RLIMIT_AS, "VmSize"), (resource.RLIMIT_DATA, "VmData")):
-        soft, _ = resource.getrlimit(kind)
-        if soft != resource.RLIM_INFINITY:
-            limits.append(soft - _kilobytes(_PROC / "status", field))
-    return max(min(limits), 0)
+    """Return the bytes that this process may still allocate on the device, as far as anything limits it."""
+    return Gauge().available(device)
 
 
-def _used(device: torch.device) -> int:
-    """Bytes that this process holds now."""
-    return torch.cuda.memory_allocated() if device.type == "cuda" else _kilobytes(_PROC / "status", "VmRSS")
+@dataclass(frozen=True)
+class Gauge:
+    """Tells what memory a process has and takes, from its folder in /proc and from the control groups' root."""
 
+    process: Path = PROCESS
+    groups: Path = GROUPS
 
-def _peak(attempt: Callable[[int], None], size: int, device: torch.device) -> int:
-    """Bytes that this process holds when an attempt takes most."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
+    def available(self, device: torch.device) -> int:
+        """Return the bytes that may still be allocated on the device, as far as anything limits it."""
+        if device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info()
+            return free + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+        limits = [_free_in_machine(), *self._free_in_groups()]
+        for kind, field in ((resource.RLIMIT_AS, "VmSize"), (resource.RLIMIT_DATA, "VmData")):
+            soft, _ = resource.getrlimit(kind)
+            if soft != resource.RLIM_INFINITY:
+                limits.append(soft - _kilobytes(self.process / "status", field))
+        return max(min(limits), 0)
+
+    def used(self, device: torch.device) -> int:
+        """Return the bytes that this process holds now."""
+        if device.type == "cuda":
+            return torch.cuda.memory_allocated()
+        return _kilobytes(self.process / "status", "VmRSS")
+
+    def peak(self, attempt: Callable[[int], None], size: int, device: torch.device) -> int:
+        """Return the bytes that this process holds when an attempt takes most."""
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+            attempt(size)
+            return torch.cuda.max_memory_allocated()
+        with suppress(OSError):  # resets the peak; where that is not allowed, that of the whole process has to serve
+            (self.process / "clear_refs").write_text("5")
         attempt(size)
-        return torch.cuda.max_memory_allocated()
-    with suppress(OSError):  # resets the peak; where that is not allowed, the peak of the whole process has to serve
-        (_PROC / "clear_refs").write_text("5")
-    attempt(size)
-    return _kilobytes(_PROC / "status", "VmHWM")
+        return _kilobytes(self.process / "status", "VmHWM")
+
+    def _free_in_groups(self) -> list[int]:
+        """Return what the control groups of this process leave free, of version 2 and of version 1."""
+        found = []
+        with suppress(OSError):
+            for line in (self.process / "cgroup").read_text().splitlines():
+                _, controllers, path = line.split(":", 2)
+                if not controllers:
+                    for folder in self._and_parents(self.groups / path.lstrip("/")):
+                        found += _free(folder, "memory.max", "memory.current", "inactive_file")
+                elif "memory" in controllers.split(","):
+                    for folder in self._and_parents(self.groups / "memory" / path.lstrip("/")):
+                        names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+                        found += _free(folder, *names)
+        return found
+
+    def _and_parents(self, folder: Path) -> list[Path]:
+        """Return the folder and those above it: each may set a limit, and a container shows only the root."""
+        return [one for one in (folder, *folder.parents) if one.is_relative_to(self.groups)]
 
 
 def _kilobytes(path: Path, field: str) -> int:
-    """Bytes, from a line like `VmRSS:  1234 kB`; 0 where there is no such file."""
+    """Return bytes, from a line like `VmRSS:  1234 kB`; 0 where there is no such file."""
     with suppress(OSError):
         for line in path.read_text().splitlines():
             if line.startswith(f"{field}:"):
@@ -107,27 +147,6 @@ def _kilobytes(path: Path, field: str) -> int:
 
 def _free_in_machine() -> int:
     return _kilobytes(Path("/proc/meminfo"), "MemAvailable") or 2**62
-
-
-def _free_in_groups() -> list[int]:
-    """What the control groups of this process leave free, of version 2 and of version 1."""
-    found = []
-    with suppress(OSError):
-        for line in (_PROC / "cgroup").read_text().splitlines():
-            _, controllers, path = line.split(":", 2)
-            if not controllers:
-                for folder in _and_parents(_CGROUP / path.lstrip("/")):
-                    found += _free(folder, "memory.max", "memory.current", "inactive_file")
-            elif "memory" in controllers.split(","):
-                for folder in _and_parents(_CGROUP / "memory" / path.lstrip("/")):
-                    names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-                    found += _free(folder, *names)
-    return found
-
-
-def _and_parents(folder: Path) -> list[Path]:
-    """Up to the root of the control groups: each of them may set a limit, and a container shows only the root."""
-    return [one for one in (folder, *folder.parents) if one.is_relative_to(_CGROUP)]
 
 
 def _free(folder: Path, limit: str, usage: str, reclaimable: str) -> list[int]:

@@ -1,6 +1,9 @@
-"""The number format that the trunk computes in while it trains, and the loss scaling that float16 needs."""
+"""Chooses the number format that the trunk computes in while it trains, and the loss scaling that float16 needs."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -11,7 +14,7 @@ FLOAT16_DEVICES = frozenset({"cuda"})  # a CPU computes in float16 as well, but 
 
 
 def trunk_dtype(precision: Precision, device: torch.device) -> torch.dtype | None:
-    """What autocast is told, None for plain float32; raises InvalidConfig for what the device cannot do well."""
+    """Return what autocast is told, None for plain float32; raises InvalidConfig for what the device cannot do well."""
     if precision == "float16" and device.type not in FLOAT16_DEVICES:
         raise InvalidConfig(
             "precision",
@@ -24,7 +27,7 @@ def trunk_dtype(precision: Precision, device: torch.device) -> torch.dtype | Non
 
 
 def fast_dtype(device: torch.device) -> torch.dtype | None:
-    """bfloat16 where the device multiplies it natively, else None: emulated it would be slower than float32.
+    """Return bfloat16 where the device multiplies it natively, else None: emulated it would be slower than float32.
 
     Never float16: where a GPU has no bfloat16, the caller has to ask for a format that can overflow.
     """
@@ -35,8 +38,21 @@ def fast_dtype(device: torch.device) -> torch.dtype | None:
 
 
 def make_scaler(precision: Precision, device: torch.device) -> torch.amp.GradScaler | None:
-    """The loss scaling of float16 (Micikevicius et al. 2018, arXiv:1710.03740), whose small gradients would be zero.
+    """Return the loss scaling of float16, whose small gradients would be zero (Micikevicius 2018, arXiv:1710.03740).
 
     A step whose gradient overflows is left out and the scale halved; None for formats with a range of float32's.
     """
     return torch.amp.GradScaler(device.type) if precision == "float16" else None
+
+
+@contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """Compute convolutions in plain float32 meanwhile.
+
+    TF32, a GPU's default, would let answers vary by more than is promised.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        yield

@@ -1,4 +1,4 @@
-"""The processes that train one network together, as torchrun or a worker started them; each of them is a rank.
+"""Ranks are the processes that train one network together, as torchrun or a worker started them.
 
 All functions answer for a process that is alone, too: it is rank 0 of 1. Rank 0 alone writes files and reports.
 """
@@ -33,7 +33,7 @@ LAST_WORDS_S = 5.0  # for a rank's failure to reach the others before its connec
 
 
 def number() -> int:
-    """This process's rank."""
+    """Return this process's rank."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
@@ -46,7 +46,7 @@ def is_first() -> bool:
 
 
 def announced_meeting_place() -> tuple[Store, int, int]:
-    """Where the processes that torchrun has started meet, this one's rank, and how many they are.
+    """Return where the processes that torchrun has started meet, this one's rank, and how many they are.
 
     From RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT in the environment.
     """
@@ -55,7 +55,7 @@ def announced_meeting_place() -> tuple[Store, int, int]:
 
 
 def meeting_place(port: int, ranks: int, host: str = "127.0.0.1") -> TCPStore:
-    """Where processes meet: at `port` of `host`; with 0 one is made here, and the result knows its port.
+    """Return where processes meet: at `port` of `host`; with 0 one is made here, and the result knows its port.
 
     One that is made here hears every network of this machine, and asks nobody who he is.
     """
@@ -96,7 +96,7 @@ def joined(store: Store, rank: int, ranks: int) -> Iterator[None]:
 
 
 def _take_place() -> None:
-    """A GPU of its own for each rank of a machine, and its share of the processors."""
+    """Take a GPU of its own for each rank of a machine, and its share of the processors."""
     here = neighbours(Path())
     torch.set_num_threads(max(1, min(torch.get_num_threads(), (os.cpu_count() or 1) // len(here))))
     if torch.cuda.is_available():
@@ -109,13 +109,13 @@ def _take_place() -> None:
 
 
 def neighbours(folder: Path) -> list[int]:
-    """The ranks on this machine that were given the same `folder`, in order."""
+    """Return the ranks on this machine that were given the same `folder`, in order."""
     own = (socket.gethostname(), str(folder))
     return [rank for rank, other in enumerate(gather(own)) if other == own]
 
 
 def gather(value: T) -> list[T]:
-    """What every rank has, in the order of the ranks."""
+    """Return what every rank has, in the order of the ranks."""
     if count() == 1:
         return [value]
     values: list[Any] = [None] * count()
@@ -124,7 +124,7 @@ def gather(value: T) -> list[T]:
 
 
 def agree(value: T) -> T:
-    """What the first rank has."""
+    """Return what the first rank has."""
     if count() == 1:
         return value
     values = [value]
@@ -133,7 +133,7 @@ def agree(value: T) -> T:
 
 
 def any_of(flag: bool) -> bool:
-    """Whether one of the ranks says so."""
+    """Return whether one of the ranks says so."""
     if count() == 1:
         return flag
     votes = torch.tensor([int(flag)])
@@ -142,7 +142,7 @@ def any_of(flag: bool) -> bool:
 
 
 def wait() -> None:
-    """Until every rank has come here."""
+    """Wait until every rank has come here."""
     any_of(False)
 
 
@@ -154,7 +154,7 @@ def copy_from_first(tensors: Iterable[Tensor]) -> None:
 
 
 def add_up(tensor: Tensor) -> Tensor:
-    """The sum over the ranks, in place."""
+    """Return the sum over the ranks, in place."""
     if count() > 1:
         dist.all_reduce(tensor)
     return tensor
@@ -171,7 +171,10 @@ def add_up_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 
 def in_shares(items: Sequence[T], compute: Callable[[T], R]) -> list[R]:
-    """What `compute` gives for each item, in order; the ranks share the work, and all of them have all results."""
+    """Return what `compute` gives for each item, in order.
+
+    The ranks share the work, and all of them have all results.
+    """
     parts = gather([compute(item) for item in items[number() :: count()]])
     return [parts[place % count()][place // count()] for place in range(len(items))]
 
@@ -185,7 +188,7 @@ def _portrait(error: Exception) -> dict[str, Any]:
 
 
 def _cause(store: Store, rank: int) -> Exception:
-    """Why another rank left: what it said, or that it said nothing."""
+    """Return why another rank left: what it said, or that it said nothing."""
     deadline = time.monotonic() + LAST_WORDS_S
     try:
         while not store.check(["failure"]) and time.monotonic() < deadline:
@@ -200,7 +203,7 @@ def _cause(store: Store, rank: int) -> Exception:
 
 
 def _error(kind: str, message: str, fields: dict[str, Any]) -> Exception:
-    """The error that another rank raised; one that is not of this package is a RuntimeError with its text."""
+    """Return the error that another rank raised; one that is not of this package is a RuntimeError with its text."""
     found = getattr(errors, kind, None)
     if not (isinstance(found, type) and issubclass(found, VisionError)):
         return RuntimeError(f"another process of the run failed with {kind}: {message}")
@@ -211,7 +214,7 @@ def _error(kind: str, message: str, fields: dict[str, Any]) -> Exception:
 
 
 def _linger(store: Store, ranks: int) -> None:
-    """Where this process holds the meeting place, the others read the failure before it ends."""
+    """Wait, where this process holds the meeting place, until the others have read the failure."""
     deadline = time.monotonic() + LAST_WORDS_S
     try:
         while store.add("heard", 0) < ranks - 1 and time.monotonic() < deadline:

@@ -1,4 +1,4 @@
-"""How far probabilities can be believed, and the temperature that makes them more so."""
+"""Measures how far probabilities can be believed, and fits the temperature that makes them more so."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SPREAD = 0.5  # standard deviation that log(temperature) is thought to have befo
 
 
 def fit_temperature(logits: Tensor, labels: NDArray[np.int64]) -> float:
-    """The T for which softmax(logits / T) is likeliest, of logits [N, C] on the CPU and labels [N] in 0..C-1.
+    """Return the T for which softmax(logits / T) is likeliest, of logits [N, C] on the CPU and labels [N] in 0..C-1.
 
     Guo et al. 2017, arXiv:1706.04599, with a weak log-normal prior around one: a dozen images that are all right would
     otherwise be taken for a proof of certainty. With hundreds of images it makes no difference.
@@ -35,7 +35,7 @@ def fit_temperature(logits: Tensor, labels: NDArray[np.int64]) -> float:
 
 
 def expected_calibration_error(probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
-    """Mean gap between confidence and accuracy over 15 bins of confidence, weighed by their images; 0 is perfect."""
+    """Return the mean gap between confidence and accuracy over 15 bins, weighed by their images; 0 is perfect."""
     confidence = probabilities.max(axis=1).astype(np.float64)
     right = probabilities.argmax(axis=1) == labels
     bins = np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)

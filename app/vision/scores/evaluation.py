@@ -12,7 +12,7 @@ SMALLEST = 1e-7  # float32 rounds anything nearer to certainty, and a logarithm 
 
 
 def evaluate(probabilities: NDArray[np.float32], labels: NDArray[np.int64], classes: Sequence[str]) -> dict[str, Any]:
-    """All scores as a JSON-able dictionary, from probabilities [N, C] and labels [N] in 0..C-1, N at least 1.
+    """Return all scores as a JSON-able dictionary, from probabilities [N, C] and labels [N] in 0..C-1, N at least 1.
 
     `confusion` has a row for each true class and a column for each predicted one. Precision and recall of a class
     that was never predicted or never occurs are 0. Macro means run over the classes that occur among the labels;
@@ -48,7 +48,7 @@ def evaluate(probabilities: NDArray[np.float32], labels: NDArray[np.int64], clas
 
 
 def log_loss(probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
-    """Mean negative log-likelihood in nats."""
+    """Return the mean negative log-likelihood in nats."""
     likelihood = probabilities[np.arange(len(labels)), labels].astype(np.float64)
     # A NaN passes the floor unchanged, so that a broken model cannot look like a merely bad one.
     return float(-np.log(np.maximum(likelihood, SMALLEST)).mean())

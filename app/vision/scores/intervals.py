@@ -1,4 +1,4 @@
-"""What a count of successes says of the rate behind it: exact binomial tails and Clopper-Pearson intervals."""
+"""Tells the rate behind a count of successes: exact binomial tails and Clopper-Pearson intervals."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _HALVINGS = 50  # of the unit interval: far below what a count can tell
 
 
 def at_most(successes: int, trials: int, rate: float) -> float:
-    """The probability of at most so many successes in independent trials that each succeed at `rate`, in 0..1."""
+    """Return the probability of at most so many successes in independent trials that each succeed at `rate`."""
     if successes >= trials or rate <= 0:
         return 1.0
     if rate >= 1:
@@ -25,17 +25,17 @@ def at_most(successes: int, trials: int, rate: float) -> float:
 
 
 def interval(successes: int, trials: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Lower and upper bound of the rate (Clopper & Pearson 1934); (0, 1) where nothing was tried."""
+    """Return lower and upper bound of the rate (Clopper & Pearson 1934); (0, 1) where nothing was tried."""
     return 1 - _upper(trials - successes, trials, confidence), _upper(successes, trials, confidence)
 
 
 def shows(successes: int, trials: int, rate: float, confidence: float = CONFIDENCE) -> bool:
-    """Whether the lower bound of `interval` is `rate` or more."""
+    """Return whether the lower bound of `interval` is `rate` or more."""
     return trials > 0 and at_most(trials - successes, trials, 1 - rate) <= (1 - confidence) / 2
 
 
 def least_trials(rate: float, confidence: float = CONFIDENCE) -> int:
-    """How many trials, all of them successes, show the rate."""
+    """Return how many trials, all of them successes, show the rate."""
     return math.ceil(math.log((1 - confidence) / 2) / math.log(rate))
 
 

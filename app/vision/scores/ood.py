@@ -1,4 +1,4 @@
-"""How far an image lies from all that a model was trained on, by the features of its trunk.
+"""Measures how far an image lies from all that a model was trained on, by the features of its trunk.
 
 The distance is Mahalanobis's to the nearest class mean (Lee et al. 2018, arXiv:1807.03888), under one covariance that
 all classes share, shrunk as Ledoit & Wolf 2004 (doi:10.1016/S0047-259X(03)00096-4) would: a few hundred images do not
@@ -25,11 +25,12 @@ LEAST_IMAGES = 19  # held-out ones that a limit needs: the farthest of so many h
 
 
 @dataclass(frozen=True)
-class Novelty:
-    """Statistics of training features, all float32 on the CPU, and the distance past which an image is unknown.
+class OodScorer:
+    """Computes OOD scores from statistics of training features, and from the distance past which an image is unknown.
 
-    `centre` [F] is the mean of all, `directions` [F, K] are orthonormal, `gains` [K] and `scale` [] undo the spread
-    along and beside them, `means` [C, F] are those of the classes with the spread undone.
+    All tensors are float32 on the CPU. `centre` [F] is the mean of all, `directions` [F, K] are orthonormal, `gains`
+    [K] and `scale` [] undo the spread along and beside them, `means` [C, F] are those of the classes with the spread
+    undone.
     """
 
     centre: Tensor
@@ -44,53 +45,56 @@ class Novelty:
         return sum(tensor.nbytes for tensor in self.tensors().values())
 
     def distances(self, features: Tensor) -> Tensor:
-        """float32 [N]: of features [N, F] from the nearest class mean."""
+        """Return float32 [N]: how far features [N, F] lie from the nearest class mean."""
         points = self._whitened(features.float() - self.centre)
         squares = (points**2).sum(dim=1, keepdim=True) - 2 * points @ self.means.T + (self.means**2).sum(dim=1)
         return squares.amin(dim=1).clamp(min=0).sqrt()
 
     def scores(self, features: Tensor) -> Tensor:
-        """float32 [N]: the distances in units of the limit. Past 1 an image is unknown."""
+        """Return float32 [N]: the distances in units of the limit. Past 1 an image is unknown."""
         return self.distances(features) / self.limit
 
-    def limited(self, distances: NDArray[np.float32]) -> Novelty:
-        """The same with its limit set by held-out images of the same kind, of which there are LEAST_IMAGES or more.
+    def limited(self, distances: NDArray[np.float32]) -> OodScorer:
+        """Return the same with its limit set by LEAST_IMAGES or more held-out images of the same kind.
 
         Of further such images the share `1 - expected_unknown(N)` lies within it, if all come from one source.
         """
         return replace(self, limit=max(float(np.sort(distances)[_rank(len(distances)) - 1]), 1e-6))
 
     def tensors(self) -> dict[str, Tensor]:
-        """All but the limit, by name."""
+        """Return all but the limit, by name."""
         found = {one.name: getattr(self, one.name) for one in fields(self)}
         return {name: value for name, value in found.items() if isinstance(value, Tensor)}
 
     @classmethod
-    def of_tensors(cls, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> Novelty:
-        """What `tensors` and {"limit": …} describe; raises TypeError or ValueError for what does not fit together."""
-        novelty = cls(**tensors, limit=float(document["limit"]))
-        features, directions = novelty.directions.shape
-        shapes = [tuple(one.shape) for one in (novelty.centre, novelty.gains, novelty.scale)]
-        if shapes != [(features,), (directions,), ()] or novelty.means.shape[1:] != (features,) or novelty.limit <= 0:
+    def of_tensors(cls, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> OodScorer:
+        """Return what `tensors` and {"limit": …} describe.
+
+        Raises TypeError or ValueError for what does not fit together.
+        """
+        scorer = cls(**tensors, limit=float(document["limit"]))
+        features, directions = scorer.directions.shape
+        shapes = [tuple(one.shape) for one in (scorer.centre, scorer.gains, scorer.scale)]
+        if shapes != [(features,), (directions,), ()] or scorer.means.shape[1:] != (features,) or scorer.limit <= 0:
             raise ValueError("statistics of features that do not fit together")
-        return novelty
+        return scorer
 
     def _whitened(self, centred: Tensor) -> Tensor:
         return (centred + (centred @ self.directions * self.gains) @ self.directions.T) / self.scale
 
 
 def expected_unknown(held_out: int) -> float:
-    """The share of images of the known kind that a limit set on so many of them calls unknown, on average."""
+    """Return the share of images of the known kind that a limit set on so many of them calls unknown, on average."""
     return 1 - _rank(held_out) / (held_out + 1)
 
 
 def _rank(held_out: int) -> int:
-    """Which of so many distances, from 1, is the limit: a further one is as likely to fall between any two."""
+    """Return which of so many distances, from 1, is the limit: a further one is as likely to fall between any two."""
     return min(held_out, math.ceil((held_out + 1) * KNOWN_SHARE))
 
 
 def sample_rows(labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The training images, as rows, that statistics are taken from, spread evenly over each class."""
+    """Return the training images, as rows, that statistics are taken from, spread evenly over each class."""
     classes, counts = np.unique(labels, return_counts=True)
     most = max(LEAST_OF_A_CLASS, SAMPLE // len(classes))
     rows = [
@@ -100,8 +104,8 @@ def sample_rows(labels: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.sort(np.concatenate(rows))
 
 
-def fit_novelty(features: Tensor, labels: NDArray[np.int64]) -> Novelty:
-    """Statistics of features [N, F] with labels [N]; N is at least 2. The limit is still to be set."""
+def fit_ood(features: Tensor, labels: NDArray[np.int64]) -> OodScorer:
+    """Return statistics of features [N, F] with labels [N], N at least 2. The limit is still to be set."""
     points = features.cpu().double()
     centre = points.mean(dim=0)
     points = points - centre
@@ -116,14 +120,14 @@ def fit_novelty(features: Tensor, labels: NDArray[np.int64]) -> Novelty:
     rest = max(total - float(variances.sum()), 0.0) / max(size - len(variances), 1)
     scale = math.sqrt(max(isotropic + (1 - shrinkage) * rest, 1e-12))
     gains = scale / ((1 - shrinkage) * variances + isotropic).clamp(min=1e-12).sqrt() - 1
-    found = Novelty(
+    found = OodScorer(
         centre.float(), directions.float().contiguous(), gains.float(), torch.tensor(scale, dtype=torch.float32), means
     )
     return replace(found, means=found._whitened(means.float()))
 
 
 def _spread(within: Tensor) -> tuple[Tensor, Tensor]:
-    """Variances [K] and directions [F, K] of the largest spread of centred features [N, F], float64."""
+    """Return variances [K] and directions [F, K] of the largest spread of centred features [N, F], float64."""
     count, size = within.shape
     if count >= size:
         variances, directions = torch.linalg.eigh(within.T @ within / count)
@@ -137,7 +141,7 @@ def _spread(within: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _shrinkage(within: Tensor, variances: Tensor, total: float) -> float:
-    """How far the covariance is to be moved towards equal spread everywhere, 0..1 (Ledoit & Wolf 2004)."""
+    """Return how far the covariance is to be moved towards equal spread everywhere, 0..1 (Ledoit & Wolf 2004)."""
     count, size = within.shape
     squares = float((variances**2).sum())  # the directions that are left out add next to nothing
     apart = squares - total**2 / size

@@ -1,4 +1,4 @@
-"""How well a class's probability tells its images from all others, at every threshold and at a few."""
+"""Measures how well a class's probability tells its images from all others, at every threshold and at a few."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
 def roc_auc(scores: NDArray[np.float32], positive: NDArray[np.bool_]) -> float | None:
-    """Area under the ROC curve of scores [N]: how often a positive outranks a negative, ties counting half.
+    """Return the area under the ROC curve of scores [N]: how often a positive outranks a negative, ties counting half.
 
     None where there are no positives or no negatives.
     """
@@ -26,7 +26,10 @@ def roc_auc(scores: NDArray[np.float32], positive: NDArray[np.bool_]) -> float |
 
 
 def average_precision(scores: NDArray[np.float32], positive: NDArray[np.bool_]) -> float | None:
-    """Precision at each distinct score of [N], weighed by the recall it adds; None where there are no positives."""
+    """Return the precision at each distinct score of [N], weighed by the recall it adds.
+
+    None where there are no positives.
+    """
     positives = int(positive.sum())
     if not positives:
         return None
@@ -37,7 +40,7 @@ def average_precision(scores: NDArray[np.float32], positive: NDArray[np.bool_]) 
 
 
 def threshold_sweep(probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> dict[str, Any]:
-    """What each class would score if it were answered from a probability of `thresholds[i]` upwards.
+    """Return what each class would score if it were answered from a probability of `thresholds[i]` upwards.
 
     `precision`, `recall` and `f1` have a row for each class and a column for each threshold; 0 where undefined.
     """

@@ -1,1 +1,1 @@
-"""What a training run is told: its configuration, with presets, bounds and meanings."""
+"""The configuration of a training run: its hyper-parameters, each written once, with presets and checks."""

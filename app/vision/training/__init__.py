@@ -1,1 +1,1 @@
-"""The training loop and what belongs to it: steps, schedules, checkpoints, resuming."""
+"""These modules train: the loop, steps, schedules, checkpoints, resuming."""

@@ -1,4 +1,4 @@
-"""The moving average of the weights that learn."""
+"""Keeps a moving average of the weights that learn."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from app.vision.networks.network import Network, learned_state
 
 
 class MovingAverage:
-    """An exponential moving average of everything that training changes, batch norm statistics included.
+    """Is an exponential moving average of everything that training changes, batch norm statistics included.
 
     `decay` is approached from below, min(decay, (1 + n) / (10 + n)) after n steps, so that a short run is not weighed
     down by where it began.

@@ -1,8 +1,9 @@
-"""The state of an unfinished run in one file, complete enough to go on bit for bit."""
+"""A checkpoint holds the state of an unfinished run in one file, complete enough to go on bit for bit."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +22,24 @@ RETUNABLE = frozenset({"learning_rate", "clip_norm"})
 
 @dataclass
 class Position:
-    """How far a run is. `epoch` counts from 0; `step` steps of it are done, over which the sums run."""
+    """Says how far a run is. `epoch` counts from 0; `step` steps of it are done, over which the sums run.
+
+    `counts` are the sums of what the task counts in a step, and `watched` is what it remembers to tell a hopeless loss.
+    A checkpoint holds both beside the other fields, each under its own key.
+    """
 
     epoch: int = 0
     step: int = 0
     loss_sum: float = 0.0
-    correct: int = 0
+    counts: dict[str, float] = field(default_factory=dict)
     seen: int = 0
     seconds: float = 0.0
     best_epoch: int = -1
-    best_accuracy: float = -1.0
-    best_loss: float = float("inf")
     lowest_loss: float = float("inf")
     flat_epochs: int = 0  # since the validation loss was lowest; for the "plateau" schedule
     plateau_factor: float = 1.0
-    running_loss: float = 0.0  # these three are for `app.vision.training.divergence`
-    running_right: float = -1.0  # below zero until there has been a step
-    lost_steps: int = 0
+    watched: dict[str, float] = field(default_factory=dict)
+    lost_steps: int = 0  # in a row, whose loss was hopeless
     batch_size: int = 0  # what "auto" came to
     parts: int = 1  # in which every batch is computed, for want of memory
     notes: list[str] = field(default_factory=list)
@@ -46,12 +48,27 @@ class Position:
     def next_epoch(self) -> None:
         """Start the following epoch with empty sums."""
         self.epoch += 1
-        self.step, self.loss_sum, self.correct, self.seen, self.seconds = 0, 0.0, 0, 0, 0.0
+        self.step, self.loss_sum, self.seen, self.seconds = 0, 0.0, 0, 0.0
+        self.counts = dict.fromkeys(self.counts, 0.0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what `from_dict` reads, JSON-able."""
+        document = asdict(self)
+        return {**document.pop("counts"), **document.pop("watched"), **document}
+
+    @classmethod
+    def from_dict(cls, document: dict[str, Any], counts: Iterable[str]) -> Position:
+        """Return the position that `to_dict` wrote; `counts` are the keys of what the task counts."""
+        known = {one.name for one in fields(cls)}
+        own = {name: value for name, value in document.items() if name in known}
+        rest = {name: value for name, value in document.items() if name not in known}
+        counted = {name: rest.pop(name) for name in counts}
+        return cls(**own, counts=counted, watched=rest)
 
 
 @dataclass
 class State:
-    """Everything that a run changes. `best` holds the weights of the best epoch so far, on the CPU.
+    """Holds everything that a run changes. `best` holds the weights of the best epoch so far, on the CPU.
 
     `kept_best` is the epoch whose weights were the best when last a checkpoint was written, `kept` where that was.
     """
@@ -74,7 +91,7 @@ def write_checkpoint(path: Path, identity: dict[str, Any], state: State) -> None
         tensors |= {f"average.{name}": tensor for name, tensor in state.average.tensors.items()}
     for index, slots in state.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": value for name, value in slots.items() if isinstance(value, Tensor)}
-    document = {"identity": identity, "position": asdict(state.position)}
+    document = {"identity": identity, "position": state.position.to_dict()}
     if state.scaler is not None:
         document["scaler"] = state.scaler.state_dict()
     write_tensors(path, KIND, tensors, document)
@@ -106,13 +123,14 @@ def read_checkpoint(path: Path, identity: dict[str, Any], state: State) -> None:
         _lay_out(state.optimizer)
         if state.scaler is not None:
             state.scaler.load_state_dict(document["scaler"])
-        state.position, state.best = Position(**document["position"]), parts["best"]
+        state.position = Position.from_dict(document["position"], state.position.counts)
+        state.best = parts["best"]
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise DamagedArtefact(f"{path.name} does not fit this run: {error}") from error
 
 
 def _comparable(identity: dict[str, Any]) -> dict[str, Any]:
-    """The identity with fields that came with a later version at their defaults, and without those that may differ."""
+    """Return the identity with newer fields at their defaults, and without those that may differ."""
     try:
         config = TrainConfig.from_dict(identity["config"]).resolve().to_dict()
     except (KeyError, TypeError, AttributeError, VisionError):  # no configuration that this version knows

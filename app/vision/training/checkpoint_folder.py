@@ -1,4 +1,4 @@
-"""The checkpoints of a run in a folder: the last two and the best are kept, each named by where the run was."""
+"""Keeps the last two checkpoints of a run and the best in a folder, each named by where the run was."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class CheckpointFolder:
                 old.unlink()
 
     def newest_first(self) -> list[Path]:
-        """The kept checkpoints."""
+        """Return the kept checkpoints."""
         # By the names alone: they sort as the run went, whatever a copy has done to the files' times.
         return sorted(self.folder.glob("epoch-*.safetensors"), reverse=True)
 
     def newest_whole(self, passed_over: Callable[[Path, DamagedArtefact], object]) -> Path:
-        """The newest checkpoint that is undamaged; `passed_over` hears of those before it.
+        """Return the newest checkpoint that is undamaged; `passed_over` hears of those before it.
 
         Raises DamagedArtefact if there is none.
         """

@@ -1,4 +1,4 @@
-"""What a training will need, before it is begun: parameters, memory and disk, from its configuration alone.
+"""Estimates what a training will need, from its configuration alone: parameters, memory and disk.
 
 No torch is loaded. Figures are for one process, computing in float32; bfloat16 takes half of the batch's.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from app.vision.backbones.architecture import Stage, head_parameters, stages
 from app.vision.backbones.catalogue import get_backbone
 from app.vision.images.preprocessing import Preprocessing
-from app.vision.settings.config import TrainConfig, settled
+from app.vision.settings.config import TrainConfig, filled_in
 
 _NUMBER = 4  # bytes of a float32
 _RUNTIME = 700 * 2**20  # Python with torch and what it loads with its first steps, measured on Linux
@@ -32,7 +32,7 @@ class NetworkSize:
 
 
 def network_size(config: TrainConfig, classes: int) -> NetworkSize:
-    """Of the network that the resolved configuration trains."""
+    """Return the size of the network that the resolved configuration trains."""
     trunk, learning = _trunk(config)
     head = head_parameters(trunk[-1].maps, config.head.hidden, classes)
     return NetworkSize(
@@ -45,12 +45,15 @@ def network_size(config: TrainConfig, classes: int) -> NetworkSize:
 
 
 def memory(config: TrainConfig, classes: int, batch_size: int) -> dict[str, int]:
-    """Bytes at the most of one process, by what takes them. `batch_size` is that process's share of a batch."""
+    """Return the bytes that one process takes at most, by what takes them.
+
+    `batch_size` is that process's share of a batch.
+    """
     trunk, learning = _trunk(config)
     size = network_size(config, classes)
     copies = 2 + _SLOTS[config.optimizer] + bool(config.ema)  # the gradient, and the weights of the best epoch
     largest = max(stage.largest for stage in trunk)
-    side = settled(config.input_size)
+    side = filled_in(config.input_size)
     # Without gradients a layer's input, its output and a shortcut are there at a time. With them the layers of the
     # stages that learn stay, and the backward pass has about as many of the largest in hand.
     passing = 3 * largest * max(_CHUNK, batch_size if learning else 0)
@@ -63,13 +66,13 @@ def memory(config: TrainConfig, classes: int, batch_size: int) -> dict[str, int]
 
 
 def disk(config: TrainConfig, classes: int, images: Mapping[str, int]) -> dict[str, int]:
-    """Bytes of what a training keeps, by what it is; `images` holds their number for each split.
+    """Return the bytes of what a training keeps, by what it is; `images` holds their number for each split.
 
     `pixels` and `features` lie in the worker's cache, which is bounded and shared with other trainings; `checkpoints`
     until the job has ended, and `model` afterwards, in the blob store.
     """
     size = network_size(config, classes)
-    side = Preprocessing.for_backbone(get_backbone(config.backbone), settled(config.input_size)).resize
+    side = Preprocessing.for_backbone(get_backbone(config.backbone), filled_in(config.input_size)).resize
     views = 1 if config.augmentation == "none" else config.views
     rows = sum(count * (views if split == "train" else 1) for split, count in images.items())
     _, learning = _trunk(config)
@@ -84,7 +87,7 @@ def disk(config: TrainConfig, classes: int, images: Mapping[str, int]) -> dict[s
 
 
 def _trunk(config: TrainConfig) -> tuple[list[Stage], list[Stage]]:
-    """All stages from the image on, and those that learn, nearest the head first."""
+    """Return all stages from the image on, and those that learn, nearest the head first."""
     backbone = get_backbone(config.backbone)
-    trunk = stages(backbone, settled(config.input_size))
+    trunk = stages(backbone, filled_in(config.input_size))
     return trunk, trunk[::-1][: config.thawed_stages(backbone)]

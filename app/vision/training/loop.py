@@ -1,74 +1,57 @@
-"""The training loop: epochs over a feed, validation, checkpoints, and the best epoch kept."""
+"""The training loop runs epochs over a feed, validates, writes checkpoints, and keeps the best epoch."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.vision.data.feeds import Feed
 from app.vision.data.sampling import batches, seed_step
 from app.vision.errors import Diverged, Stopped
-from app.vision.networks.network import Network, learned_state, thaw
+from app.vision.networks.network import learned_state, thaw
 from app.vision.runtime import ranks
 from app.vision.runtime.precision import make_scaler
-from app.vision.scores.evaluation import evaluate
-from app.vision.settings.config import TrainConfig, settled, whole_batch
-from app.vision.tasks.classify.classifier import to_probabilities
-from app.vision.tasks.classify.losses import Loss
+from app.vision.settings.config import TrainConfig, batch_size_of, filled_in
+from app.vision.tasks.task import Run, Task
 from app.vision.training.averaging import MovingAverage, write_state
 from app.vision.training.checkpoint import Position, State, read_checkpoint, write_checkpoint
-from app.vision.training.divergence import exploded, is_finite, watch_loss
+from app.vision.training.divergence import exploded, is_finite
 from app.vision.training.gradients import add_gradients, choose_batch
 from app.vision.training.optimisation import apply_gradients, make_optimizer, set_rate
-from app.vision.training.progress import Progress
-from app.vision.training.run import Observer
 from app.vision.training.schedules import rate_of, watch_plateau
 
 REST_S = 5.0  # a checkpoint at the end of an epoch is skipped if the last one is younger than this
 LONGEST_S = 600.0  # and one is written within an epoch that lasts longer
 
 
-@dataclass
-class Run:
-    """What the loop works with; `identity` ties a checkpoint to its configuration and data."""
+def train(task: Task[Any], run: Run, resume: Path | None) -> Position:
+    """Train to the end, leave the best epoch's weights in the network, and return the position at the end.
 
-    config: TrainConfig
-    network: Network
-    feed: Feed
-    labels: Mapping[str, NDArray[np.int64]]
-    loss: Loss
-    workdir: Path
-    observer: Observer
-    progress: Progress
-    identity: dict[str, Any]
-
-
-def train(run: Run, resume: Path | None) -> Position:
-    """Train to the end and leave the best epoch's weights in the network; raises Diverged or Stopped."""
+    Raises Diverged and Stopped.
+    """
     config = run.config
-    optimizer = make_optimizer(run.network, config.optimizer, settled(config.weight_decay), config.layer_decay)
+    optimizer = make_optimizer(run.network, config.optimizer, filled_in(config.weight_decay), config.layer_decay)
     average = MovingAverage(run.network, config.ema) if config.ema else None
     scaler = make_scaler(config.precision, next(run.network.parameters()).device)
-    state = State(run.network, optimizer, average, scaler)
+    state = State(run.network, optimizer, average, scaler, Position(counts=dict.fromkeys(run.counts, 0.0)))
     if (checkpoint := _for_all(resume, run.workdir)) is not None:
         read_checkpoint(checkpoint, run.identity, state)
         state.kept = state.position.epoch + 1, state.position.step
     if config.batch_size == "auto":
-        state.position.batch_size = state.position.batch_size or choose_batch(run)
+        state.position.batch_size = state.position.batch_size or choose_batch(task, run)
         run.config = config = replace(config, batch_size=state.position.batch_size)
     ranks.copy_from_first(learned_state(run.network).values())
     written_at = time.monotonic()
     while not _finished(config, state.position):
-        written_at = _epoch(run, state, written_at)
-        _validate(run, state)
+        written_at = _epoch(task, run, state, written_at)
+        _validate(task, run, state)
         state.position.next_epoch()
         # While the loss looks lost, the checkpoint before it is not to be pushed out.
         due = time.monotonic() - written_at >= REST_S and not state.position.lost_steps
@@ -80,7 +63,7 @@ def train(run: Run, resume: Path | None) -> Position:
 
 
 def _for_all(checkpoint: Path | None, workdir: Path) -> Path | None:
-    """The first rank's checkpoint, if it has one, wherever this rank runs."""
+    """Return the first rank's checkpoint, if it has one, wherever this rank runs."""
     if ranks.count() == 1:
         return checkpoint
     content = ranks.agree(checkpoint.read_bytes() if checkpoint is not None and ranks.is_first() else None)
@@ -92,18 +75,18 @@ def _for_all(checkpoint: Path | None, workdir: Path) -> Path | None:
 
 
 def _finished(config: TrainConfig, position: Position) -> bool:
-    """Whether all epochs are done, or `patience` of them since the best one."""
+    """Return whether all epochs are done, or `patience` of them since the best one."""
     waited = position.epoch - 1 - position.best_epoch
-    return position.epoch >= settled(config.epochs) or 0 < config.patience <= waited
+    return position.epoch >= filled_in(config.epochs) or 0 < config.patience <= waited
 
 
-def _epoch(run: Run, state: State, written_at: float) -> float:
-    """The steps of one epoch that are not done yet; gives the time of the last checkpoint."""
+def _epoch(task: Task[Any], run: Run, state: State, written_at: float) -> float:
+    """Take the steps of one epoch that are not done yet, and return the time of the last checkpoint."""
     config, position = run.config, state.position
     balanced = config.imbalance == "sampling"
-    order = batches(config.seed, position.epoch, run.labels["train"], whole_batch(config), balanced=balanced)
+    order = batches(config.seed, position.epoch, run.groups, batch_size_of(config), balanced=balanced)
     per_epoch = -(-len(order) // config.accumulate)
-    steps = settled(config.epochs) * per_epoch
+    steps = filled_in(config.epochs) * per_epoch
     thaw(run.network, config, position.epoch)
     run.network.train()
     whole = ranks.count() == 1 and position.parts == 1
@@ -113,7 +96,7 @@ def _epoch(run: Run, state: State, written_at: float) -> float:
         done = position.epoch * per_epoch + step
         set_rate(state.optimizer, rate_of(config, position, done, steps))
         first = step * config.accumulate
-        take_step(run, state, order[first : first + config.accumulate], first)
+        take_step(task, run, state, order[first : first + config.accumulate], first)
         if state.average is not None:
             state.average.update(run.network, done + 1)
         position.step = step + 1
@@ -128,57 +111,53 @@ def _epoch(run: Run, state: State, written_at: float) -> float:
     return written_at
 
 
-def take_step(run: Run, state: State, parts: Sequence[NDArray[np.int64]], first: int) -> None:
-    """One step on the mean gradient of several batches; `first` is the number of their first in the epoch."""
+def take_step(task: Task[Any], run: Run, state: State, parts: Sequence[NDArray[np.int64]], first: int) -> None:
+    """Take one step on the mean gradient of several batches; `first` is the number of their first in the epoch."""
     config, position = run.config, state.position
     samples = sum(len(rows) for rows in parts)
     seed_step(config.seed, position.epoch, position.step, ranks.number())
     state.optimizer.zero_grad(set_to_none=True)
-    loss_sum, correct = add_gradients(run, state, parts, first)
+    loss_sum, *counted = add_gradients(task, run, state, parts, first)
     if not math.isfinite(loss_sum):
         raise _diverged(state, position.step + 1, "The loss is not finite")
     position.loss_sum += loss_sum
-    position.correct += correct
+    for name, count in zip(run.counts, counted, strict=True):
+        position.counts[name] += count
     position.seen += samples
-    classes = int(run.labels["train"].max()) + 1  # there are training images of every class
-    watch_loss(position, loss_sum / samples, correct / samples, classes)
-    if exploded(position):
-        raise _diverged(state, position.step + 1, f"The loss has exploded, to {position.running_loss:.3g},")
+    said = run.hopeless(position.watched, loss_sum / samples, [count / samples for count in counted])
+    position.lost_steps = position.lost_steps + 1 if said else 0
+    if said and exploded(position):
+        raise _diverged(state, position.step + 1, said)
     apply_gradients(state.optimizer, state.scaler, clip_norm=config.clip_norm, l1=config.l1)
 
 
-def _validate(run: Run, state: State) -> None:
-    """Score the epoch, tell the observer, and keep the weights if they are the best so far."""
+def _validate(task: Task[Any], run: Run, state: State) -> None:
+    """Validate the epoch, tell the observer, and keep the weights if they are the best so far."""
     config, position = run.config, state.position
     with nullcontext() if state.average is None else state.average.applied(run.network):
-        probabilities = to_probabilities(run.feed.split_logits("val"))
-        classes = [str(label) for label in range(probabilities.shape[1])]
-        scores = evaluate(probabilities, run.labels["val"], classes)
-        accuracy, loss = ranks.agree((scores["accuracy"], scores["log_loss"]))
-        if not math.isfinite(loss) or not is_finite(run.network):
+        found = ranks.agree(task.validate(run))
+        if not math.isfinite(found.loss) or not is_finite(run.network):
             raise _diverged(state, position.step, "The weights are not finite")
-        if (accuracy, -loss) > (position.best_accuracy, -position.best_loss):
-            position.best_epoch, position.best_accuracy, position.best_loss = position.epoch, accuracy, loss
+        if position.best_epoch < 0 or found.better_than(position.history[position.best_epoch]):
+            position.best_epoch = position.epoch
             weights = learned_state(run.network)
             state.best = {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
-    epochs = settled(config.epochs)
+    epochs = filled_in(config.epochs)
     last = (position.epoch + 1) * position.step - 1
-    metrics = {
+    record = {
         "epoch": position.epoch + 1,
         "epochs": epochs,
         "train_loss": position.loss_sum / position.seen,
-        "train_accuracy": position.correct / position.seen,
-        "val_loss": loss,
-        "val_accuracy": accuracy,
-        "val_macro_f1": scores["macro_f1"],
+        **{name: position.counts[key] / position.seen for key, name in run.counts.items()},
+        **found.record,
         "learning_rate": rate_of(config, position, last, epochs * position.step),
         "images_per_s": position.seen / max(position.seconds, 1e-9),
         "duration_s": position.seconds,
     }
     if config.schedule == "plateau":
-        watch_plateau(position, loss)
-    position.history.append(metrics)
-    run.observer.epoch(dict(metrics))
+        watch_plateau(position, found.loss)
+    position.history.append(record)
+    run.observer.epoch(dict(record))
 
 
 def _checkpoint(run: Run, state: State) -> None:

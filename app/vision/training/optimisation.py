@@ -1,4 +1,4 @@
-"""The optimiser of what learns, each stage at its own rate, and what is done to gradients and weights beside it."""
+"""Makes the optimiser of what learns, each stage at its own rate, and applies gradients."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from app.vision.settings.config import OptimizerName
 def make_optimizer(
     network: Network, name: OptimizerName, weight_decay: float, layer_decay: float = 1.0
 ) -> torch.optim.Optimizer:
-    """An optimiser of the parameters that learn; vectors (biases, norm weights) are spared the weight decay.
+    """Return an optimiser of the parameters that learn; vectors (biases, norm weights) are spared the weight decay.
 
     A stage learns at `layer_decay` times the rate of the one above it, the head being uppermost (Howard & Ruder 2018,
     arXiv:1801.06146); each group's `rate_share` says how that multiplies up.

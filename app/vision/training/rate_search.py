@@ -1,4 +1,4 @@
-"""The learning-rate range test: a short trial with a rate that climbs, and the rate that its losses suggest."""
+"""The range test trains a little at a rate that climbs, and suggests a learning rate by its losses."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from app.vision.errors import Diverged, Stopped
 from app.vision.networks.network import learned_state, thaw
 from app.vision.runtime import ranks
 from app.vision.runtime.precision import make_scaler
-from app.vision.settings.config import settled, whole_batch
+from app.vision.settings.config import batch_size_of, filled_in
+from app.vision.tasks.task import Run, Task
 from app.vision.training.averaging import write_state
-from app.vision.training.checkpoint import State
-from app.vision.training.loop import Run, take_step
+from app.vision.training.checkpoint import Position, State
+from app.vision.training.loop import take_step
 from app.vision.training.optimisation import make_optimizer, set_rate
 
 LOWEST, HIGHEST = 1e-6, 10.0
@@ -25,7 +26,7 @@ BEFORE_MINIMUM = 10.0
 
 @dataclass(frozen=True)
 class RateSearch:
-    """`rates[i]` was tried in step i, after which the smoothed loss was `losses[i]`, in nats."""
+    """Holds what a range test found: `rates[i]` was tried in step i, after which the smoothed loss was `losses[i]`."""
 
     suggestion: float
     rates: list[float]
@@ -35,7 +36,7 @@ class RateSearch:
         return asdict(self)
 
 
-def search_rate(run: Run) -> RateSearch:
+def search_rate(task: Task[Any], run: Run) -> RateSearch:
     """Try rates from 1e-6 to 10 on what learns in the first epoch; the network is left as it was, to the bit.
 
     The range test of Smith (2017, arXiv:1506.01186), climbing exponentially, with losses smoothed and the test ended at
@@ -46,7 +47,7 @@ def search_rate(run: Run) -> RateSearch:
     run.progress.report("training", 0.0)
     before = {name: tensor.detach().clone() for name, tensor in learned_state(run.network).items()}
     try:
-        rates, losses = _climb(run)
+        rates, losses = _climb(task, run)
     finally:
         write_state(run.network, before)
         run.network.zero_grad(set_to_none=True)
@@ -55,11 +56,12 @@ def search_rate(run: Run) -> RateSearch:
     return RateSearch(suggestion, rates[: len(losses)], losses)
 
 
-def _climb(run: Run) -> tuple[list[float], list[float]]:
-    """The rates and the smoothed losses, until the end or until they are hopeless."""
+def _climb(task: Task[Any], run: Run) -> tuple[list[float], list[float]]:
+    """Return the rates and the smoothed losses, until the end or until they are hopeless."""
     config = run.config
-    optimizer = make_optimizer(run.network, config.optimizer, settled(config.weight_decay), config.layer_decay)
-    state = State(run.network, optimizer, None, make_scaler(config.precision, next(run.network.parameters()).device))
+    optimizer = make_optimizer(run.network, config.optimizer, filled_in(config.weight_decay), config.layer_decay)
+    scaler = make_scaler(config.precision, next(run.network.parameters()).device)
+    state = State(run.network, optimizer, None, scaler, Position(counts=dict.fromkeys(run.counts, 0.0)))
     position = state.position
     rates = [LOWEST * (HIGHEST / LOWEST) ** (step / (STEPS - 1)) for step in range(STEPS)]
     losses: list[float] = []
@@ -69,15 +71,13 @@ def _climb(run: Run) -> tuple[list[float], list[float]]:
     order: list[Any] = []
     for rate in rates:
         if not order:  # a new pass over the images
-            order = batches(
-                config.seed, position.epoch, run.labels["train"], whole_batch(config),
-                balanced=config.imbalance == "sampling",
-            )  # fmt: skip
+            balanced = config.imbalance == "sampling"
+            order = batches(config.seed, position.epoch, run.groups, batch_size_of(config), balanced=balanced)
         parts, order = order[: config.accumulate], order[config.accumulate :]
         set_rate(optimizer, rate)
         seen, summed = position.seen, position.loss_sum
         try:
-            take_step(run, state, parts, position.step * config.accumulate)
+            take_step(task, run, state, parts, position.step * config.accumulate)
         except Diverged:
             break
         mean = SMOOTHING * mean + (1 - SMOOTHING) * (position.loss_sum - summed) / (position.seen - seen)

@@ -1,10 +1,10 @@
-"""The learning rate of each step."""
+"""Computes the learning rate of each step."""
 
 from __future__ import annotations
 
 import math
 
-from app.vision.settings.config import Schedule, TrainConfig, settled
+from app.vision.settings.config import Schedule, TrainConfig, filled_in
 from app.vision.training.checkpoint import Position
 
 CLIMB = 0.3  # share of the steps in which "one_cycle" climbs
@@ -13,7 +13,7 @@ PLATEAU_DIVISOR = 10.0
 
 
 def learning_rate(peak: float, schedule: Schedule, step: int, steps: int, warmup: float) -> float:
-    """The rate of `step` (0-based) of `steps`: linear warm-up over a share `warmup` of them, then the schedule.
+    """Return the rate of `step` (0-based) of `steps`: linear warm-up over a share `warmup` of them, then the schedule.
 
     "cosine" falls to zero (Loshchilov & Hutter 2017, arXiv:1608.03983); "step" divides by ten after half and after
     three quarters of the run; "exponential" falls evenly to a hundredth. "one_cycle" (Smith & Topin 2018,
@@ -41,8 +41,8 @@ def _one_cycle(peak: float, done: float) -> float:
 
 
 def rate_of(config: TrainConfig, position: Position, step: int, steps: int) -> float:
-    """The rate of `step` (0-based, counted over the run) of a run that has come to `position`."""
-    peak = settled(config.learning_rate)
+    """Return the rate of `step` (0-based, counted over the run) of a run that has come to `position`."""
+    peak = filled_in(config.learning_rate)
     return learning_rate(peak, config.schedule, step, steps, config.warmup) * position.plateau_factor
 
 

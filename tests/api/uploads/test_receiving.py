@@ -17,53 +17,28 @@ from app.core.ids import new_id
 from app.datasets import uploads
 from app.datasets.orm import Dataset, ResumableUpload
 from app.datasets.service import quota
-from tests.api.conftest import MakeApi
-from tests.support.calls import Api, Caller, problem
+from tests.support.calls import problem
 from tests.support.images import folder_zip
+from tests.support.resumable import ARCHIVE, SHA256, THIRD, TUS, begin, offset, send
+from tests.support.services import OpenService, Service
 from worker.supervision.housekeeping import collect_garbage
 
-ARCHIVE = folder_zip({"ants": 5, "bees": 5})
-SHA256 = hashlib.sha256(ARCHIVE).hexdigest()
-TUS = {"Tus-Resumable": "1.0.0"}
-THIRD = len(ARCHIVE) // 3
 
-
-def metadata(**given: str) -> str:
-    return ",".join(f"{key} {base64.b64encode(value.encode()).decode()}" for key, value in given.items())
-
-
-def begin(caller: Caller, length: int = len(ARCHIVE), headers: dict[str, str] | None = None, **given: str) -> Any:
-    sent = {**TUS, "Upload-Length": str(length), "Upload-Metadata": metadata(**given)}
-    return caller.post("/v1/uploads", headers=sent | (headers or {}))
-
-
-def send(caller: Caller, address: str, offset: int, data: bytes, **headers: str) -> Any:
-    sent = {**TUS, "Upload-Offset": str(offset), "Content-Type": "application/offset+octet-stream"}
-    return caller.patch(address, headers=sent | {k.replace("_", "-"): v for k, v in headers.items()}, content=data)
-
-
-def offset(caller: Caller, address: str) -> int:
-    answer = caller("HEAD", address, headers=TUS)
-    assert answer.status_code == 200
-    assert answer.headers["cache-control"] == "no-store"
-    return int(answer.headers["upload-offset"])
-
-
-def files(api: Api) -> list[str]:
+def files(api: Service) -> list[str]:
     folder = api.stage.settings.uploads
     return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
 
-def rows(api: Api) -> int:
+def rows(api: Service) -> int:
     with api.stage.database.reading() as session:
         return len(session.scalars(select(ResumableUpload)).all())
 
 
-def nothing_is_left(api: Api) -> bool:
+def nothing_is_left(api: Service) -> bool:
     return files(api) == [] and rows(api) == 0
 
 
-def test_pieces_become_the_dataset_that_a_plain_upload_is(api: Api) -> None:
+def test_pieces_become_the_dataset_that_a_plain_upload_is(api: Service) -> None:
     made = begin(api.write, name="pets", filename="My pets.zip", val_fraction="0.4", seed="3", sha256=SHA256)
     assert made.status_code == 201
     assert made.headers["tus-resumable"] == "1.0.0"
@@ -89,7 +64,7 @@ def test_pieces_become_the_dataset_that_a_plain_upload_is(api: Api) -> None:
     assert api.counts()["datasets"] == 2
 
 
-def test_the_server_says_what_it_can_do(api: Api) -> None:
+def test_the_server_says_what_it_can_do(api: Service) -> None:
     answer = api.write("OPTIONS", "/v1/uploads")
     assert answer.status_code == 204
     assert answer.headers["tus-version"] == "1.0.0"
@@ -99,7 +74,7 @@ def test_the_server_says_what_it_can_do(api: Api) -> None:
 
 
 @pytest.mark.parametrize("version", [None, "0.2.2", "2.0.0"])
-def test_another_version_of_the_protocol_is_refused_and_changes_nothing(api: Api, version: str | None) -> None:
+def test_another_version_of_the_protocol_is_refused_and_changes_nothing(api: Service, version: str | None) -> None:
     address = begin(api.write).headers["location"]
     spoken = {"Tus-Resumable": version} if version else {}
     length = {"Upload-Length": "5"}
@@ -115,7 +90,7 @@ def test_another_version_of_the_protocol_is_refused_and_changes_nothing(api: Api
     assert (offset(api.read, address), rows(api)) == (0, 1)
 
 
-def test_a_wrong_offset_is_refused_and_takes_nothing(api: Api) -> None:
+def test_a_wrong_offset_is_refused_and_takes_nothing(api: Service) -> None:
     address = begin(api.write).headers["location"]
     assert send(api.write, address, 0, ARCHIVE[:THIRD]).status_code == 204
     for wrong in (0, THIRD - 1, THIRD + 1, 2**40):
@@ -124,7 +99,7 @@ def test_a_wrong_offset_is_refused_and_takes_nothing(api: Api) -> None:
     assert send(api.write, address, THIRD, ARCHIVE[THIRD:]).status_code == 204
 
 
-def test_a_piece_is_held_against_its_checksum(api: Api) -> None:
+def test_a_piece_is_held_against_its_checksum(api: Service) -> None:
     address = begin(api.write, sha256=SHA256).headers["location"]
     first = base64.b64encode(hashlib.sha256(ARCHIVE[:THIRD]).digest()).decode()
     damaged = bytes([ARCHIVE[0] ^ 1]) + ARCHIVE[1:THIRD]
@@ -136,7 +111,7 @@ def test_a_piece_is_held_against_its_checksum(api: Api) -> None:
     assert send(api.write, address, THIRD, ARCHIVE[THIRD:]).headers["location"].startswith("/v1/datasets/")
 
 
-def test_a_whole_with_another_hash_is_refused_and_removed(api: Api) -> None:
+def test_a_whole_with_another_hash_is_refused_and_removed(api: Service) -> None:
     address = begin(api.write, name="pets", sha256=hashlib.sha256(b"other").hexdigest()).headers["location"]
     refused = problem(send(api.write, address, 0, ARCHIVE), 422, "sha256_mismatch", "Upload-Metadata.sha256")
     assert SHA256 in refused["detail"]
@@ -153,14 +128,14 @@ def test_a_whole_with_another_hash_is_refused_and_removed(api: Api) -> None:
         (ARCHIVE[:-30], 422, "damaged_archive"),
     ],
 )
-def test_what_no_dataset_can_be_made_of_is_removed(api: Api, data: bytes, status: int, code: str) -> None:
+def test_what_no_dataset_can_be_made_of_is_removed(api: Service, data: bytes, status: int, code: str) -> None:
     address = begin(api.write, len(data), name="pets").headers["location"]
     problem(send(api.write, address, 0, data), status, code)
     assert nothing_is_left(api)
     assert api.write.post("/v1/datasets?name=pets", content=ARCHIVE).status_code == 202
 
 
-def test_an_upload_whose_name_was_taken_meanwhile_can_still_be_finished(api: Api) -> None:
+def test_an_upload_whose_name_was_taken_meanwhile_can_still_be_finished(api: Service) -> None:
     address = begin(api.write, name="pets").headers["location"]
     dataset = api.dataset("pets")
     problem(begin(api.write, name="pets"), 409, "name_taken", "name")
@@ -172,13 +147,13 @@ def test_an_upload_whose_name_was_taken_meanwhile_can_still_be_finished(api: Api
     assert api.read.get("/v1/datasets/pets").json()["state"] == "ready"
 
 
-def test_more_bytes_than_declared_are_refused_and_none_of_them_kept(api: Api) -> None:
+def test_more_bytes_than_declared_are_refused_and_none_of_them_kept(api: Service) -> None:
     address = begin(api.write, THIRD).headers["location"]
     problem(send(api.write, address, 0, ARCHIVE), 413, "longer_than_declared", "Upload-Length")
     assert offset(api.read, address) == 0
 
 
-def test_limits_count_before_a_byte_comes(make_api: MakeApi) -> None:
+def test_limits_count_before_a_byte_comes(make_api: OpenService) -> None:
     api = make_api(max_upload_bytes=100_000, max_workspace_bytes=150_000)
     problem(begin(api.write, 100_001), 413, "too_large", remedy="GRAFT_MAX_UPLOAD_BYTES")
     address = begin(api.write, 90_000).headers["location"]
@@ -187,7 +162,7 @@ def test_limits_count_before_a_byte_comes(make_api: MakeApi) -> None:
     problem(api.write.post("/v1/datasets", content=bytes(61_000)), 413, "workspace_full")
     pieces = (bytes(1000) for _ in range(61))  # of which nobody says how many there are
     problem(api.write.post("/v1/datasets", content=pieces), 413, "workspace_full")
-    assert api.staged() == []
+    assert api.scratch() == []
     assert begin(api.caller(api.stage.workspace(), Scope.write), 90_000).status_code == 201
     assert api.write.delete(address, headers=TUS).status_code == 204
     assert begin(api.write, 90_000).status_code == 201
@@ -196,7 +171,7 @@ def test_limits_count_before_a_byte_comes(make_api: MakeApi) -> None:
 
 
 @pytest.mark.parametrize("length", ["0", "-1", "x", "1.5", str(2**70), None])
-def test_a_length_is_asked_for(api: Api, length: str | None) -> None:
+def test_a_length_is_asked_for(api: Service, length: str | None) -> None:
     headers = TUS | ({"Upload-Length": length} if length is not None else {})
     problem(api.write.post("/v1/uploads", headers=headers), 422, "invalid", "Upload-Length")
 
@@ -215,18 +190,18 @@ def test_a_length_is_asked_for(api: Api, length: str | None) -> None:
         ("sha256 eA==", "Upload-Metadata.sha256"),
     ],
 )
-def test_metadata_that_means_nothing_is_refused_by_its_key(api: Api, header: str, field: str) -> None:
+def test_metadata_that_means_nothing_is_refused_by_its_key(api: Service, header: str, field: str) -> None:
     answer = api.write.post("/v1/uploads", headers={**TUS, "Upload-Length": "5", "Upload-Metadata": header})
     problem(answer, 422, "invalid", field)
     assert rows(api) == 0
 
 
-def test_a_browsers_client_may_send_what_it_always_sends(api: Api) -> None:
+def test_a_browsers_client_may_send_what_it_always_sends(api: Service) -> None:
     made = begin(api.write, name="pets.zip", filetype="application/zip", type="application/zip", relativePath="null")
     assert made.status_code == 201
 
 
-def test_a_method_may_stand_in_a_header(api: Api) -> None:
+def test_a_method_may_stand_in_a_header(api: Service) -> None:
     address = begin(api.write).headers["location"]
     headers = {**TUS, "Upload-Offset": "0", "Content-Type": "application/offset+octet-stream"}
     sent = api.write.post(address, headers=headers | {"X-HTTP-Method-Override": "PATCH"}, content=ARCHIVE)
@@ -234,14 +209,14 @@ def test_a_method_may_stand_in_a_header(api: Api) -> None:
     problem(api.read.post(address, headers=headers | {"X-HTTP-Method-Override": "DELETE"}), 403, "missing_scope")
 
 
-def test_bytes_of_another_kind_are_refused(api: Api) -> None:
+def test_bytes_of_another_kind_are_refused(api: Service) -> None:
     address = begin(api.write).headers["location"]
     answer = send(api.write, address, 0, ARCHIVE, Content_Type="application/zip")
     problem(answer, 415, "unsupported_media_type", "Content-Type", remedy="application/offset+octet-stream")
     assert offset(api.read, address) == 0
 
 
-def test_an_ended_upload_leaves_nothing(api: Api) -> None:
+def test_an_ended_upload_leaves_nothing(api: Service) -> None:
     address = begin(api.write, name="pets").headers["location"]
     send(api.write, address, 0, ARCHIVE[:THIRD])
     assert len(files(api)) == 1
@@ -252,15 +227,15 @@ def test_an_ended_upload_leaves_nothing(api: Api) -> None:
     assert nothing_is_left(api)
 
 
-def test_one_sender_at_a_time(api: Api) -> None:
+def test_one_sender_at_a_time(api: Service) -> None:
     address = begin(api.write).headers["location"]
     upload_id = api.read.get(address).json()["id"]
-    with held(api.stage.settings.uploads, upload_id):
+    with held(api.stage.settings.uploads, upload_id, 30.0):
         problem(send(api.write, address, 0, ARCHIVE), 423, "upload_locked", remedy="HEAD")
     assert send(api.write, address, 0, ARCHIVE).status_code == 204
 
 
-def test_senders_at_once_make_one_dataset(api: Api) -> None:
+def test_senders_at_once_make_one_dataset(api: Service) -> None:
     address = begin(api.write, name="pets").headers["location"]
     statuses: list[int] = []
 
@@ -277,7 +252,7 @@ def test_senders_at_once_make_one_dataset(api: Api) -> None:
     assert api.counts() == {"datasets": 1, "trainings": 0, "ingestions": 1, "models": 0}
 
 
-def test_another_workspace_does_not_find_it(api: Api) -> None:
+def test_another_workspace_does_not_find_it(api: Service) -> None:
     address = begin(api.write).headers["location"]
     send(api.write, address, 0, ARCHIVE[:THIRD])
     stranger = api.caller(api.stage.workspace(), Scope.admin)
@@ -289,12 +264,12 @@ def test_another_workspace_does_not_find_it(api: Api) -> None:
     assert offset(api.read, address) == THIRD
 
 
-def expire(api: Api) -> None:
+def expire(api: Service) -> None:
     with api.stage.database.writing() as session:
         session.execute(update(ResumableUpload).values(expires_at=datetime.now(UTC) - timedelta(seconds=1)))
 
 
-def test_uploads_expire_and_are_swept(api: Api) -> None:
+def test_uploads_expire_and_are_removed(api: Service) -> None:
     made = begin(api.write, name="pets")
     address, expires = made.headers["location"], parsedate_to_datetime(made.headers["upload-expires"])
     left = (expires - datetime.now(UTC)).total_seconds()
@@ -309,7 +284,7 @@ def test_uploads_expire_and_are_swept(api: Api) -> None:
     assert nothing_is_left(api)
 
 
-def test_bytes_put_the_end_off(api: Api) -> None:
+def test_bytes_put_the_end_off(api: Service) -> None:
     address = begin(api.write).headers["location"]
     soon = datetime.now(UTC) + timedelta(seconds=60)
     with api.stage.database.writing() as session:
@@ -318,7 +293,7 @@ def test_bytes_put_the_end_off(api: Api) -> None:
     assert parsedate_to_datetime(sent.headers["upload-expires"]) > soon + timedelta(hours=1)
 
 
-def test_a_repeated_call_begins_one_upload(api: Api) -> None:
+def test_a_repeated_call_begins_one_upload(api: Service) -> None:
     key = {"Idempotency-Key": "once"}
     first, again = (begin(api.write, headers=key, name="pets") for _ in range(2))
     assert (first.status_code, again.status_code) == (201, 201)
@@ -327,7 +302,7 @@ def test_a_repeated_call_begins_one_upload(api: Api) -> None:
     problem(begin(api.write, headers=key, name="cars"), 422, "idempotency_key_reused", "Idempotency-Key")
 
 
-def test_what_a_killed_process_had_written_but_not_counted_is_written_over(api: Api) -> None:
+def test_what_a_killed_process_had_written_but_not_counted_is_written_over(api: Service) -> None:
     address = begin(api.write, sha256=SHA256).headers["location"]
     send(api.write, address, 0, ARCHIVE[:THIRD])
     path = api.stage.settings.uploads / files(api)[0]
@@ -338,7 +313,7 @@ def test_what_a_killed_process_had_written_but_not_counted_is_written_over(api: 
 
 
 def test_an_upload_that_is_ended_while_its_last_piece_comes_makes_no_dataset(
-    api: Api, monkeypatch: pytest.MonkeyPatch
+    api: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     address = begin(api.write, name="pets").headers["location"]
     real = uploads.advance
@@ -354,7 +329,9 @@ def test_an_upload_that_is_ended_while_its_last_piece_comes_makes_no_dataset(
         assert session.scalars(select(Dataset)).all() == []
 
 
-def test_the_disks_floor_counts_before_and_while_bytes_come(make_api: MakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_disks_floor_counts_before_and_while_bytes_come(
+    make_api: OpenService, monkeypatch: pytest.MonkeyPatch
+) -> None:
     api = make_api()
     address = begin(api.write, name="pets").headers["location"]
     free = _free(monkeypatch, api.stage.settings.min_free_bytes + len(ARCHIVE) - 1)
@@ -369,7 +346,7 @@ def test_the_disks_floor_counts_before_and_while_bytes_come(make_api: MakeApi, m
     pieces = (ARCHIVE[start : start + 1000] for start in range(0, len(ARCHIVE), 1000))
     free[0] = api.stage.settings.min_free_bytes - 1
     problem(api.write.post("/v1/datasets", content=pieces), 507, "storage_full", remedy=remedy)  # of unknown length
-    assert (api.staged(), api.counts()["datasets"], offset(api.read, address)) == ([], 0, 0)
+    assert (api.scratch(), api.counts()["datasets"], offset(api.read, address)) == ([], 0, 0)
     free[0] = api.stage.settings.min_free_bytes + len(ARCHIVE)
     assert send(api.write, address, 0, ARCHIVE).status_code == 204
 

@@ -10,7 +10,7 @@ import pytest
 from app.core.errors import Invalid
 from app.datasets.formats.archive import ArchiveLimits
 from app.datasets.formats.layout import Layout
-from app.datasets.formats.placement import may_describe
+from app.datasets.formats.placement import may_hold_labels
 from app.datasets.sources.source import ArchiveSource
 from tests.support.images import folder_tar, folder_tar_zst, folder_zip
 
@@ -174,7 +174,7 @@ def test_a_file_of_labels_is_bounded(read: Read) -> None:
 def test_litter_describes_nothing(read: Read) -> None:
     layout = read({"ants/1.jpg": b"", "bees/2.jpg": b"", "__MACOSX/._labels.csv": b"\0", ".x/labels.csv": b"\0"})
     assert placed(layout) == {"ants/1.jpg": ("ants", None), "bees/2.jpg": ("bees", None)}
-    assert not may_describe("__MACOSX/labels.csv")
+    assert not may_hold_labels("__MACOSX/labels.csv")
 
 
 def coco(names: Mapping[str, list[int]], **more: Any) -> str:

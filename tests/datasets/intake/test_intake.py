@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile, PngImagePlugin
 
-from app.datasets.intake.intake import IntakeLimits, RejectedImage, StoredImage, take_in
+from app.datasets.intake.intake import IntakeLimits, RejectedFile, StoredImage, take_in
 from tests.support.images import encode, gif, jpeg, photo, png
 
 LIMITS = IntakeLimits()
@@ -28,8 +28,8 @@ def pixel(data: bytes, name: str = "x.png", at: tuple[int, int] = (0, 0)) -> obj
     return decoded(take_in(data, name, LIMITS)).getpixel(at)
 
 
-def rejected(data: bytes, name: str = "x.jpg", limits: IntakeLimits = LIMITS) -> RejectedImage:
-    with pytest.raises(RejectedImage) as caught:
+def rejected(data: bytes, name: str = "x.jpg", limits: IntakeLimits = LIMITS) -> RejectedFile:
+    with pytest.raises(RejectedFile) as caught:
         take_in(data, name, limits)
     assert caught.value.reason.endswith(".")
     assert caught.value.remedy.endswith(".")
@@ -380,14 +380,14 @@ def test_random_damage_never_escapes_as_another_error(file_format: str) -> None:
             broken[rng.randrange(min(len(broken), 200))] = rng.randrange(256)
         try:
             take_in(bytes(broken), "x.png", LIMITS)
-        except RejectedImage:
+        except RejectedFile:
             refusals += 1
     assert refusals > 10
 
 
 def test_rejections_cross_process_borders() -> None:
     error = pickle.loads(pickle.dumps(rejected(b"text")))
-    assert (type(error), error.code, error.remedy[:7]) == (RejectedImage, "not_an_image", "Convert")
+    assert (type(error), error.code, error.remedy[:7]) == (RejectedFile, "not_an_image", "Convert")
 
 
 def test_warnings_stay_inside_and_filters_are_restored() -> None:
@@ -398,7 +398,7 @@ def test_warnings_stay_inside_and_filters_are_restored() -> None:
     def one(number: int) -> str:
         try:
             return take_in((bomb_warning, odd_palette)[number % 2], "x.png", IntakeLimits(max_pixels=10**9)).sha256
-        except RejectedImage as error:
+        except RejectedFile as error:
             return error.code
 
     with warnings.catch_warnings(record=True) as leaked:

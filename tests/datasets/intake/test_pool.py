@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from PIL import Image
 
-from app.datasets.intake.intake import IntakeLimits, RejectedImage, StoredImage, take_in, take_in_all
+from app.datasets.intake.intake import IntakeLimits, RejectedFile, StoredImage, take_in, take_in_all
 from app.datasets.intake.pool import IntakePool
 from tests.support.images import gif, jpeg, photo, png
 
@@ -35,7 +35,7 @@ def pool() -> Iterator[IntakePool]:
 def outcome(read: object, data: bytes, name: str) -> object:
     try:
         return read(data, name)  # type: ignore[operator]
-    except RejectedImage as rejected:
+    except RejectedFile as rejected:
         return (rejected.code, rejected.reason, rejected.remedy)
 
 
@@ -55,7 +55,7 @@ def test_an_image_that_kills_its_process_is_rejected_alone(number: signal.Signal
         (process,) = pool._all
         os.kill(process.pid, number)
         process.wait()
-        with pytest.raises(RejectedImage) as caught:
+        with pytest.raises(RejectedFile) as caught:
             pool.take_in(*FILES[0])
         assert caught.value.code == "image_too_costly"
         assert says in caught.value.reason
@@ -78,13 +78,12 @@ def test_one_that_kills_the_process_spoils_none_of_the_others() -> None:
     others = [(jpeg(photo(0, number)), f"{number}.jpg") for number in range(4)]
     with IntakePool(limits, 1) as pool:
         taken = pool.take_in_all([*others[:2], (slow, "slow.png"), *others[2:]])
-    codes = [one.code if isinstance(one, RejectedImage) else "kept" for one in taken]
+    codes = [one.code if isinstance(one, RejectedFile) else "kept" for one in taken]
     assert codes == ["kept", "kept", "image_too_costly", "kept", "kept"]
 
 
-def test_a_process_that_cannot_start_is_no_images_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.datasets.intake.pool.sys.executable", "/bin/false")
-    with IntakePool(LIMITS, 1) as pool:
+def test_a_process_that_cannot_start_is_no_images_fault() -> None:
+    with IntakePool(LIMITS, 1, python="/bin/false") as pool:
         for _ in range(2):
             with pytest.raises(RuntimeError, match=r"cannot start \(exit status 1\)"):
                 pool.take_in(*FILES[0])
@@ -123,16 +122,17 @@ def test_a_stop_that_comes_while_a_process_starts_costs_no_image() -> None:
         assert len(pool._all) == 1
 
 
-def test_where_one_cannot_be_started_the_others_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    pool = IntakePool(LIMITS, 2)
-    start = pool._start
+class OneProcess(IntakePool):
+    """A pool on a machine that has no more processes to give than one."""
 
-    def once() -> "subprocess.Popen[bytes]":
-        if pool._all:
+    def start(self) -> "subprocess.Popen[bytes]":
+        if self._all:
             raise BlockingIOError("no more processes")
-        return start()
+        return super().start()
 
-    monkeypatch.setattr(pool, "_start", once)
+
+def test_where_one_cannot_be_started_the_others_end() -> None:
+    pool = OneProcess(LIMITS, 2)
     with pytest.raises(BlockingIOError), pool:
         pass
     assert [process.returncode for process in pool._all] == [-signal.SIGKILL]

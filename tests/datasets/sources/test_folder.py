@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from app.core.errors import Invalid
-from app.datasets.intake.intake import RejectedImage
+from app.datasets.intake.intake import RejectedFile
 from app.datasets.sources.folder import FolderFiles, allowed_root
 from app.datasets.sources.source import Budget, StandingSource
 
@@ -42,10 +42,10 @@ def test_a_file_or_folder_that_becomes_a_link_after_the_look_leads_nowhere(root:
     (root / "ants" / "2.jpg").unlink()
     os.mkfifo(root / "ants" / "2.jpg")  # nobody waits for who never comes
     for name, code in (("ants/1.jpg", "unreadable_file"), ("bees/1.jpg", "unreadable_file")):
-        with pytest.raises(RejectedImage) as caught:
+        with pytest.raises(RejectedFile) as caught:
             read[name]()
         assert caught.value.code == code
-    with pytest.raises(RejectedImage) as caught:
+    with pytest.raises(RejectedFile) as caught:
         read["ants/2.jpg"]()
     assert caught.value.code == "not_a_plain_file"
 
@@ -63,7 +63,7 @@ def test_limits_hold(root: Path) -> None:
         list(files(root, max_entries=5).members())
     assert caught.value.code == "too_many_entries"
     for _, read in files(root, max_bytes=5).members():
-        with pytest.raises(RejectedImage) as rejected:
+        with pytest.raises(RejectedFile) as rejected:
             read()
         assert rejected.value.code == "file_too_large"
     deep = root.joinpath(*"x" * 70)

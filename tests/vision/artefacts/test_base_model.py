@@ -11,12 +11,13 @@ import torch
 from app.vision.artefacts.base_model import file_sha256
 from app.vision.artefacts.model_file import KIND, load_model
 from app.vision.artefacts.tensorfile import read_tensors
+from app.vision.data.samples import Sample
 from app.vision.errors import DamagedArtefact, InvalidConfig, Stopped, WeightsUnavailable
 from app.vision.settings.config import HeadConfig, TrainConfig
 from app.vision.training.fit import fit
-from app.vision.training.run import FitResult, Sample
+from app.vision.training.result import FitResult
 from tests.support.pictures import CLASSES, Recorder, make_samples
-from tests.vision.conftest import WEIGHTS
+from tests.support.runs import WEIGHTS
 
 NO_STEPS: dict[str, Any] = {"learning_rate": 1e-12, "weight_decay": 0.0, "epochs": 1}
 

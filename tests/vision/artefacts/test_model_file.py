@@ -13,14 +13,16 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from app.vision.artefacts.model_file import load_model, read_model_document, save_model
+from app.vision.artefacts.model_file import load_model, read_model_document
 from app.vision.backbones.catalogue import get_backbone
 from app.vision.backbones.weights import BUNDLED, load_state_dict
+from app.vision.engines.model import TrainedModel
 from app.vision.errors import DamagedArtefact, InvalidData
 from app.vision.images.preprocessing import Preprocessing
 from app.vision.networks.network import build_network, load_trunk
+from app.vision.runtime.memory import CHUNK
 from app.vision.settings.config import HeadConfig, TrainConfig
-from app.vision.tasks.classify.classifier import CHUNK, Classifier
+from tests.support.classify import probabilities, save_classifier
 from tests.support.pictures import CLASSES, draw
 
 TINY = get_backbone("resnet18-tiny64")
@@ -38,12 +40,12 @@ def model(tmp_path: Path) -> Path:
     path = tmp_path / "model.safetensors"
     preprocessing = Preprocessing(36, 32)
     metrics = {"val": {"accuracy": 0.5}}
-    save_model(path, network, config=config, classes=CLASSES, preprocessing=preprocessing, metrics=metrics)
+    save_classifier(path, network, config=config, classes=CLASSES, preprocessing=preprocessing, metrics=metrics)
     return path
 
 
 @pytest.fixture
-def classifier(model: Path) -> Classifier:
+def classifier(model: Path) -> TrainedModel:
     return load_model(model)
 
 
@@ -52,7 +54,7 @@ def unsealed(entry: str) -> dict[str, Any]:
     return {key: value for key, value in json.loads(entry).items() if key != "sha256"} | {"version": 1}
 
 
-def test_the_file_says_what_it_is(model: Path, classifier: Classifier) -> None:
+def test_the_file_says_what_it_is(model: Path, classifier: TrainedModel) -> None:
     document = read_model_document(model)
     assert document["backbone"] == TINY.name
     assert document["classes"] == list(CLASSES)
@@ -64,38 +66,38 @@ def test_the_file_says_what_it_is(model: Path, classifier: Classifier) -> None:
     assert [path.name for path in model.parent.iterdir()] == [model.name]
 
 
-def test_a_file_from_before_there_were_temperatures_answers_as_ever(model: Path, classifier: Classifier) -> None:
+def test_a_file_from_before_there_were_temperatures_answers_as_ever(model: Path, classifier: TrainedModel) -> None:
     with safe_open(model, framework="pt") as file:
         entry = unsealed(file.metadata()["graftwork"])
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     batch = classifier.prepare(draw(0, 0))[None]
-    before = classifier.predict(batch)
+    before = probabilities(classifier, batch)
     entry["document"]["temperature"] = 2.0
     save_file(tensors, model, {"graftwork": json.dumps(entry)})
     softened = np.exp(np.log(before) / 2)
-    np.testing.assert_allclose(load_model(model).predict(batch), softened / softened.sum(), atol=1e-6)
+    np.testing.assert_allclose(probabilities(load_model(model), batch), softened / softened.sum(), atol=1e-6)
     del entry["document"]["temperature"]
     save_file(tensors, model, {"graftwork": json.dumps(entry)})
-    np.testing.assert_allclose(load_model(model).predict(batch), before, atol=1e-6)
+    np.testing.assert_allclose(probabilities(load_model(model), batch), before, atol=1e-6)
 
 
-def test_answers_are_probabilities_whatever_the_batch(classifier: Classifier) -> None:
+def test_answers_are_probabilities_whatever_the_batch(classifier: TrainedModel) -> None:
     batch = np.stack([classifier.prepare(draw(n % 3, n)) for n in range(CHUNK + 5)])
     assert batch.shape == (CHUNK + 5, 32, 32, 3)
-    together = classifier.predict(batch)
+    together = probabilities(classifier, batch)
     assert together.dtype == np.float32
     np.testing.assert_allclose(together.sum(axis=1), 1, atol=1e-6)
     assert together.std(axis=0).min() > 1e-3
     for size in (1, 3, CHUNK):
-        parts = [classifier.predict(batch[start : start + size]) for start in range(0, len(batch), size)]
+        parts = [probabilities(classifier, batch[start : start + size]) for start in range(0, len(batch), size)]
         np.testing.assert_allclose(np.concatenate(parts), together, atol=1e-5)
-    assert classifier.predict(batch[:0]).shape == (0, 3)
+    assert probabilities(classifier, batch[:0]).shape == (0, 3)
 
 
-def test_pixels_of_another_shape_are_refused(classifier: Classifier) -> None:
+def test_pixels_of_another_shape_are_refused(classifier: TrainedModel) -> None:
     for shape, dtype in (((1, 31, 32, 3), np.uint8), ((1, 32, 32, 3), np.float32), ((32, 32, 3), np.uint8)):
         with pytest.raises(InvalidData, match=r"Expected uint8 \[N, 32, 32, 3\]"):
-            classifier.predict(np.zeros(shape, dtype))
+            classifier.answer(np.zeros(shape, dtype))
 
 
 def test_a_file_cut_short_is_refused(model: Path) -> None:
@@ -137,13 +139,17 @@ def test_a_file_that_contradicts_itself_is_refused(model: Path, key: str, value:
         load_model(model)
 
 
-def test_a_failed_write_leaves_the_old_file(model: Path, classifier: Classifier) -> None:
+def test_a_failed_write_leaves_the_old_file(model: Path, classifier: TrainedModel) -> None:
     before = model.read_bytes()
     config = TrainConfig(TINY.name).resolve()
     with pytest.raises(TypeError):
-        save_model(
-            model, classifier.network, config=config, classes=CLASSES, preprocessing=classifier.preprocessing,
+        save_classifier(
+            model,
+            classifier.network,
+            config=config,
+            classes=CLASSES,
+            preprocessing=classifier.preprocessing,
             metrics={"not": {"JSON"}},
-        )  # fmt: skip
+        )
     assert model.read_bytes() == before
     assert os.listdir(model.parent) == [model.name]  # noqa: PTH208

@@ -19,7 +19,7 @@ from app.vision.artefacts.tensorfile import ENTRY, read_document, read_tensors, 
 from app.vision.errors import DamagedArtefact, Stopped
 from app.vision.training.checkpoint import KIND as CHECKPOINT
 from tests.support.pictures import Recorder
-from tests.vision.conftest import Fit
+from tests.support.runs import Fit
 
 TENSORS = {"weight": torch.arange(300.0).reshape(3, 100), "steps": torch.tensor(7), "odd": torch.ones(5)}
 

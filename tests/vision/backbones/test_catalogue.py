@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torchvision.models
 
-from app.vision.backbones.catalogue import BACKBONES, Backbone, default_backbone, get_backbone
-from app.vision.backbones.weights import WeightStore
+from app.vision.backbones.catalogue import BACKBONES, Backbone, get_backbone
+from app.vision.backbones.weights import WeightStore, default_backbone
 from app.vision.errors import UnknownBackbone
 from app.vision.networks.network import build_network, stage_names
 from app.vision.settings.config import HeadConfig

@@ -11,7 +11,7 @@ from pathlib import Path
 from app.vision.settings.config import TrainConfig
 from app.vision.training.fit import fit
 from tests.support.pictures import CLASSES, Recorder, make_samples
-from tests.vision.conftest import WEIGHTS
+from tests.support.runs import WEIGHTS
 with tempfile.TemporaryDirectory() as folder:
     samples = make_samples(Path(folder), train=2, val=1, test=1)
     config = TrainConfig("resnet18-tiny64", epochs=1, input_size=32, train="all", augmentation="light")

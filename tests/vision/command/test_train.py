@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
 import re
 import signal
 import subprocess
@@ -20,41 +19,10 @@ from app.vision.artefacts.model_file import read_model_document
 from app.vision.command.options import add_config_options, config_values, option_name, options_of
 from app.vision.command.train import main
 from app.vision.settings.config import TrainConfig
-from app.vision.settings.descriptions import MEANINGS
-from tests.support.pictures import CLASSES, draw
-from tests.vision.conftest import WEIGHTS
-
-ROOT = Path(__file__).parents[3]
-# One thread: several tests at once on few cores would otherwise wait for each other at every step.
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
-QUICK = ("--backbone", "resnet18-tiny64", "--input-size", "32", "--no-download")
-
-
-def command(*arguments: str | Path) -> list[str]:
-    return [sys.executable, "-m", "app.vision", *map(str, arguments)]
-
-
-def run(*arguments: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        command(*arguments), cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=240
-    )
-    assert done.returncode == code, done.stdout + done.stderr
-    return done
-
-
-def make_folder(root: Path, counts: dict[str, int]) -> Path:
-    for offset, (part, count) in enumerate(counts.items()):
-        for label, name in enumerate(CLASSES):
-            (root / part / name).mkdir(parents=True)
-            for number in range(count):
-                draw(label, 1000 * offset + number).save(root / part / name / f"{number}.png")
-    return root
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three classes of ten images with no splits."""
-    return make_folder(tmp_path_factory.mktemp("flat"), {"": 10})
+from tests.support.commands import ENVIRONMENT, QUICK, command, make_folder, run
+from tests.support.images import REPOSITORY
+from tests.support.pictures import CLASSES
+from tests.support.runs import WEIGHTS
 
 
 @pytest.fixture(scope="module")
@@ -79,11 +47,15 @@ def test_training_prints_a_line_an_epoch_and_the_scores_of_every_class(trained: 
 
 def test_training_leaves_model_metrics_and_pictures_and_nothing_else(trained: tuple[Path, str]) -> None:
     out, _ = trained
-    assert {path.name for path in out.iterdir()} == {
-        "model.safetensors", "metrics.json", "curves.png", "confusion-val.png", "confusion-test.png",
-        "reliability-val.png", "reliability-test.png", "coverage-val.png", "coverage-test.png",
-        "evaluations-val.jsonl", "evaluations-val.csv", "evaluations-test.jsonl", "evaluations-test.csv",
-    }  # fmt: skip
+    of_a_split = (
+        "confusion-{}.png",
+        "reliability-{}.png",
+        "coverage-{}.png",
+        "evaluations-{}.jsonl",
+        "evaluations-{}.csv",
+    )
+    written = {name.format(split) for name in of_a_split for split in ("val", "test")}
+    assert {path.name for path in out.iterdir()} == written | {"model.safetensors", "metrics.json", "curves.png"}
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["images"] == {"train": 18, "val": 6, "test": 6}
     assert metrics["config"]["head"]["hidden"] == [8]
@@ -135,7 +107,7 @@ def test_an_interrupted_run_goes_on_where_it_was(folder: Path, tmp_path: Path) -
     out = tmp_path / "parts"
     process = subprocess.Popen(
         command(*options, "--out", out),
-        cwd=ROOT,
+        cwd=REPOSITORY,
         env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -174,11 +146,11 @@ def test_a_killed_run_goes_on_from_what_it_kept(folder: Path, tmp_path: Path) ->
     out = tmp_path / "killed"
     # Checkpoints after every epoch and step, however quick.
     code = (
-        "import sys; from app.vision import loop, command; loop.REST_S = loop.LONGEST_S = 0.0;"
-        "command.main(sys.argv[1:])"
+        "import sys; from app.vision.training import loop; from app.vision.command import train;"
+        "loop.REST_S = loop.LONGEST_S = 0.0; train.main(sys.argv[1:])"
     )
     arguments = [sys.executable, "-c", code, *map(str, options), "--out", str(out)]
-    with subprocess.Popen(arguments, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(arguments, cwd=REPOSITORY, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if line.startswith("epoch 2/3"):
@@ -227,19 +199,20 @@ def test_errors_are_one_line_that_says_what_to_do(
 def test_weights_that_cannot_be_had_say_how_to_supply_them(folder: Path, tmp_path: Path) -> None:
     environment = ENVIRONMENT | {"TORCH_HOME": str(tmp_path)}
     arguments = command("train", folder, "--backbone", "resnet34", "--no-download", "--out", tmp_path / "out")
-    done = subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(arguments, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     for part in ("resnet34-b627a593.pth", "https://download.pytorch.org/models/", "--weights"):
         assert part in done.stderr
 
 
-def test_every_option_of_a_configuration_says_what_it_means_and_its_default() -> None:
+def test_every_option_of_a_configuration_says_what_it_means_its_bounds_and_its_default() -> None:
     options = {option.name: option for option in options_of()}
-    assert set(MEANINGS) == set(options) - {"train", "last_stages", "base_model"}  # the commands explain these
-    assert options["mixup"].help == f"{MEANINGS['mixup']} (default: 0)"
-    assert options["compile"].help == f"{MEANINGS['compile']} (default: no)"
-    assert options["epochs"].help == MEANINGS["epochs"]
+    meanings = {name: option.parameter.meaning for name, option in options.items()}
+    assert all(meanings.values())
+    assert options["mixup"].help == f"{meanings['mixup']} (0 to 10; default: 0)"
+    assert options["compile"].help == f"{meanings['compile']} (default: no)"
+    assert options["epochs"].help == f"{meanings['epochs']} (1 to 10000; default: 40 for the head, else 12)"
 
 
 def test_every_field_of_the_configuration_has_an_option(folder: Path) -> None:

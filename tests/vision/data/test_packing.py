@@ -9,9 +9,9 @@ import pytest
 
 from app.vision.data.packing import image_keys, pack
 from app.vision.data.rowcache import RowCache
+from app.vision.data.samples import Sample
 from app.vision.errors import InvalidData, Stopped
 from app.vision.images.preprocessing import Preprocessing
-from app.vision.training.run import Sample
 
 SMALL = Preprocessing(resize=32, crop=24)
 

@@ -1,8 +1,10 @@
 """Engines answer as the reference does; one that does not is never chosen, however fast it is."""
 
+import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,20 +20,22 @@ from app.vision.engines.choice import Measured, choose, measure
 from app.vision.engines.engine import (
     LARGE,
     Engine,
-    Outputs,
     TorchBfloat16,
     TorchCompiled,
     TorchEager,
     TorchHalf,
     fold_batch_norms,
 )
+from app.vision.engines.model import TrainedModel
 from app.vision.engines.names import ENGINES, EngineName, named_engines, obstacle
 from app.vision.images import preprocessing
 from app.vision.images.preprocessing import Preprocessing
 from app.vision.networks.network import Network, build_network, load_trunk
-from app.vision.scores.ood import fit_novelty
+from app.vision.networks.outputs import Outputs
+from app.vision.scores.ood import OodScorer, fit_ood
 from app.vision.settings.config import HeadConfig
-from app.vision.tasks.classify.classifier import Classifier
+from app.vision.tasks.classify.answers import ClassAnswers
+from app.vision.tasks.task import Agreement
 from tests.support.images import REPOSITORY, photo
 
 TINY = get_backbone("resnet18-tiny64")
@@ -59,7 +63,7 @@ def network() -> Network:
 def pictures(seeds: range) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     labels = np.array([number % 3 for number in seeds])
     prepared = [
-        PREPROCESSING.crop_array(PREPROCESSING.load(photo(label, seed)))
+        PREPROCESSING.input_of(PREPROCESSING.load(photo(label, seed)))
         for label, seed in zip(labels, seeds, strict=True)
     ]
     return np.stack(prepared), labels
@@ -83,7 +87,7 @@ def onnx_file(network: Network, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def agreement(engine: Engine, reference: Engine) -> tuple[float, float]:
     """Share of equal labels, and the largest difference of a score in units of the scores' spread."""
     pixels, _ = pictures(range(60))
-    (expected, known), (answered, features) = reference.outputs(pixels), engine.outputs(pixels)
+    (expected, known), (answered, features) = reference.outputs(pixels).values(), engine.outputs(pixels).values()
     assert answered.dtype == features.dtype == np.float32
     assert features.shape == (60, 512)
     # The features too are the engine's own, and the reference's but for the precision.
@@ -91,7 +95,7 @@ def agreement(engine: Engine, reference: Engine) -> tuple[float, float]:
     assert answered.shape == (60, 3)
     assert set(expected.argmax(axis=1)) == {0, 1, 2}  # it is no constant that is compared
     # Alone or among others: the same answer.
-    assert np.abs(engine.outputs(pixels[7:8]).logits - answered[7:8]).max() <= 0.05 * expected.std()
+    assert np.abs(engine.outputs(pixels[7:8])["logits"] - answered[7:8]).max() <= 0.05 * expected.std()
     same = float((answered.argmax(axis=1) == expected.argmax(axis=1)).mean())
     return same, float(np.abs(answered - expected).max() / expected.std())
 
@@ -149,6 +153,17 @@ def test_a_calibrated_int8_file_labels_nearly_as_the_reference_does(
     assert "DequantizeLinear" not in into["Gemm"], "the head is not rounded"
 
 
+COLOURS = ("r", "g", "b")
+
+
+def against(
+    reference: Outputs, labels: NDArray[np.int64], ood: OodScorer | None = None
+) -> Callable[[Outputs], Agreement]:
+    """Compare an engine with the reference as a classifier does."""
+    answers = ClassAnswers(COLOURS, ood=ood)
+    return lambda outputs: answers.agreement(outputs, reference, labels)
+
+
 class Colours:
     """An engine that costs nothing: an image's scores and features are its mean red, green and blue."""
 
@@ -158,7 +173,7 @@ class Colours:
 
     def outputs(self, batch: NDArray[np.uint8]) -> Outputs:
         colours = batch.mean(axis=(1, 2), dtype=np.float32)
-        return Outputs(colours, colours)
+        return {"logits": colours, "features": colours}
 
 
 class Wrong:
@@ -178,12 +193,12 @@ class Wrong:
         self._seen = 0
 
     def outputs(self, batch: NDArray[np.uint8]) -> Outputs:
-        logits, features = self._reference.outputs(batch)
-        scores = logits + np.float32(self._value)
+        found = self._reference.outputs(batch)
+        scores = found["logits"] + np.float32(self._value)
         moved = max(0, min(self._wrong - self._seen, len(batch)))
         self._seen += len(batch)
         scores[:moved] = np.roll(scores[:moved], 1, axis=1)
-        return Outputs(scores, features + np.float32(self._shift))
+        return {"logits": scores, "features": found["features"] + np.float32(self._shift)}
 
 
 class Slowing(Colours):
@@ -202,19 +217,20 @@ class Slowing(Colours):
         return super().outputs(batch)
 
 
-def test_an_engine_is_given_as_many_images_as_it_is_the_fastest_with(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_is_given_as_many_images_as_it_is_the_fastest_with() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (40, 4, 4, 3), dtype=np.uint8)
     engine = Slowing()
-    monkeypatch.setattr("app.vision.engines.choice.time", engine)
-    found = measure(engine, Colours().outputs(pixels), pixels, np.zeros(40, np.int64))
+    found = measure(
+        engine, pixels, against(Colours().outputs(pixels), np.zeros(40, np.int64)), clock=engine.perf_counter
+    )
     assert found.batch == engine.batch == 8
     assert found.large_ms == pytest.approx(25.6)  # four times 6.4 ms
-    classifier = Classifier(
-        build_network(get_backbone("resnet18-tiny64"), 3, HeadConfig()), ("r", "g", "b"), Preprocessing(4, 4)
+    classifier = TrainedModel(
+        build_network(get_backbone("resnet18-tiny64"), 3, HeadConfig()), Preprocessing(4, 4), ClassAnswers(COLOURS)
     )
     engine.given.clear()
     classifier.engine = engine
-    assert len(classifier.predict(pixels[:20])) == 20
+    assert len(classifier.answer(pixels[:20])) == 20
     assert engine.given == {8, 4}
 
 
@@ -223,18 +239,18 @@ def test_an_engine_that_disagrees_is_not_usable() -> None:
     rng = np.random.default_rng(0)
     pixels, labels = rng.integers(0, 256, (200, 8, 8, 3), dtype=np.uint8), rng.integers(0, 3, 200)
     expected = reference.outputs(pixels)
-    truth = expected.logits.argmax(axis=1)
+    truth = expected["logits"].argmax(axis=1)
 
-    one = measure(Wrong(reference, 1), expected, pixels, truth)
+    one = measure(Wrong(reference, 1), pixels, against(expected, truth))
     assert (one.usable, one.images, one.agreement, one.accuracy_drop) == (True, 200, 0.995, pytest.approx(0.005))
-    two = measure(Wrong(reference, 2), expected, pixels, labels)
+    two = measure(Wrong(reference, 2), pixels, against(expected, labels))
     assert not two.usable
     assert two.agreement == 0.99
     assert "99.00%" in str(two.detail)
-    broken = measure(Wrong(reference, 0, float("nan")), expected, pixels, labels)
+    broken = measure(Wrong(reference, 0, float("nan")), pixels, against(expected, labels))
     assert not broken.usable
     assert "finite" in str(broken.detail)
-    itself = measure(reference, expected, pixels, labels)
+    itself = measure(reference, pixels, against(expected, labels))
     assert (itself.usable, itself.agreement, itself.accuracy_drop, itself.unknown_shift) == (True, 1, 0, None)
     assert itself.single_ms is not None
     assert itself.single_ms > 0
@@ -246,12 +262,13 @@ def test_an_engine_that_finds_other_images_unknown_is_not_usable() -> None:
     reference = Colours()
     pixels = np.random.default_rng(0).integers(0, 256, (200, 8, 8, 3), dtype=np.uint8)
     expected = reference.outputs(pixels)
-    truth = expected.logits.argmax(axis=1)
-    novelty = fit_novelty(torch.from_numpy(expected.features), truth)
-    novelty = novelty.limited(novelty.distances(torch.from_numpy(expected.features)).numpy())
-    itself = measure(reference, expected, pixels, truth, novelty=novelty)
+    truth = expected["logits"].argmax(axis=1)
+    features = torch.from_numpy(expected["features"])
+    ood = fit_ood(features, truth)
+    ood = ood.limited(ood.distances(features).numpy())
+    itself = measure(reference, pixels, against(expected, truth, ood))
     assert (itself.usable, itself.unknown_shift) == (True, 0)
-    away = measure(Wrong(reference, 0, shift=50.0), expected, pixels, truth, novelty=novelty)
+    away = measure(Wrong(reference, 0, shift=50.0), pixels, against(expected, truth, ood))
     assert away.agreement == 1
     assert not away.usable
     assert away.unknown_shift is not None
@@ -273,13 +290,13 @@ def test_a_network_answers_while_it_is_exported(network: Network, reference: Tor
     from app.vision.engines.onnx_engines import export_onnx
 
     images = pictures(range(1))[0]
-    expected = reference.outputs(images).logits
+    expected = reference.outputs(images)["logits"]
     exported = threading.Event()
 
     def answers() -> int:
         count = 0
         while not exported.is_set():
-            np.testing.assert_allclose(reference.outputs(images).logits, expected, atol=1e-5)
+            np.testing.assert_allclose(reference.outputs(images)["logits"], expected, atol=1e-5)
             count += 1
         return count
 
@@ -299,12 +316,12 @@ def test_what_is_used_first_in_an_export_leaves_nothing_behind(
     from app.vision.engines.onnx_engines import OnnxRuntime, export_onnx
 
     images = pictures(range(1))[0]
-    expected = reference.outputs(images).logits
+    expected = reference.outputs(images)["logits"]
     preprocessing._kept.cache_clear()
     export_onnx(network, PREPROCESSING, tmp_path / "exported.onnx")
-    np.testing.assert_array_equal(reference.outputs(images).logits, expected)
+    np.testing.assert_array_equal(reference.outputs(images)["logits"], expected)
     exported = OnnxRuntime(tmp_path / "exported.onnx", threads=1)
-    np.testing.assert_allclose(exported.outputs(images).logits, expected, atol=1e-4)
+    np.testing.assert_allclose(exported.outputs(images)["logits"], expected, atol=1e-4)
 
 
 def test_engines_are_named_in_a_list() -> None:
@@ -327,7 +344,7 @@ def test_a_compiled_network_labels_as_the_reference_does(network: Network, refer
 
 
 def test_without_a_compiler_a_compiled_engine_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.vision.engines.names.shutil.which", lambda _: None)
+    monkeypatch.setattr(shutil, "which", lambda _: None)
     assert "C++ compiler" in str(obstacle("torch-compile"))
     assert obstacle("torch") is None
 
@@ -339,7 +356,7 @@ def test_batches_of_fixed_sizes_are_filled_up(network: Network, reference: Torch
     engine.network.trunk.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
     same, _ = agreement(engine, reference)
     assert same >= 0.98
-    assert [len(one) for one in engine.outputs(pictures(range(5))[0])] == [5, 5]
+    assert [len(one) for one in engine.outputs(pictures(range(5))[0]).values()] == [5, 5]
     assert seen == [32, 32, 1, 8]  # 60 images, one, five
 
 
@@ -365,7 +382,7 @@ import numpy
 from pathlib import Path
 from app.vision.engines.onnx_engines import OpenVino
 engine = OpenVino("openvino", Path({str(onnx_file)!r}), 1)
-assert engine.outputs(numpy.zeros((1, 32, 32, 3), numpy.uint8)).logits.shape == (1, 3)
+assert engine.outputs(numpy.zeros((1, 32, 32, 3), numpy.uint8))["logits"].shape == (1, 3)
 from openvino.tools.ovc import telemetry_utils
 print(calls, telemetry_utils.tm.__name__, [name for name in sys.modules if name.startswith("openvino_telemetry.")])
 """

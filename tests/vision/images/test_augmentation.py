@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from app.vision.images.augmentation import COLUMNS, augment, draw
-from app.vision.settings.presets import PRESETS, STILL, Transform, preset_of
+from app.vision.settings.presets import PRESETS, UNCHANGED, Transform, preset_of
 
 KEYS = np.random.default_rng(3).integers(0, 2**64, 100, dtype=np.uint64)
 KEYS_MANY = np.arange(20_000, dtype=np.uint64)
@@ -66,12 +66,12 @@ def test_samples_of_a_batch_are_treated_differently() -> None:
 
 def test_nothing_to_do_leaves_the_picture_alone(batch: torch.Tensor) -> None:
     torch.testing.assert_close(
-        augment(batch, uniform(1), STILL, 40), batch.permute(0, 3, 1, 2).float(), atol=1e-2, rtol=0
+        augment(batch, uniform(1), UNCHANGED, 40), batch.permute(0, 3, 1, 2).float(), atol=1e-2, rtol=0
     )
 
 
 def test_a_certain_flip_mirrors(batch: torch.Tensor) -> None:
-    flipped = augment(batch, uniform(1), dataclasses.replace(STILL, flip=1.0), 40)
+    flipped = augment(batch, uniform(1), dataclasses.replace(UNCHANGED, flip=1.0), 40)
     torch.testing.assert_close(flipped, batch.permute(0, 3, 1, 2).flip(-1).float(), atol=1e-2, rtol=0)
 
 
@@ -85,13 +85,13 @@ def test_light_never_mirrors() -> None:
 
 def test_brightness_scales(batch: torch.Tensor) -> None:
     u = uniform(1)
-    out = augment(batch // 2, u, dataclasses.replace(STILL, brightness=0.5), 40)
+    out = augment(batch // 2, u, dataclasses.replace(UNCHANGED, brightness=0.5), 40)
     ratio = out.mean(dim=(1, 2, 3)) / (batch // 2).float().mean(dim=(1, 2, 3))
     torch.testing.assert_close(ratio, 1 + (2 * u[:, 6] - 1) * 0.5, atol=1e-3, rtol=0)
 
 
 def test_erasing_blanks_one_rectangle(batch: torch.Tensor) -> None:
-    out = augment(batch, uniform(1), dataclasses.replace(STILL, erase=1.0), 40)
+    out = augment(batch, uniform(1), dataclasses.replace(UNCHANGED, erase=1.0), 40)
     changed = ((out - batch.permute(0, 3, 1, 2).float()).abs() > 0.1).any(dim=1)
     share = changed.float().mean(dim=(1, 2))
     assert share.min() > 0.01

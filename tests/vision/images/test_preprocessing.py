@@ -60,8 +60,8 @@ def test_the_centre_square_is_kept() -> None:
 
 def test_the_crop_is_the_middle() -> None:
     pixels = np.arange(32 * 32 * 3, dtype=np.uint32).reshape(32, 32, 3).astype(np.uint8)
-    assert np.array_equal(SMALL.crop_array(pixels), pixels[4:28, 4:28])
-    assert SMALL.crop_array(np.zeros((5, 32, 32, 3), np.uint8)).shape == (5, 24, 24, 3)
+    assert np.array_equal(SMALL.input_of(pixels), pixels[4:28, 4:28])
+    assert SMALL.input_of(np.zeros((5, 32, 32, 3), np.uint8)).shape == (5, 24, 24, 3)
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "1", "CMYK", "LA", "RGBA", "YCbCr"])
@@ -135,7 +135,7 @@ def test_threads_that_load_images_leave_the_warnings_of_others_alone(monkeypatch
             first_out.wait(60)
         return pixels
 
-    monkeypatch.setattr(Preprocessing, "_square", square)
+    monkeypatch.setattr(Preprocessing, "square", square)
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(SMALL.load, Image.new("RGB", (1, 1)))
         while list(warnings.filters) == before:  # until it is in

@@ -11,10 +11,9 @@ import pytest
 import torch
 
 from app.vision.errors import Stopped
+from tests.support.commands import ENVIRONMENT, QUICK, REPOSITORY, command
 from tests.support.pictures import Recorder
-from tests.vision.command.test_train import ENVIRONMENT, QUICK, ROOT, command
-from tests.vision.command.test_train import folder as folder  # a fixture
-from tests.vision.conftest import Fit
+from tests.support.runs import Fit
 
 FIELDS: dict[str, Any] = {
     "train": "last_stages", "epochs": 2, "batch_size": 7, "optimizer": "sgd", "precision": "float32",
@@ -28,7 +27,7 @@ def test_without_a_compiler_it_trains_as_ever_and_says_so(folder: Path, tmp_path
     options = ("--train", "1", "--epochs", "1", "--compile", "--out", tmp_path / "out")
     done = subprocess.run(
         command("train", folder, *QUICK, *options),
-        cwd=ROOT,
+        cwd=REPOSITORY,
         env=environment,
         capture_output=True,
         text=True,

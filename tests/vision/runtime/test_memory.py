@@ -12,9 +12,10 @@ from safetensors.torch import load_file
 
 from app.vision.errors import OutOfMemory, Stopped
 from app.vision.runtime import memory
-from app.vision.training import gradients
+from app.vision.tasks.classify.task import Classify
+from app.vision.tasks.task import Batch
 from tests.support.pictures import Recorder
-from tests.vision.conftest import Fit
+from tests.support.runs import Fit
 
 CPU = torch.device("cpu")
 HEAD: dict[str, Any] = {"epochs": 2, "batch_size": 24, "optimizer": "sgd", "precision": "float32", "mixup": 0.3}
@@ -22,14 +23,14 @@ HEAD: dict[str, Any] = {"epochs": 2, "batch_size": 24, "optimizer": "sgd", "prec
 
 def no_more_than(rows_at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let larger passes fail as torch does when an allocation fails."""
-    real: Callable[..., Any] = gradients._loss
+    real: Callable[..., Any] = Classify.loss
 
-    def scarce(run: Any, epoch: int, rows: Any, how: Any) -> Any:
-        if len(rows if how is None else how.partner) > rows_at_once:
+    def scarce(task: Classify, run: Any, batch: Batch) -> Any:
+        if len(batch.rows if batch.how is None else batch.how.partner) > rows_at_once:
             raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes")
-        return real(run, epoch, rows, how)
+        return real(task, run, batch)
 
-    monkeypatch.setattr(gradients, "_loss", scarce)
+    monkeypatch.setattr(Classify, "loss", scarce)
 
 
 def test_a_batch_that_does_not_fit_is_an_error_that_names_one_that_does(
@@ -104,42 +105,51 @@ def test_the_ways_in_which_memory_runs_out(error: Exception, is_one: bool) -> No
     assert memory.is_exhaustion(error) is is_one
 
 
-def test_what_is_free_heeds_the_limits_of_a_control_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_free_heeds_the_limits_of_a_control_group(tmp_path: Path) -> None:
     root, own = tmp_path / "cgroup", tmp_path / "cgroup" / "a" / "b"
     own.mkdir(parents=True)
     process = tmp_path / "self"
     process.mkdir()
     (process / "cgroup").write_text("0::/a/b\n")
-    monkeypatch.setattr(memory, "_CGROUP", root)
-    monkeypatch.setattr(memory, "_PROC", process)
+    gauge = memory.Gauge(process, root)
     for folder, most, used, cached in ((own, "max", 5, 0), (root / "a", "1000", 700, 100)):
         (folder / "memory.max").write_text(f"{most}\n")
         (folder / "memory.current").write_text(f"{used}\n")
         (folder / "memory.stat").write_text(f"anon 1\ninactive_file {cached}\n")
-    assert memory.available(CPU) == 400
+    assert gauge.available(CPU) == 400
     (process / "cgroup").write_text("4:memory:/c\n")
     old = root / "memory" / "c"
     old.mkdir(parents=True)
     (old / "memory.limit_in_bytes").write_text("900")
     (old / "memory.usage_in_bytes").write_text("600")
     (old / "memory.stat").write_text("total_inactive_file 50")
-    assert memory.available(CPU) == 350
+    assert gauge.available(CPU) == 350
 
 
-def test_the_largest_batch_follows_from_what_two_small_ones_take(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "available", lambda device: 1000)
-    monkeypatch.setattr(memory, "_used", lambda device: 5)
-    monkeypatch.setattr(memory, "_peak", lambda attempt, size, device: 105 + 10 * size)
+class Known(memory.Gauge):
+    """A machine with 1000 bytes, on which a sample takes 10."""
+
+    def available(self, device: torch.device) -> int:
+        return 1000
+
+    def used(self, device: torch.device) -> int:
+        return 5
+
+    def peak(self, attempt: Callable[[int], None], size: int, device: torch.device) -> int:
+        return 105 + 10 * size
+
+
+def test_the_largest_batch_follows_from_what_two_small_ones_take() -> None:
     tried: list[int] = []
-    assert memory.largest_batch(tried.append, CPU, 256) == 64  # (800 - 100) / 10 = 70
+    assert memory.largest_batch(tried.append, CPU, 256, gauge=Known()) == 64  # (800 - 100) / 10 = 70
     assert tried == [2, 64]
-    assert memory.largest_batch(tried.append, CPU, 256, later=400) == 16  # (800 - 100 - 400) / 10 = 30
-    assert memory.largest_batch(tried.append, CPU, 48) == 32
+    assert memory.largest_batch(tried.append, CPU, 256, later=400, gauge=Known()) == 16  # (800 - 100 - 400) / 10 = 30
+    assert memory.largest_batch(tried.append, CPU, 48, gauge=Known()) == 32
 
     def wrong(size: int) -> None:
         if size > 20:
             raise MemoryError
 
-    assert memory.largest_batch(wrong, CPU, 256) == 16
+    assert memory.largest_batch(wrong, CPU, 256, gauge=Known()) == 16
     with pytest.raises(ValueError, match="no memory matter"):
-        memory.largest_batch(lambda size: (_ for _ in ()).throw(ValueError("no memory matter")), CPU, 8)
+        memory.largest_batch(lambda size: (_ for _ in ()).throw(ValueError("no memory matter")), CPU, 8, gauge=Known())

@@ -12,7 +12,7 @@ from app.vision.errors import InvalidConfig, Stopped
 from app.vision.runtime import precision
 from app.vision.training.optimisation import apply_gradients
 from tests.support.pictures import Recorder
-from tests.vision.conftest import Fit
+from tests.support.runs import Fit
 
 FLOAT16: dict[str, Any] = {
     "precision": "float16", "train": "last_stages", "epochs": 2, "batch_size": 8, "clip_norm": 1.0, "l1": 0.001

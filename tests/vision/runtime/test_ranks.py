@@ -16,22 +16,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from app.vision.data.samples import Sample
 from app.vision.errors import InvalidConfig, OutOfMemory, WeightsUnavailable
 from app.vision.images.mixing import Mix, mix, part_of
 from app.vision.networks.batch_norm import SharedBatchNorm
 from app.vision.runtime.ranks import _error, _portrait
 from app.vision.settings.config import TrainConfig
-from app.vision.training.run import Sample
+from tests.support.commands import ENVIRONMENT, QUICK, REPOSITORY, command, run
+from tests.support.runs import TOLERANCE, Fit
 from tests.support.servers import free_port
 from tests.support.two_ranks import PLAIN, RUNS, STAGES, STOP_AFTER
-from tests.vision.command.test_train import ENVIRONMENT, QUICK, ROOT, command, run
-from tests.vision.command.test_train import folder as folder  # a fixture
-from tests.vision.conftest import Fit
 
 pytestmark = pytest.mark.skipif(torch.cuda.device_count() == 1, reason="two processes do not share one GPU")
-
-# What two processes and one come to differs by rounding alone: sums in another order, over some steps of SGD.
-TOLERANCE = 2e-4
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +40,7 @@ def together(tmp_path_factory: pytest.TempPathFactory, samples: list[Sample]) ->
     processes = [
         subprocess.Popen(
             [sys.executable, "-m", "tests.support.two_ranks", listed, out],
-            cwd=ROOT,
+            cwd=REPOSITORY,
             env=ENVIRONMENT | meeting | {"RANK": str(rank)},
             stderr=subprocess.PIPE,
             text=True,
@@ -163,7 +159,7 @@ def test_a_part_of_a_batch_is_mixed_as_in_the_whole() -> None:
 
 def test_a_batch_that_cannot_be_shared_is_refused(run_fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
     from app.vision.runtime import ranks
-    from app.vision.training.gradients import check_shares
+    from app.vision.tasks.preparation import check_shares
 
     monkeypatch.setattr(ranks, "count", lambda: 16)
     with pytest.raises(InvalidConfig, match="8: a batch of 8 images cannot be shared by 16 processes"):
@@ -178,7 +174,7 @@ def test_torchrun_is_interrupted_once_for_all_and_one_process_goes_on(folder: Pa
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     process = subprocess.Popen(
         [*launcher, *command(*options, "--out", out)[1:]],
-        cwd=ROOT,
+        cwd=REPOSITORY,
         env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from app.vision.scores.calibration import expected_calibration_error, fit_temperature
-from app.vision.tasks.classify.classifier import to_probabilities
+from app.vision.tasks.classify.answers import to_probabilities
 
 
 def drawn(samples: int, sharpness: float) -> tuple[torch.Tensor, np.ndarray[tuple[int], np.dtype[np.int64]]]:

@@ -10,13 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from app.vision.artefacts.model_file import load_model, save_model
+from app.vision.artefacts.model_file import load_model
+from app.vision.data.samples import Sample
 from app.vision.scores import ood as module
-from app.vision.scores.ood import LEAST_IMAGES, Novelty, expected_unknown, fit_novelty, sample_rows
+from app.vision.scores.ood import LEAST_IMAGES, OodScorer, expected_unknown, fit_ood, sample_rows
 from app.vision.training.fit import fit
-from app.vision.training.run import Sample
+from tests.support.classify import answers_of, probabilities, save_classifier
 from tests.support.pictures import CLASSES, Recorder, make_samples
-from tests.vision.conftest import WEIGHTS, Fit
+from tests.support.runs import WEIGHTS, Fit
 
 
 def features(count: int, size: int, seed: int) -> tuple[Tensor, np.ndarray[tuple[int], np.dtype[np.int64]]]:
@@ -51,15 +52,15 @@ def by_definition(points: Tensor, labels: np.ndarray[tuple[int], np.dtype[np.int
 def test_distances_are_mahalanobiss(count: int, size: int) -> None:
     points, labels = features(count, size, 0)
     others = torch.cat([features(30, size, 1)[0], torch.randn(10, size) * 20])
-    found = fit_novelty(points, labels).distances(others)
+    found = fit_ood(points, labels).distances(others)
     torch.testing.assert_close(found.double(), by_definition(points, labels, others), rtol=1e-3, atol=1e-3)
 
 
 def test_directions_that_are_not_told_apart_share_their_spread(monkeypatch: pytest.MonkeyPatch) -> None:
     points, labels = features(300, 40, 0)
-    exact = fit_novelty(points, labels)
+    exact = fit_ood(points, labels)
     monkeypatch.setattr(module, "DIRECTIONS", 12)
-    fewer = fit_novelty(points, labels)
+    fewer = fit_ood(points, labels)
     assert fewer.directions.shape == (40, 12)
     others = features(200, 40, 1)[0]
     unlike = torch.randn(50, 40, generator=torch.Generator().manual_seed(5)) * 20
@@ -70,7 +71,7 @@ def test_directions_that_are_not_told_apart_share_their_spread(monkeypatch: pyte
 def test_the_limit_leaves_out_the_share_it_should() -> None:
     """Over many limits, each set on so few images, fresh images of the same kind are unknown as often as is said."""
     points, labels = features(600, 20, 0)
-    plain = fit_novelty(points, labels)
+    plain = fit_ood(points, labels)
     for held_out in (LEAST_IMAGES, 60, 400):
         unknown = []
         for seed in range(60):
@@ -107,39 +108,44 @@ def test_a_model_answers_with_the_scores_it_was_measured_with(enough: list[Sampl
     classifier = load_model(result.model_path)
     for split in ("val", "test"):
         images = np.stack([classifier.prepare(one.path) for one in enough if one.split == split])
-        answered = classifier.answer(images)
-        np.testing.assert_allclose(answered[:, 3], result.scores[split], rtol=1e-4)
-        np.testing.assert_allclose(answered[:, :3], result.probabilities[split], atol=1e-5)
-        np.testing.assert_array_equal(classifier.predict(images), answered[:, :3])
-        assert result.metrics[split]["unknown"] == float((result.scores[split] > 1).mean())
-    assert result.scores["val"].max() == 1.0  # of thirty images, the farthest is the limit
-    assert classifier.answer(images[:0]).shape == (0, 4)
-    assert classifier.nbytes - classifier.reference.nbytes == classifier.novelty.nbytes > 0  # type: ignore[union-attr]
+        answered = probabilities(classifier, images)
+        measured = result.finished.arrays["ood_score"][split]
+        np.testing.assert_allclose([one.ood_score for one in classifier.answer(images)], measured, rtol=1e-4)
+        np.testing.assert_allclose(answered, result.finished.arrays["probabilities"][split], atol=1e-5)
+        assert result.metrics[split]["unknown"] == float((measured > 1).mean())
+    assert result.finished.arrays["ood_score"]["val"].max() == 1.0  # of thirty images, the farthest is the limit
+    assert classifier.answer(images[:0]) == []
+    assert classifier.nbytes - classifier.reference.nbytes == classifier.answers.nbytes > 0
 
     # A file from before there was such a thing answers as ever.
     old = tmp_path / "old.safetensors"
-    save_model(
-        old, classifier.network, config=config.resolve(), classes=CLASSES, preprocessing=classifier.preprocessing,
-        metrics={}, temperature=classifier.temperature,
-    )  # fmt: skip
-    np.testing.assert_array_equal(load_model(old).answer(images), answered[:, :3])
+    save_classifier(
+        old,
+        classifier.network,
+        config=config.resolve(),
+        classes=CLASSES,
+        preprocessing=classifier.preprocessing,
+        temperature=answers_of(classifier).temperature,
+    )
+    np.testing.assert_array_equal(probabilities(load_model(old), images), answered)
+    assert {one.ood_score for one in load_model(old).answer(images)} == {None}
 
 
 def test_a_dozen_images_set_no_limit(run_fit: Fit) -> None:
     result = run_fit(epochs=1)
-    assert result.scores == {}
+    assert result.finished.arrays["ood_score"] == {}
     assert result.metrics["val"]["unknown"] is None
-    assert load_model(result.model_path).novelty is None
+    assert answers_of(load_model(result.model_path)).ood is None
 
 
 def test_statistics_that_do_not_fit_together_are_refused() -> None:
     points, labels = features(60, 20, 0)
-    found = fit_novelty(points, labels)
+    found = fit_ood(points, labels)
     document = {"limit": 3.0}
-    assert Novelty.of_tensors(found.tensors(), document).limit == 3.0
+    assert OodScorer.of_tensors(found.tensors(), document).limit == 3.0
     for name, tensor in (("centre", torch.zeros(19)), ("means", torch.zeros(3, 19)), ("scale", torch.zeros(2))):
         with pytest.raises(ValueError, match="do not fit together"):
-            Novelty.of_tensors(found.tensors() | {name: tensor}, document)
+            OodScorer.of_tensors(found.tensors() | {name: tensor}, document)
     with pytest.raises(TypeError):
-        Novelty.of_tensors({"centre": torch.zeros(3)}, document)
+        OodScorer.of_tensors({"centre": torch.zeros(3)}, document)
     assert [one.name for one in dataclasses.fields(found)][:5] == list(found.tensors())

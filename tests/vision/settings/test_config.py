@@ -19,9 +19,8 @@ from app.vision.settings.presets import Transform
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
 def test_resolve_leaves_no_gap_and_keeps_what_was_said(train: Any, optimizer: Any) -> None:
     config = TrainConfig("resnet50", train=train, optimizer=optimizer, epochs=7).resolve()
-    assert [name for name, value in dataclasses.asdict(config).items() if value is None] == [
-        "base_model", "target_precision",
-    ]  # fmt: skip
+    left_out = [name for name, value in dataclasses.asdict(config).items() if value is None]
+    assert left_out == ["base_model", "target_precision"]
     assert config.epochs == 7
     assert config.input_size == 224
     assert config.resolve() == config
@@ -81,6 +80,16 @@ def test_defaults_depend_on_what_learns() -> None:
         ({"head": HeadConfig(dropout=1.0)}, "head.dropout"),
         ({"head": HeadConfig(hidden=(0,))}, "head.hidden"),
         ({"head": HeadConfig(hidden=(8,) * 5)}, "head.hidden"),
+        ({"head": HeadConfig(hidden=8)}, "head.hidden"),  # type: ignore[arg-type]
+        ({"backbone": 18}, "backbone"),
+        ({"backbone": None}, "backbone"),
+        ({"base_model": 1}, "base_model"),
+        ({"base_model": "resnet"}, "base_model"),
+        ({"find_rate": "yes"}, "find_rate"),
+        ({"compile": 1}, "compile"),
+        ({"warmup": None}, "warmup"),  # None is for fields with a default that depends on others
+        ({"augmentation": (1,)}, "augmentation"),
+        ({"on_out_of_memory": "wait"}, "on_out_of_memory"),
     ],
 )
 def test_a_bad_field_is_named_with_its_value(fields: dict[str, Any], field: str) -> None:
@@ -93,6 +102,8 @@ def test_a_bad_field_is_named_with_its_value(fields: dict[str, Any], field: str)
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
+        ({"find_rate": True, "learning_rate": 0.1}, "find_rate: and learning_rate 0.1: leave one of them out"),
+        ({"find_rate": True, "batch_size": "auto"}, "batch_size: 'auto' with find_rate, .*; name a number"),
         ({"cutmix": 1.0}, "cutmix: 1.0 with a frozen trunk, .*; use mixup, or let stages learn"),
         ({"unfreeze_every": 2}, 'unfreeze_every: 2 with train "head", .*; use 0, or let'),
         ({"unfreeze_every": 3, "train": "all"}, "3: the last of 5 stages would thaw in epoch 16 of 12; use at most 2"),
@@ -109,11 +120,9 @@ def test_gradual_unfreezing_fits_when_its_last_stage_still_learns() -> None:
 
 
 def test_what_older_jobs_stored_still_loads() -> None:
-    stored = {
-        "backbone": "resnet18", "train": "head", "last_stages": 1, "head": {"hidden": [], "dropout": 0.0},
-        "epochs": 40, "batch_size": 32, "optimizer": "adamw", "learning_rate": 0.002, "schedule": "cosine",
-        "weight_decay": 1.0, "augmentation": "none", "input_size": 224, "seed": 0,
-    }  # fmt: skip
+    stored = {"backbone": "resnet18", "train": "head", "last_stages": 1, "head": {"hidden": [], "dropout": 0.0}}
+    stored |= {"epochs": 40, "batch_size": 32, "optimizer": "adamw", "learning_rate": 0.002, "schedule": "cosine"}
+    stored |= {"weight_decay": 1.0, "augmentation": "none", "input_size": 224, "seed": 0}
     assert TrainConfig.from_dict(stored) == TrainConfig("resnet18").resolve()
 
 

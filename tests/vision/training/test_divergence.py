@@ -12,17 +12,19 @@ import torch
 
 from app.vision.errors import Diverged
 from app.vision.settings.config import HeadConfig
+from app.vision.tasks.classify.divergence import hopeless
 from app.vision.training import loop
 from app.vision.training.checkpoint import Position
-from app.vision.training.divergence import STEPS, exploded, watch_loss
+from app.vision.training.divergence import STEPS, exploded
 from tests.support.pictures import Recorder
-from tests.vision.conftest import Fit
+from tests.support.runs import Fit
 
 
 def steps_until_the_end(losses: list[float], right: float, classes: int) -> int | None:
     position = Position()
     for step, loss in enumerate(losses, start=1):
-        watch_loss(position, loss, right, classes)
+        lost = hopeless(position.watched, loss, right, classes)
+        position.lost_steps = position.lost_steps + 1 if lost else 0
         if exploded(position):
             return step
     return None

@@ -11,15 +11,15 @@ import torch
 from app.vision.backbones.architecture import stages
 from app.vision.backbones.catalogue import BACKBONES, get_backbone
 from app.vision.data.rowcache import RowCache
+from app.vision.data.samples import Sample
 from app.vision.networks.network import build_network, set_trainable
 from app.vision.settings.config import HeadConfig, TrainConfig
 from app.vision.training import loop
 from app.vision.training.estimate import disk, memory, network_size
 from app.vision.training.fit import fit
-from app.vision.training.run import Sample
 from tests.support.images import REPOSITORY
 from tests.support.pictures import CLASSES, Recorder
-from tests.vision.conftest import WEIGHTS
+from tests.support.runs import WEIGHTS
 
 
 @pytest.mark.parametrize("name", BACKBONES)
@@ -35,7 +35,7 @@ def test_parameters_are_those_of_the_network(name: str, train: str) -> None:
     assert size.learning == network.learning
     buffers = [one for key, one in network.named_buffers() if not key.endswith("num_batches_tracked")]
     assert size.statistics == sum(one.numel() for one in buffers)
-    assert size.features == len(network.head.mean)
+    assert size.features == network.features
 
 
 def test_what_layers_keep_grows_with_the_area() -> None:

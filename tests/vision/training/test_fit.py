@@ -13,12 +13,13 @@ import torch
 from app.vision.artefacts.model_file import load_model
 from app.vision.backbones.catalogue import get_backbone
 from app.vision.backbones.weights import BUNDLED, WeightStore, load_state_dict
+from app.vision.data.samples import Sample
 from app.vision.errors import Diverged, InvalidConfig, InvalidData, OutOfMemory, WeightsUnavailable
 from app.vision.settings.config import HeadConfig, TrainConfig
 from app.vision.training.fit import fit, memory_errors
-from app.vision.training.run import Sample
+from tests.support.classify import answers_of, probabilities
 from tests.support.pictures import CLASSES, Recorder
-from tests.vision.conftest import WEIGHTS, Fit
+from tests.support.runs import WEIGHTS, Fit
 
 EPOCH_KEYS = {
     "epoch", "epochs", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_macro_f1", "learning_rate",
@@ -61,18 +62,20 @@ def test_it_learns_reports_and_predicts_what_it_evaluated(
 
     # The temperature suits the validation images, and the file carries it.
     calibration = result.metrics["val"]["calibration"]
-    assert calibration["temperature"] == result.temperature != 1.0
+    assert calibration["temperature"] == result.finished.document["temperature"] != 1.0
     assert result.metrics["val"]["log_loss"] <= calibration["log_loss_before"]
 
     # Image by image, the file answers what the trainer's own evaluation found.
     classifier = load_model(result.model_path)
     assert classifier.classes == CLASSES
-    assert classifier.temperature == result.temperature
+    assert answers_of(classifier).temperature == calibration["temperature"]
     for split in ("val", "test"):
         files = [sample.path for sample in samples if sample.split == split]
-        alone = np.concatenate([classifier.predict(classifier.prepare(file.read_bytes())[None]) for file in files])
-        np.testing.assert_allclose(alone, result.probabilities[split], atol=1e-5)
-        together = classifier.predict(np.stack([classifier.prepare(file) for file in files]))
+        alone = np.concatenate(
+            [probabilities(classifier, classifier.prepare(file.read_bytes())[None]) for file in files]
+        )
+        np.testing.assert_allclose(alone, result.finished.arrays["probabilities"][split], atol=1e-5)
+        together = probabilities(classifier, np.stack([classifier.prepare(file) for file in files]))
         np.testing.assert_allclose(alone, together, atol=1e-5)
 
 

@@ -5,19 +5,17 @@ from __future__ import annotations
 import pytest
 import torch
 
-from app.vision.backbones.catalogue import get_backbone
-from app.vision.backbones.weights import BUNDLED, load_state_dict
+from app.vision.backbones.weights import load_state_dict
 from app.vision.networks.network import Network, build_network, load_trunk, set_trainable
 from app.vision.settings.config import HeadConfig, TrainConfig
 from app.vision.training.optimisation import clip_gradients, make_optimizer, set_rate, shrink
-
-TINY = get_backbone("resnet18-tiny64")
+from tests.support.runs import TINY, WEIGHTS
 
 
 @pytest.fixture
 def network() -> Network:
     network = build_network(TINY, 3, HeadConfig((8,)))
-    load_trunk(network, TINY, load_state_dict(BUNDLED / TINY.weights_file, TINY))
+    load_trunk(network, TINY, load_state_dict(WEIGHTS, TINY))
     set_trainable(network, TrainConfig(TINY.name, train="all"))
     return network
 

@@ -8,15 +8,16 @@ from typing import Any
 import pytest
 import torch
 
+from app.vision.data.samples import Sample
 from app.vision.errors import InvalidConfig, Stopped
 from app.vision.settings.config import TrainConfig
-from app.vision.tasks.classify.pictures import rate_curve
 from app.vision.training import fit
 from app.vision.training.fit import find_rate
+from app.vision.training.pictures import rate_curve
 from app.vision.training.rate_search import HIGHEST, LOWEST, search_rate
-from app.vision.training.run import FitResult, Sample
+from app.vision.training.result import FitResult
 from tests.support.pictures import CLASSES, Recorder
-from tests.vision.conftest import WEIGHTS, Fit
+from tests.support.runs import WEIGHTS, Fit
 
 # Wide bounds: beyond these such a network learns next to nothing, or comes apart.
 SANE = {
@@ -63,9 +64,9 @@ def test_the_network_is_left_as_it_was(run_fit: Fit, monkeypatch: pytest.MonkeyP
     """A run at the rate that was found is, to the bit, the run that was told that rate."""
     states: list[dict[str, torch.Tensor]] = []
 
-    def watched(run: Any) -> Any:
+    def watched(task: Any, run: Any) -> Any:
         before = {name: tensor.clone() for name, tensor in run.network.state_dict().items()}
-        found = search_rate(run)
+        found = search_rate(task, run)
         after = run.network.state_dict()
         assert all(torch.equal(before[name], after[name]) for name in before)
         states.append(before)

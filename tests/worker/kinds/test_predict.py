@@ -13,51 +13,34 @@ import torch
 
 from app.jobs import service as jobs
 from app.jobs.orm import Checkpoint, Job
-from app.jobs.states import JobKind, JobState
-from app.vision.training.run import FitResult
+from app.jobs.states import JobState
+from app.predictions.batch.type import PREDICT
+from app.vision.training.result import FitResult
+from tests.support.child_work import doing, kinds_with, predict_and_wait
+from tests.support.processes import children, group_is_gone
+from tests.support.services import Service
 from tests.support.stages import train_tiny
-from tests.worker.conftest import Site, children, group_is_gone, wait_for
-from tests.worker.processes.test_process import inject
+from tests.support.waiting import wait_for
 from worker.supervision.worker import Worker
 
 CLASSES = ("ants", "bees")
-BATCHES, HALF_WAY = 6, 3  # of four images each; before the third one a child waits
-
-# A child predicts in small batches, writes a line into a log for each, and before the third one waits until the gate is
-# open or it is told to stop.
-WAITS = """
-if 'predict' in sys.orig_argv:
-    import os, time, worker.kinds.predict as module
-    module.BATCH, module._KEEP_EVERY = 4, {keep_every}
-    predict, classify, calls = module.predict, module._classify, []
-    def told(work, parent, settings):
-        module.parent = parent
-        return predict(work, parent, settings)
-    def waits(*arguments):
-        calls.append(1)
-        with open({log!r}, 'a') as log:
-            log.write('batch\\n')
-        while len(calls) == 3 and not os.path.exists({gate!r}) and not module.parent.should_stop():
-            time.sleep(0.01)
-        return classify(*arguments)
-    module.predict, module._classify = told, waits
-"""
+BATCHES, HALF_WAY = 6, 3  # of four images each; before the third one a child waits, in `predict_and_wait`
 
 
 class Predicting:
     """A site with a model, whose children that predict wait half-way until the gate is opened."""
 
-    def __init__(self, site: Site, home: Path, trained: FitResult) -> None:
+    def __init__(self, site: Service, home: Path, trained: FitResult) -> None:
         self.site = site
         self.gate, self.log = home / "gate", home / "log"
         site.train()
-        job = site.stage.claim(JobKind.train)
+        job = site.stage.claim("train")
         assert job is not None
         self.model = site.stage.finish(job, trained, CLASSES)
 
     def start(self) -> Worker:
         """A worker that is there for uploads and predictions alone."""
-        return self.site.start(train_slots=0)
+        return self.site.start_worker(kinds=kinds_with(doing(PREDICT, predict_and_wait)), train_slots=0)
 
     def job(self, **fields: Any) -> UUID:
         asked = {"model": str(self.model), "dataset": "pets", "probabilities": "all"}
@@ -105,14 +88,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> FitResult:
 
 @pytest.fixture
 def predicting(
-    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: FitResult
+    site: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: FitResult
 ) -> Callable[..., Predicting]:
     """Makes the site; `keep_every` is in seconds."""
 
     def make(keep_every: float = 1e9) -> Predicting:
         made = Predicting(site, tmp_path, trained)
-        code = WAITS.format(keep_every=keep_every, log=str(made.log), gate=str(made.gate))
-        inject(tmp_path, monkeypatch, code)
+        monkeypatch.setenv("GRAFT_TEST_MARKS", str(tmp_path))
+        monkeypatch.setenv("GRAFT_TEST_KEEP_EVERY", str(keep_every))
         return made
 
     return make
@@ -127,7 +110,7 @@ def test_a_job_runs_to_its_rows_and_its_child_goes(predicting: Callable[..., Pre
     assert job.result is not None
     assert set(job.result) == {"model_id", "engine", "file", "images", "errors", "predicted"}
     wait_for(lambda: children("predict", os.getpid()) == [])
-    found.site.stop(worker)
+    found.site.stop_worker(worker)
 
 
 def test_a_killed_child_is_replaced_and_no_image_has_two_rows(predicting: Callable[..., Predicting]) -> None:
@@ -159,7 +142,7 @@ def test_a_stopped_worker_gives_its_job_back_and_the_next_goes_on(predicting: Ca
     first = found.start()
     job_id = found.job()
     child = found.until_half_way()
-    found.site.stop(first)
+    found.site.stop_worker(first)
     job = found.site.job(job_id)
     assert (job.state, job.attempt) == (JobState.queued, 0)
     assert found.kept(job_id) == [4 * HALF_WAY]
@@ -173,7 +156,7 @@ def test_rows_that_were_kept_and_are_damaged_are_computed_again(predicting: Call
     first = found.start()
     job_id = found.job()
     found.until_half_way()
-    found.site.stop(first)
+    found.site.stop_worker(first)
     (kept,) = found.site.rows(Checkpoint, job_id)
     path = found.site.stage.store.fetch(kept.sha256, found.site.stage.settings.scratch)
     path.write_bytes(path.read_bytes().replace(b"ants", b"bees"))
@@ -197,7 +180,7 @@ def test_a_running_job_that_is_cancelled_ends_with_its_processes(predicting: Cal
 def test_a_training_holds_no_predictions_up(predicting: Callable[..., Predicting]) -> None:
     found = predicting()
     found.gate.touch()
-    found.site.start()
+    found.site.start_worker()
     training = found.site.train_for_ever()
     found.site.until_training(training)
     found.rows(found.site.until(found.job(), JobState.succeeded))

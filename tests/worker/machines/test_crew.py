@@ -12,9 +12,7 @@ from app.core.settings import Settings
 from app.jobs import claiming, sharing
 from app.jobs.orm import JobMember
 from app.jobs.queue import Claim
-from app.jobs.states import JobKind
-from tests.jobs.test_waiting import worker
-from tests.support.factories import EXPIRED, training
+from tests.support.factories import EXPIRED, training, worker
 from worker.machines.crew import Breakup, Crew
 
 LEADER, SECOND = "leader", "second"
@@ -33,7 +31,7 @@ def session(postgresql_url: str) -> Iterator[Session]:
 def crew(session: Session, postgresql_url: str, home: Path, **changed: Any) -> Crew:
     """The crew of a new job of two machines that wait for each other."""
     training(session, resources={"machines": 2})
-    job = claiming.claim(session, [JobKind.train], LEADER, 60)
+    job = claiming.claim(session, ["train"], LEADER, 60)
     assert job is not None
     settings = Settings(home=home, database_url=postgresql_url, worker_address="10.0.0.1", **changed, _env_file=None)  # type: ignore[call-arg]
     made = Crew(settings, Claim(job.id, job.epoch), LEADER, 2)
@@ -113,7 +111,7 @@ def test_machines_that_have_come_and_do_not_reach_each_other_are_a_fault(
 def test_one_that_comes_later_gives_way(session: Session, postgresql_url: str, tmp_path: Path) -> None:
     made = crew(session, postgresql_url, tmp_path)
     training(session, resources={"machines": 2}, priority=1)
-    other = claiming.claim(session, [JobKind.train], SECOND, 60)
+    other = claiming.claim(session, ["train"], SECOND, 60)
     assert other is not None
     sharing.gather(session, Claim(other.id, other.epoch), SECOND, "10.0.0.2:4000", 2)
     assert made.breakup(session) == Breakup(None, counts=False)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from worker.processes.devices import devices
+from worker.processes.devices import devices, visible_device
 
 
 def installed(folder: Path, answer: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,3 +38,19 @@ def test_a_machine_that_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (found,) = devices(proc=tmp_path)
     assert found["name"]
     assert (found["memory_total"], found["memory_free"]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("number", "visible", "expected"),
+    [
+        (0, None, "0"),
+        (1, None, "1"),
+        (0, "2,3", "2"),
+        (1, "2, 3", "3"),
+        (1, "GPU-8932f937,MIG-GPU-5c1e", "MIG-GPU-5c1e"),
+        (2, "2,3", ""),
+        (0, "", ""),
+    ],
+)
+def test_a_slot_has_one_of_the_gpus_that_the_worker_was_given(number: int, visible: str | None, expected: str) -> None:
+    assert visible_device(number, visible) == expected

@@ -12,10 +12,23 @@ from typing import Any
 
 import pytest
 
-from app.jobs.states import JobKind
+from app.ingestions.type import INGEST
+from tests.support.child_work import (
+    RUNAWAYS,
+    Run,
+    doing,
+    ingest_and_print,
+    rest,
+    rest_in_c,
+    run_away,
+    run_away_and_rest_in_c,
+    start_one_that_ignores_term,
+    tell,
+)
 from tests.support.images import REPOSITORY, folder_zip
-from tests.worker.conftest import PATIENCE, children, group_is_gone, wait_for
-from worker.processes.messages import Work
+from tests.support.processes import children, group_is_gone
+from tests.support.waiting import PATIENCE, wait_for
+from worker.processes.messages import LIFE_SIGN_EVERY, Work
 from worker.processes.process import Child, ChildGone
 
 pytestmark = pytest.mark.usefixtures("worker_environment")
@@ -23,7 +36,7 @@ pytestmark = pytest.mark.usefixtures("worker_environment")
 
 @pytest.fixture
 def child() -> Iterator[Child]:
-    child = Child(JobKind.ingest)
+    child = Child(INGEST)
     yield child
     child.kill()
 
@@ -106,23 +119,28 @@ def test_a_killed_child_shows_its_signal(child: Child) -> None:
     assert caught.value.returncode == -signal.SIGKILL
 
 
-def test_kill_ends_the_whole_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def begun(child: Child) -> Child:
+    """The child, once it is at its work."""
+    child.start(Work(spec={}, manifest_sha256=None, checkpoints=[], scratch=""))
+    while (message := child.receive(PATIENCE)) is None or message["kind"] != "progress":
+        pass
+    return child
+
+
+@pytest.fixture
+def pids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file in which processes that a child starts write down their ids."""
+    monkeypatch.setenv("GRAFT_TEST_MARKS", str(tmp_path))
+    (tmp_path / "pids").touch()
+    return tmp_path / "pids"
+
+
+def test_kill_ends_the_whole_group(pids: Path) -> None:
     """Also what the child started: here a process that ignores TERM and holds the child's pipes open."""
-    command = (
-        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(600)"
-    )
-    inject(
-        tmp_path,
-        monkeypatch,
-        "import subprocess\n"
-        f"started = subprocess.Popen([sys.executable, '-c', {command!r}], stdout=subprocess.PIPE)\n"
-        "started.stdout.readline()\n"
-        f"open({str(tmp_path / 'pid')!r}, 'w').write(str(started.pid))\n",
-    )
-    child = Child(JobKind.ingest)
+    child = Child(doing(INGEST, start_one_that_ignores_term))
     try:
-        assert child.receive(PATIENCE) is not None
-        stubborn = int((tmp_path / "pid").read_text())
+        begun(child)
+        (stubborn,) = started_ones(pids, 1)
         assert os.getpgid(stubborn) == os.getpgid(child.pid) == child.pid != os.getpgid(0)
     finally:
         child.kill(grace_seconds=0.2)
@@ -130,33 +148,8 @@ def test_kill_ends_the_whole_group(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     wait_for(lambda: group_is_gone(child.pid))
 
 
-RUNAWAYS = {
-    "ignores TERM in a session of its own": "os.setsid(); rest()",
-    "has lost its parent": "os.setsid()\nif os.fork() == 0: os.setsid(); rest()",
-    "has dropped its environment": "os.setsid(); os.execve(sys.executable, [sys.executable, '-c', REST], {})",
-}
-REST = (
-    "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
-    "open({pids!r}, 'a').write(f'{os.getpid()}\\n'); time.sleep(600)"
-)
-
-
-def run_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Let every child start one of each kind of process that is hard to end; gives the file of their ids."""
-    pids = tmp_path / "pids"
-    pids.touch()
-    rest = REST.replace("{pids!r}", repr(str(pids)))
-    code = "import os, signal, subprocess\n"
-    for program in RUNAWAYS.values():
-        program = f"import os, sys\nREST = {rest!r}\ndef rest(): exec(REST)\n{program}\n"
-        code += f"subprocess.Popen([sys.executable, '-c', {program!r}])\n"
-    # The child itself is stuck where no Python code runs and no signal but KILL helps.
-    inject(tmp_path, monkeypatch, code)
-    return pids
-
-
-def runaways(pids: Path) -> list[int]:
-    found: list[int] = wait_for(lambda: len(lines := pids.read_text().split()) == len(RUNAWAYS) and lines)
+def started_ones(pids: Path, count: int = len(RUNAWAYS)) -> list[int]:
+    found: list[str] = wait_for(lambda: len(lines := pids.read_text().split()) == count and lines)
     return [int(pid) for pid in found]
 
 
@@ -167,12 +160,12 @@ def is_gone(pid: int) -> bool:
         return True
 
 
-def test_kill_ends_what_has_run_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pids = run_away(tmp_path, monkeypatch)
+def test_kill_ends_what_has_run_away(pids: Path) -> None:
     bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    child = Child(JobKind.ingest)
+    child = Child(doing(INGEST, run_away))
     try:
-        started = runaways(pids)
+        begun(child)
+        started = started_ones(pids)
         assert not any(is_gone(pid) or os.getsid(pid) == child.pid for pid in started)
     finally:
         child.kill(grace_seconds=0.2)
@@ -184,60 +177,27 @@ def test_kill_ends_what_has_run_away(tmp_path: Path, monkeypatch: pytest.MonkeyP
         bystander.wait()
 
 
-STUCK = """
-import sys, time
-from app.jobs.states import JobKind
-from worker.processes.process import Child
-from worker.processes.reaper import Reaper
-reaper = Reaper()
-child = Child(JobKind.ingest)
-assert child.receive(60)["kind"] == "ready"
-child.start({'spec': {}, 'manifest_sha256': None, 'checkpoints': [], 'scratch': ''})
-assert child.receive(60)["kind"] == "progress"
-print(child.pid, flush=True)
-time.sleep(600)
-"""
-
-
-@pytest.mark.parametrize("rest", ["time.sleep(600)", "ctypes.PyDLL(None).sleep(600)"])
-def test_a_killed_worker_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rest: str) -> None:
+@pytest.mark.parametrize("run", [run_away, run_away_and_rest_in_c], ids=lambda run: run.__name__)
+def test_a_killed_worker_leaves_nothing_behind(pids: Path, run: Run) -> None:
     """Neither what a child started that sees its pipe close and goes, nor a child that is stuck in a C call with the
     interpreter's lock and cannot see it."""
-    pids = run_away(tmp_path, monkeypatch)
-    site = tmp_path / "injected" / "sitecustomize.py"
-    site.write_text(
-        site.read_text() + "    import ctypes, time, worker.kinds.ingest\n"
-        "    def ingest(work, parent, settings):\n"
-        "        parent.progress('reading', 0.0, None)\n"
-        f"        while True: {rest}\n"
-        "    worker.kinds.ingest.ingest = ingest\n"
+    code = "from worker.processes.reaper import Reaper\nreaper = Reaper()\n" + parent_of(
+        run, HAND_OVER + BEGUN, FOR_EVER
     )
-    parent = subprocess.Popen([sys.executable, "-c", STUCK], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
+    parent = subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     with parent.stdout:
         pid = int(parent.stdout.readline())
-        started = runaways(pids)
+        started = started_ones(pids)
         parent.kill()
         parent.wait()
         wait_for(lambda: all(is_gone(one) for one in (pid, *started)))
 
 
-def test_a_child_that_is_stuck_in_a_c_call_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    inject(
-        tmp_path,
-        monkeypatch,
-        "import ctypes, worker.kinds.ingest\n"
-        "def ingest(work, parent, settings):\n"
-        "    parent.progress('reading', 0.0, None)\n"
-        "    while True: ctypes.PyDLL(None).sleep(600)\n"
-        "worker.kinds.ingest.ingest = ingest\n",
-    )
-    child = Child(JobKind.ingest)
+def test_a_child_that_is_stuck_in_a_c_call_is_killed() -> None:
+    child = Child(doing(INGEST, rest_in_c))
     try:
-        child.start(work(tmp_path, "0" * 64))
-        while (message := child.receive(PATIENCE)) is None or message["kind"] != "progress":
-            pass
-        child.request_stop()
+        begun(child).request_stop()
         assert child.receive(1.0) is None
         assert child.alive()
     finally:
@@ -259,25 +219,26 @@ def test_handing_work_to_a_dead_child_shows_when_listening(child: Child, tmp_pat
         child.receive(PATIENCE)
 
 
-def inject(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
-    """Run this in every child before its own code. `sys` is imported."""
-    folder = tmp_path / "injected"
-    folder.mkdir(exist_ok=True)
-    indented = "".join(f"    {line}\n" for line in code.splitlines())
-    (folder / "sitecustomize.py").write_text(f"import sys\nif 'worker.child' in sys.orig_argv:\n{indented}")
-    monkeypatch.setenv("PYTHONPATH", f"{folder}:{REPOSITORY}")
+HAND_OVER = "child.start({'spec': {}, 'manifest_sha256': None, 'checkpoints': [], 'scratch': ''})\n"
+BEGUN = 'assert child.receive(60)["kind"] == "progress"\n'
+FOR_EVER = "time.sleep(600)"
 
 
-PARENT = """
+def parent_of(run: Run, work: str, then: str) -> str:
+    """A program that has a child do that, prints the child's id, and goes on."""
+    return f"""
 import json, sys, time
-from app.jobs.states import JobKind
+from app.ingestions.type import INGEST
+from tests.support.child_work import doing, {run.__name__}
 from worker.processes.process import Child
-child = Child(JobKind.{kind})
+child = Child(doing(INGEST, {run.__name__}))
 assert child.receive(60)["kind"] == "ready"
 {work}
 print(child.pid, flush=True)
 {then}
 """
+
+
 LAST_WORD = """
 from worker.processes.process import ChildGone
 try:
@@ -288,26 +249,14 @@ except ChildGone:
 """
 
 
-def test_a_child_computes_no_longer_than_its_parent_may_be_paused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    inject(
-        tmp_path,
-        monkeypatch,
-        "import time, worker.kinds.ingest, worker.processes.messages\n"
-        "worker.processes.messages.LIFE_SIGN_EVERY = 1.0\n"  # and so it endures 5 s of silence
-        "worker.kinds.ingest.ingest = lambda _, parent, __: [(parent.progress('alive', 0.0, None), time.sleep(0.1))"
-        " for _ in range(6000)]\n",
-    )
-    monkeypatch.setenv("GRAFT_LEASE_SECONDS", "2")
-    often = "import worker.processes.process; worker.process.LIFE_SIGN_EVERY = 0.1"
-    hand_over = "child.start({'spec': {}, 'manifest_sha256': None, 'checkpoints': [], 'scratch': ''})"
-    code = PARENT.format(kind="ingest", work=f"{often}\n{hand_over}", then=LAST_WORD)
+def test_a_child_computes_no_longer_than_its_parent_may_be_paused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRAFT_LEASE_SECONDS", "2")  # less than five signs of life, and so those count
+    code = parent_of(tell, HAND_OVER, LAST_WORD)
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     with parent.stdout:
         pid = int(parent.stdout.readline())
-        time.sleep(8.0)  # and more
+        time.sleep(5 * LIFE_SIGN_EVERY + 2.0)  # a parent that is at work is not silent
         assert not group_is_gone(pid)
         parent.send_signal(signal.SIGSTOP)
         wait_for(lambda: group_is_gone(pid))
@@ -316,18 +265,12 @@ def test_a_child_computes_no_longer_than_its_parent_may_be_paused(
         assert parent.wait() == 0
     assert last["kind"] == "setback"
     assert last["body"]["reason"] == "worker_lost"
-    assert "stood still for 5 s" in last["body"]["detail"]
+    assert f"stood still for {5 * LIFE_SIGN_EVERY:g} s" in last["body"]["detail"]
 
 
 @pytest.mark.parametrize("busy", [False, True])
-def test_a_child_does_not_outlive_its_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, busy: bool) -> None:
-    hand_over = "child.start({'spec': {}, 'manifest_sha256': None, 'checkpoints': [], 'scratch': ''})"
-    inject(
-        tmp_path,
-        monkeypatch,
-        "import time, worker.kinds.ingest\nworker.kinds.ingest.ingest = lambda *_: time.sleep(600)\n",
-    )
-    code = PARENT.format(kind="ingest", work=hand_over if busy else "", then="time.sleep(600)")
+def test_a_child_does_not_outlive_its_parent(busy: bool) -> None:
+    code = parent_of(rest, HAND_OVER if busy else "", FOR_EVER)
     parent = subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     with parent.stdout:
@@ -339,20 +282,8 @@ def test_a_child_does_not_outlive_its_parent(tmp_path: Path, monkeypatch: pytest
         wait_for(lambda: group_is_gone(pid))
 
 
-def test_what_a_library_prints_does_not_break_the_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    inject(
-        tmp_path,
-        monkeypatch,
-        "import os\n"
-        "import worker.kinds.ingest as module\n"
-        "original = module.ingest\n"
-        "def ingest(*arguments):\n"
-        '    print(\'{"kind": "result", "body": {}}\', flush=True)\n'
-        "    os.write(1, b'straight to the descriptor\\n')\n"
-        "    return original(*arguments)\n"
-        "module.ingest = ingest\n",
-    )
-    child = Child(JobKind.ingest)
+def test_what_a_library_prints_does_not_break_the_pipe(tmp_path: Path) -> None:
+    child = Child(doing(INGEST, ingest_and_print))
     try:
         child.start(work(tmp_path / "scratch", put_archive(tmp_path)))
         messages = receive_all(child)
@@ -366,7 +297,7 @@ def test_a_child_is_told_no_secret_of_the_service(monkeypatch: pytest.MonkeyPatc
     for name in ("GRAFT_DATABASE_URL", "GRAFT_REDIS_URL", "GRAFT_API_KEY"):
         monkeypatch.setenv(name, "not-for-children")
     monkeypatch.setenv("GRAFT_STORAGE_URL", "file:///kept")
-    child = Child(JobKind.ingest)
+    child = Child(INGEST)
     try:
         assert child.receive(PATIENCE) is not None
         environment = Path(f"/proc/{child.pid}/environ").read_bytes().split(b"\0")

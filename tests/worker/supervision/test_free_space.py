@@ -3,31 +3,24 @@
 import os
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from app.core.database import Database
 from app.core.errors import StorageFull
 from app.core.settings import Settings
 from app.jobs import workers
 from app.jobs.orm import Job
-from app.jobs.states import JobKind, JobState
-from app.jobs.waiting import outlooks
+from app.jobs.states import JobState
+from app.jobs.types import Resource
+from app.jobs.waiting import queue_places
 from app.storage import FilesystemStore
-from app.storage.configured import configured_store
-from tests.support.stages import Stage
-from tests.worker.conftest import Site, wait_for
-from worker.supervision.free_space import Room
-
-MIB = 2**20
-
-
-def mount(*options: str) -> None:
-    done = subprocess.run(["mount", "-t", "tmpfs", *options], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        pytest.skip(f"file systems cannot be mounted here: {done.stderr.strip()}")
+from tests.support.disks import MIB, mount, remount
+from tests.support.services import Service, open_service
+from tests.support.waiting import wait_for
+from worker.supervision.free_space import StorageCheck
 
 
 @pytest.fixture
@@ -42,18 +35,14 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def remount(disk: Path, options: str) -> None:
-    mount("-o", f"remount,{options}", str(disk))
-
-
 @pytest.fixture
 def small_site(
     worker_environment: None, disk: Path, sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[..., Site]]:
+) -> Iterator[Callable[..., Service]]:
     """A site whose blobs and scratch files lie on the small disk, and whose database does not."""
-    made: list[Site] = []
+    stack = ExitStack()
 
-    def make(min_free_bytes: int) -> Site:
+    def make(min_free_bytes: int) -> Service:
         given: dict[str, Any] = {
             "home": disk,
             "database_url": sqlite_url,
@@ -62,32 +51,38 @@ def small_site(
         }
         for name, value in given.items():
             monkeypatch.setenv(f"GRAFT_{name.upper()}", str(value))
-        quick = {"weights_download": False, "poll_seconds": 0.05, "heartbeat_seconds": 0.2, "lease_seconds": 3.0}
+        quick = {
+            "weights_download": False,
+            "poll_seconds": 0.05,
+            "heartbeat_seconds": 0.2,
+            "lease_seconds": 3.0,
+            "setback_seconds": 1.0,
+        }
         settings = Settings(**given, **quick, _env_file=None)
-        made.append(Site(Stage(settings, Database(sqlite_url), configured_store(settings))))
-        return made[0]
+        service = stack.enter_context(open_service(settings, "none"))
+        service.dataset("pets")
+        return service
 
-    yield make
-    for site in made:
-        site.close()
+    with stack:
+        yield make
 
 
-def problem(site: Site) -> str | None:
+def problem(site: Service) -> str | None:
     """The reason that the worker gives in the registry."""
     with site.stage.database.reading() as session:
         found = workers.list_workers(session, site.workspace.id, limit=9, cursor=None).items
         return found[0].problem.reason if found and found[0].problem else None
 
 
-def waiting_for(site: Site) -> set[str]:
+def waiting_for(site: Service) -> set[str]:
     with site.stage.database.reading() as session:
-        return {one.waiting_for for one in outlooks(session, JobKind.train, 64).values()}
+        return {one.waiting_for for one in queue_places(session, Resource.gpu, 64).values()}
 
 
-def test_below_the_floor_jobs_wait_and_then_run_by_themselves(small_site: Callable[..., Site], disk: Path) -> None:
+def test_below_the_floor_jobs_wait_and_then_run_by_themselves(small_site: Callable[..., Service], disk: Path) -> None:
     site = small_site(min_free_bytes=256 * MIB)
     job_id = site.train(epochs=1)
-    site.start()
+    site.start_worker()
     wait_for(lambda: problem(site) == "storage_full")
     assert waiting_for(site) == {"storage"}
     assert (site.job(job_id).state, site.job(job_id).attempt) == (JobState.queued, 0)
@@ -96,12 +91,12 @@ def test_below_the_floor_jobs_wait_and_then_run_by_themselves(small_site: Callab
     wait_for(lambda: problem(site) is None)
 
 
-def test_a_disk_that_becomes_read_only_keeps_jobs_waiting(small_site: Callable[..., Site], disk: Path) -> None:
+def test_a_disk_that_becomes_read_only_keeps_jobs_waiting(small_site: Callable[..., Service], disk: Path) -> None:
     site = small_site(min_free_bytes=0)
     job_id = site.train(epochs=1)
     remount(disk, "ro,size=1g")
     try:
-        site.start()
+        site.start_worker()
         wait_for(lambda: problem(site) == "storage_unavailable")
         assert site.job(job_id).attempt == 0
     finally:
@@ -110,13 +105,12 @@ def test_a_disk_that_becomes_read_only_keeps_jobs_waiting(small_site: Callable[.
 
 
 def test_a_job_that_fills_the_disk_is_set_back_and_goes_on_when_there_is_room(
-    small_site: Callable[..., Site], disk: Path, monkeypatch: pytest.MonkeyPatch
+    small_site: Callable[..., Service], disk: Path
 ) -> None:
-    monkeypatch.setattr("worker.supervision.attempt._MENDED_WITHIN", 1.0)
     site = small_site(min_free_bytes=0)
     job_id = site.train(epochs=1, train="all", augmentation="none")
     remount(disk, "size=6m")  # the images fit, the checkpoints do not
-    site.start()
+    site.start_worker()
 
     def set_back() -> Job | None:
         job = site.job(job_id)
@@ -139,7 +133,7 @@ def test_the_floor_counts_free_bytes(disk: Path, tmp_path: Path) -> None:
 
     def room(floor: int) -> dict[str, Any] | None:
         settings = Settings(home=disk, min_free_bytes=floor, _env_file=None)  # type: ignore[call-arg]
-        return Room(settings, store).look()
+        return StorageCheck(settings, store).look()
 
     assert room(16 * MIB) is None
     found = room(1024 * MIB)

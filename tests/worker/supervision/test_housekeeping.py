@@ -8,14 +8,17 @@ import pytest
 from sqlalchemy import select, update
 
 from app.api.orm import KEPT_SECONDS, IdempotentAnswer
+from app.core import outbox
 from app.core.clock import DatabaseTime
 from app.core.database import Database
+from app.core.ids import new_id
+from app.core.outbox import Event
 from app.core.settings import Settings
 from app.datasets import service as datasets
 from app.jobs import queue
 from app.jobs import service as jobs
-from app.jobs.orm import EpochMetrics, Job, JobEvent
-from app.jobs.states import JobKind, JobState
+from app.jobs.orm import EpochMetrics, Job
+from app.jobs.states import JobState
 from app.registry import service as registry
 from app.registry.orm import Model
 from app.storage import Blob, FilesystemStore
@@ -101,7 +104,7 @@ def test_predictions_are_kept_as_long_as_their_job(database: Database, store: Fi
     assert housekeeping.free_blobs(database, store, GRACE) == 1
     rows = put(store, "rows")
     with database.writing() as session:
-        held = claimed(session, JobKind.predict)
+        held = claimed(session, "predict")
         file = {"file": {"sha256": rows.sha256, "size": rows.size}}
         queue.succeed(session, queue.locked(session, held), file)
     assert housekeeping.free_blobs(database, store, GRACE) == 2
@@ -190,11 +193,26 @@ def test_jobs_that_ended_long_ago_are_forgotten_and_what_they_made_stays(
     assert housekeeping.forget_jobs(database, 90) == 0
     with database.reading() as session:
         assert set(session.scalars(select(Job.id))) == {fresh.id, waiting.id}
-        for table in (JobEvent, EpochMetrics):
-            assert set(session.scalars(select(table.job_id))) <= {fresh.id, waiting.id}
+        assert set(session.scalars(select(EpochMetrics.job_id))) <= {fresh.id, waiting.id}
+        told = set(session.scalars(select(Event.subject_id).where(Event.topic.like("job.%"))))
+        assert told == {fresh.id, waiting.id}
         assert registry.get(session, ended.workspace_id, made).job_id == ended.id
     housekeeping.free_blobs(database, store, GRACE)
     assert kept(store) == {sha("artefact")}
+
+
+def test_events_are_forgotten_in_time_and_those_of_jobs_with_their_job(database: Database) -> None:
+    here, subject = new_id(), new_id()
+    for topic, number, days in (("model.created", None, 31), ("job.state", 1, 31), ("model.deleted", None, 29)):
+        with database.writing() as session:
+            outbox.tell(session, here, topic, subject, {}, number)
+        with database.writing() as session:
+            at_that_time = update(Event).where(Event.topic == topic)
+            session.execute(at_that_time.values(created_at=DatabaseTime(-days * 86_400)))
+    assert housekeeping.forget_events(database, 0) == 0
+    assert housekeeping.forget_events(database, 30) == 1
+    with database.reading() as session:
+        assert [one.topic for one in outbox.after(session, here, 0)] == ["job.state", "model.deleted"]
 
 
 # Scratch

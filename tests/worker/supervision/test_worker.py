@@ -5,22 +5,24 @@ import re
 import signal
 import sqlite3
 import threading
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
 from sqlalchemy import update
 
+from app.jobs import events, workers
 from app.jobs import service as jobs
-from app.jobs import workers
-from app.jobs.orm import Checkpoint, EpochMetrics, Job, JobEvent
+from app.jobs.orm import Checkpoint, EpochMetrics, Job
 from app.jobs.schemas import WorkerOut
-from app.jobs.states import JobKind, JobState
+from app.jobs.states import JobState
 from app.registry import service as registry
 from app.registry.orm import Model
-from tests.worker.conftest import LONG, Site, artefact, children, group_is_gone, wait_for
-from tests.worker.processes.test_process import inject
+from app.trainings.type import TRAIN
+from tests.support.child_work import doing, kinds_with, train_with_a_checkpoint_an_epoch
+from tests.support.processes import children, group_is_gone
+from tests.support.services import LONG, Service
+from tests.support.waiting import wait_for
 from worker.supervision.housekeeping import free_blobs
 
 
@@ -30,13 +32,13 @@ def only_child() -> int:
     return pid
 
 
-def states(site: Site, job_id: UUID) -> list[tuple[str, int]]:
+def states(site: Service, job_id: UUID) -> list[tuple[str, int]]:
     with site.stage.database.reading() as session:
-        events = session.query(JobEvent).filter_by(job_id=job_id, type="state").order_by(JobEvent.seq).all()
-        return [(event.data["state"], event.data["attempt"]) for event in events]
+        told = events.after(session, job_id, 0)
+        return [(one.data["state"], one.data["attempt"]) for one in told if one.type == "state"]
 
 
-def models(site: Site) -> int:
+def models(site: Service) -> int:
     with site.stage.database.reading() as session:
         return session.query(Model).count()
 
@@ -49,8 +51,8 @@ def test_a_job_runs_to_its_model(undisturbed: dict[str, Any]) -> None:
     assert job.finished_at > job.started_at > job.created_at
 
 
-def test_a_killed_child_is_replaced_and_the_job_succeeds(site: Site, undisturbed: dict[str, Any]) -> None:
-    site.start()
+def test_a_killed_child_is_replaced_and_the_job_succeeds(site: Service, undisturbed: dict[str, Any]) -> None:
+    site.start_worker()
     job_id = site.train_long()
     site.until_training(job_id)
     child = only_child()
@@ -58,14 +60,14 @@ def test_a_killed_child_is_replaced_and_the_job_succeeds(site: Site, undisturbed
     job = site.until(job_id, JobState.succeeded)
     assert job.attempt == 2
     assert states(site, job_id) == [("queued", 0), ("running", 1), ("queued", 1), ("running", 2), ("succeeded", 2)]
-    assert artefact(site, job_id) == undisturbed["artefact"]
+    assert site.artefact(job_id) == undisturbed["artefact"]
     assert len(site.rows(EpochMetrics, job_id)) == LONG
     assert group_is_gone(child)
     wait_for(lambda: site.scratch() == [])
 
 
-def test_a_job_that_is_killed_each_time_fails_and_the_next_one_runs(site: Site) -> None:
-    site.start()
+def test_a_job_that_is_killed_each_time_fails_and_the_next_one_runs(site: Service) -> None:
+    site.start_worker()
     job_id = site.train_long()
     following = site.train(epochs=1)
     killed: list[int] = []
@@ -92,8 +94,8 @@ def test_a_job_that_is_killed_each_time_fails_and_the_next_one_runs(site: Site) 
     wait_for(lambda: site.scratch() == [])
 
 
-def test_a_running_job_that_is_cancelled_ends_with_its_processes(site: Site) -> None:
-    site.start()
+def test_a_running_job_that_is_cancelled_ends_with_its_processes(site: Service) -> None:
+    site.start_worker()
     job_id = site.train_for_ever()
     site.until_training(job_id)
     child = only_child()
@@ -107,12 +109,12 @@ def test_a_running_job_that_is_cancelled_ends_with_its_processes(site: Site) -> 
     wait_for(lambda: site.scratch() == [])
 
 
-def test_a_stopped_worker_gives_its_job_back_and_the_next_goes_on(site: Site, undisturbed: dict[str, Any]) -> None:
-    first = site.start()
+def test_a_stopped_worker_gives_its_job_back_and_the_next_goes_on(site: Service, undisturbed: dict[str, Any]) -> None:
+    first = site.start_worker()
     job_id = site.train_long()
     site.until_training(job_id)
     child = only_child()
-    site.stop(first)
+    site.stop_worker(first)
 
     job = site.job(job_id)
     assert (job.state, job.attempt) == (JobState.queued, 0)
@@ -123,10 +125,10 @@ def test_a_stopped_worker_gives_its_job_back_and_the_next_goes_on(site: Site, un
     before = {row.epoch: row.metrics for row in site.rows(EpochMetrics, job_id)}
     assert checkpoint.epoch in (max(before), max(before) + 1)
 
-    site.start()
+    site.start_worker()
     job = site.until(job_id, JobState.succeeded)
     assert job.attempt == 1
-    assert artefact(site, job_id) == undisturbed["artefact"]
+    assert site.artefact(job_id) == undisturbed["artefact"]
     after = {row.epoch: row.metrics for row in site.rows(EpochMetrics, job_id)}
     assert sorted(after) == list(range(1, LONG + 1))
     # What was done before the stop was not done again: the wall clock's figures are still those of then.
@@ -137,12 +139,12 @@ def test_a_stopped_worker_gives_its_job_back_and_the_next_goes_on(site: Site, un
     wait_for(lambda: site.scratch() == [])
 
 
-def test_a_worker_is_registered_while_it_lives(site: Site) -> None:
+def test_a_worker_is_registered_while_it_lives(site: Service) -> None:
     def listed() -> list[WorkerOut]:
         with site.stage.database.reading() as session:
             return list(workers.list_workers(session, site.workspace.id, limit=9, cursor=None).items)
 
-    worker = site.start()
+    worker = site.start_worker()
     (seen,) = wait_for(listed)
     assert (seen.state, seen.train_slots, seen.name) == ("alive", 1, f"{seen.host}:{os.getpid()}")
     assert seen.devices[0].memory_total
@@ -150,37 +152,39 @@ def test_a_worker_is_registered_while_it_lives(site: Site) -> None:
     site.until_training(job_id)
     assert [one.jobs for one in listed()] == [[job_id]]
     assert site.job(job_id).worker == seen.name
-    site.stop(worker)
+    site.stop_worker(worker)
     assert listed() == []
 
 
-def test_a_stopped_worker_leaves_no_process(site: Site) -> None:
-    worker = site.start(warm_children=True)
+def test_a_stopped_worker_leaves_no_process(site: Service) -> None:
+    worker = site.start_worker(warm_children=True)
     warm = [*wait_for(lambda: children("train", os.getpid())), *wait_for(lambda: children("ingest", os.getpid()))]
-    site.stop(worker)
+    site.stop_worker(worker)
     assert all(group_is_gone(child) for child in warm)
     assert children("train", os.getpid()) == []
     assert children("ingest", os.getpid()) == []
 
 
-def test_a_worker_that_is_being_stopped_still_takes_lost_jobs_back(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_is_being_stopped_still_takes_lost_jobs_back(
+    site: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its own job may need its time, and there may be no other worker."""
-    worker = site.start(train_slots=0, sweep_seconds=0.05)
+    worker = site.start_worker(train_slots=0, sweep_seconds=0.05)
     slot, come = worker._slots[0], threading.Event()
     stop = slot.stop
     monkeypatch.setattr(slot, "stop", lambda: (come.wait(), stop()))
-    stopping = threading.Thread(target=site.stop, args=(worker,))
+    stopping = threading.Thread(target=site.stop_worker, args=(worker,))
     stopping.start()
     wait_for(worker._stopping.is_set)
     job_id = site.train()
-    assert site.stage.claim(JobKind.train, lease_seconds=-1) is not None
+    assert site.stage.claim("train", lease_seconds=-1) is not None
     site.until(job_id, JobState.queued)
     come.set()
     stopping.join()
 
 
-def test_a_worker_that_lost_its_claim_writes_nothing_more(site: Site) -> None:
-    site.start()
+def test_a_worker_that_lost_its_claim_writes_nothing_more(site: Service) -> None:
+    site.start_worker()
     job_id = site.train_for_ever()
     site.until_training(job_id)
     child = only_child()
@@ -199,8 +203,8 @@ def test_a_worker_that_lost_its_claim_writes_nothing_more(site: Site) -> None:
     assert len(site.rows(EpochMetrics, job_id)) == epochs
 
 
-def test_a_job_outlives_a_database_that_is_away_for_a_moment(site: Site, undisturbed: dict[str, Any]) -> None:
-    site.start()
+def test_a_job_outlives_a_database_that_is_away_for_a_moment(site: Service, undisturbed: dict[str, Any]) -> None:
+    site.start_worker()
     job_id = site.train_long()
     site.until_training(job_id)
     lock = sqlite3.connect(site.stage.settings.home / "graftwork.db", isolation_level=None, timeout=10)
@@ -213,13 +217,13 @@ def test_a_job_outlives_a_database_that_is_away_for_a_moment(site: Site, undistu
         lock.close()
     job = site.until(job_id, JobState.succeeded)
     assert job.attempt == 1
-    assert artefact(site, job_id) == undisturbed["artefact"]
+    assert site.artefact(job_id) == undisturbed["artefact"]
     assert len(site.rows(EpochMetrics, job_id)) == LONG
 
 
 @pytest.mark.parametrize("content", [b"PK\x05\x06" + b"\0" * 18, b"no archive"])
-def test_an_upload_that_cannot_be_read_fails_for_its_data_and_not_for_us(site: Site, content: bytes) -> None:
-    site.start()
+def test_an_upload_that_cannot_be_read_fails_for_its_data_and_not_for_us(site: Service, content: bytes) -> None:
+    site.start_worker()
     dataset_id = site.stage.upload(site.workspace, "bad", content)
     with site.stage.database.reading() as session:
         job_id = session.query(Job.id).filter_by(dataset_id=dataset_id).scalar()
@@ -230,18 +234,18 @@ def test_an_upload_that_cannot_be_read_fails_for_its_data_and_not_for_us(site: S
     wait_for(lambda: site.scratch() == [])
 
 
-def test_a_job_is_ended_at_its_deadline_with_its_processes(site: Site) -> None:
-    site.start()
+def test_a_job_is_ended_at_its_deadline_with_its_processes(site: Service) -> None:
+    site.start_worker()
     job_id = site.train_for_ever(max_seconds=3600)
     site.until_training(job_id)
     child = only_child()
-    site.stop(site.workers[0])
+    site.stop_worker(site.workers[0])
     with site.stage.database.writing() as session:
         job = session.get_one(Job, job_id)
         assert 0 < job.ran_seconds < 3600
         job.ran_seconds = 3599.0  # as if it had run for that long
     assert group_is_gone(child)
-    site.start()
+    site.start_worker()
     job = site.until(job_id, JobState.failed)
     assert job.failure is not None
     assert (job.failure["reason"], job.attempt) == ("deadline", 1)
@@ -251,11 +255,9 @@ def test_a_job_is_ended_at_its_deadline_with_its_processes(site: Site) -> None:
 
 
 def test_a_long_job_keeps_no_more_checkpoints_than_it_may_go_on_from(
-    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    site: Service,
 ) -> None:
-    every_epoch = "if 'train' in sys.orig_argv:\n    from app.vision.training import loop\n    loop.REST_S = 0.0\n"
-    inject(tmp_path, monkeypatch, every_epoch)
-    site.start(lease_seconds=2.0)
+    site.start_worker(kinds_with(doing(TRAIN, train_with_a_checkpoint_an_epoch)), lease_seconds=2.0)
     before = len(list(site.stage.store.list()))
     job_id = site.train_for_ever(train="head", augmentation="none")
 
@@ -270,8 +272,8 @@ def test_a_long_job_keeps_no_more_checkpoints_than_it_may_go_on_from(
         assert site.stage.store.exists(checkpoint.sha256)
 
 
-def test_a_training_that_diverges_says_so(site: Site) -> None:
-    site.start()
+def test_a_training_that_diverges_says_so(site: Service) -> None:
+    site.start_worker()
     job_id = site.train(train="all", optimizer="sgd", learning_rate=10, epochs=30, schedule="constant")
     job = site.until(job_id, JobState.failed)
     assert job.failure is not None
@@ -283,37 +285,36 @@ def test_a_training_that_diverges_says_so(site: Site) -> None:
 
 
 def test_a_child_that_is_stopped_before_it_can_listen_costs_no_attempt(
-    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    site: Service,
 ) -> None:
-    """A deploy that comes while the child still imports: SIGTERM finds no handler there."""
-    inject(tmp_path, monkeypatch, "import time\ntime.sleep(600)\n")
-    worker = site.start()
+    """A deploy that comes while the child still imports: SIGTERM's handler is there, and what looks at it is not."""
+    worker = site.start_worker(kinds_with(doing(TRAIN, "tests.support.slow_import:run")))
     job_id = site.train()
     site.until(job_id, JobState.running)
-    site.stop(worker)
+    site.stop_worker(worker)
     job = site.job(job_id)
     assert (job.state, job.attempt) == (JobState.queued, 0)
 
 
-def test_the_working_folder_of_a_lost_worker_goes_soon(site: Site) -> None:
+def test_the_working_folder_of_a_lost_worker_goes_soon(site: Service) -> None:
     """Not only when a worker starts: the lease of the lost one may end after that."""
-    site.start(warm_children=True)
+    site.start_worker(warm_children=True)
     wait_for(lambda: children("ingest", os.getpid()))
     folder = site.stage.settings.scratch / f"job-{site.train(epochs=1)}-0"
     (folder / "images").mkdir(parents=True)
     wait_for(lambda: not folder.exists())
 
 
-def test_a_model_is_fine_tuned_again_though_its_row_is_deleted_meanwhile(site: Site) -> None:
-    worker = site.start()
+def test_a_model_is_fine_tuned_again_though_its_row_is_deleted_meanwhile(site: Service) -> None:
+    worker = site.start_worker()
     first = site.until(site.train(), JobState.succeeded)
-    site.stop(worker)
+    site.stop_worker(worker)
     assert first.result is not None
     job_id = site.train(base_model=first.result["model_id"], epochs=1)
     with site.stage.database.writing() as session:
         registry.delete(session, registry.get(session, site.workspace.id, UUID(first.result["model_id"])))
     free_blobs(site.stage.database, site.stage.store, 0.0)
-    site.start()
+    site.start_worker()
     job = site.until(job_id, JobState.succeeded)
     assert job.result is not None
     assert job.spec["lineage"][0]["model_id"] == first.result["model_id"]

@@ -1,4 +1,4 @@
-"""The picture of coverage against precision: what accepting fewer answers buys."""
+"""Draws coverage against precision: what accepting fewer answers buys."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 def coverage_picture(
     curve: Mapping[str, Sequence[float]], split: str, decisions: Mapping[str, Any] | None = None
 ) -> Figure:
-    """`curve` is that of `app.vision.tasks.classify.selective_prediction.coverage_curve`, with its interval as a band.
+    """Return a picture of `selective_prediction.coverage_curve`, with its interval as a band.
 
-    With `decisions` (`decisions_of`) the target is a line, and what the thresholds of all classes together come to on
-    this split is a point, with its interval.
+    With `decisions` (of `selective_prediction.selective_prediction`) the target is a line, and what the thresholds of
+    all classes together come to on this split is a point, with its interval.
     """
     from matplotlib.ticker import PercentFormatter
 
@@ -30,10 +30,8 @@ def coverage_picture(
         axes.axhline(target, color=TRAIN, linestyle="--", linewidth=1, label=f"target {target:g}")
         if found["accepted"]:
             below, above = found["precision"] - found["precision_low"], found["precision_high"] - found["precision"]
-            axes.errorbar(
-                [found["coverage"]], [found["precision"]], yerr=[[below], [above]], fmt="o", color=GAP, capsize=3,
-                label="by the thresholds",
-            )  # fmt: skip
+            look: dict[str, Any] = {"fmt": "o", "color": GAP, "capsize": 3, "label": "by the thresholds"}
+            axes.errorbar([found["coverage"]], [found["precision"]], yerr=[[below], [above]], **look)
     axes.set_xlim(0, 1.02)
     axes.set_ylim(top=1.005)
     axes.set_xlabel("Coverage (share of the images that is accepted)")

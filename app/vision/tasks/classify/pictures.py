@@ -1,67 +1,52 @@
-"""Pictures of a finished run: loss curves, confusion matrix, reliability diagram, coverage, drawn without a display."""
+"""Draws a classifier: loss curves, confusion matrix, reliability diagram, coverage."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from app.vision.scores.drawing import GAP, TRAIN, VAL, figure_of, plain, split_name
 from app.vision.tasks.classify.coverage_picture import coverage_picture
-from app.vision.training.run import FitResult
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from app.vision.training.rate_search import RateSearch
-
-DPI = 130
 LONGEST_NAME = 28  # characters of a class name that fit beside a matrix; longer ones lose their middle
 MOST_COUNTED = 25  # classes up to which every cell bears its count
 MOST_NAMED = 80  # classes up to which every one is named
 BINS = 15  # of confidence, as in Guo et al. 2017, arXiv:1706.04599
 
 
-def write_reports(
-    folder: Path, result: FitResult, labels: Mapping[str, ArrayLike], classes: Sequence[str]
-) -> list[Path]:
-    """Write curves.png, and confusion-SPLIT.png, reliability-SPLIT.png and coverage-SPLIT.png of every split with
-    probabilities. And rate-search.png where there was a search.
+def draw_pictures(
+    history: Sequence[Mapping[str, Any]],
+    best_epoch: int,
+    metrics: Mapping[str, Mapping[str, Any]],
+    probabilities: Mapping[str, NDArray[np.float32]],
+    labels: Mapping[str, NDArray[np.int64]],
+    classes: Sequence[str],
+    decisions: Mapping[str, Any] | None,
+) -> dict[str, Callable[[], Figure]]:
+    """Return what draws curves.png, and of each split with probabilities confusion, reliability and coverage.
 
-    `labels` holds int [N] for each split, in the order of the samples. Gives the paths that were written.
+    `labels` holds int [N] for each split, in the order of the probabilities [N, C].
     """
-    figures = {"curves.png": loss_curves(result.history, result.best_epoch)}
-    for split, probabilities in result.probabilities.items():
-        truth = np.asarray(labels[split], dtype=np.int64)
-        counts = np.asarray(result.metrics[split]["confusion"])
-        figures[f"confusion-{split}.png"] = confusion_matrix(counts, classes, title=split_name(split))
-        figures[f"reliability-{split}.png"] = reliability_diagram(probabilities, truth, title=split_name(split))
-        curve = result.metrics[split]["coverage"]
-        figures[f"coverage-{split}.png"] = coverage_picture(curve, split, result.decisions)
-    if result.rate_search is not None:
-        figures["rate-search.png"] = rate_curve(result.rate_search)
-    return write_figures(folder, figures)
-
-
-def write_figures(folder: Path, figures: Mapping[str, Figure]) -> list[Path]:
-    """Write each as a PNG of that name, whole or not at all."""
-    paths = []
-    for name, figure in figures.items():
-        temporary = folder / f".{name}"
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # then the name shows a box
-            figure.savefig(temporary, format="png", dpi=DPI)
-        temporary.replace(folder / name)
-        paths.append(folder / name)
-    return paths
+    pictures: dict[str, Callable[[], Figure]] = {"curves.png": partial(loss_curves, history, best_epoch)}
+    for split, found in probabilities.items():
+        title, counts = split_name(split), np.asarray(metrics[split]["confusion"])
+        pictures |= {
+            f"confusion-{split}.png": partial(confusion_matrix, counts, classes, title=title),
+            f"reliability-{split}.png": partial(reliability_diagram, found, labels[split], title=title),
+            f"coverage-{split}.png": partial(coverage_picture, metrics[split]["coverage"], split, decisions),
+        }
+    return pictures
 
 
 def loss_curves(history: Sequence[Mapping[str, Any]], best_epoch: int) -> Figure:
-    """Loss and accuracy of training and validation over the epochs of `FitResult.history`; the best one is marked."""
+    """Return loss and accuracy of training and validation over the epochs, the best one marked."""
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
     figure = figure_of(9.0, 3.8)
@@ -94,26 +79,8 @@ def loss_curves(history: Sequence[Mapping[str, Any]], best_epoch: int) -> Figure
     return figure
 
 
-def rate_curve(search: RateSearch) -> Figure:
-    """The smoothed loss at each rate that was tried, and the suggestion."""
-    figure = figure_of(6.4, 3.8)
-    axes = figure.subplots()
-    axes.plot(search.rates, search.losses, color=VAL)
-    axes.set_xscale("log")
-    axes.axvline(search.suggestion, color=GAP, linestyle="--", label=f"suggested: {search.suggestion:.2g}")
-    # The last losses are far above the rest, which is what matters.
-    first, lowest = search.losses[0], min(search.losses)
-    room = max(first - lowest, 0.1 * first)
-    axes.set_ylim(max(lowest - 0.3 * room, 0.0), first + room)
-    axes.set_xlabel("Learning rate")
-    axes.set_title("Smoothed training loss (nats)", loc="left")
-    axes.legend(frameon=False, loc="upper left")
-    plain(axes)
-    return figure
-
-
 def confusion_matrix(counts: NDArray[Any], classes: Sequence[str], *, title: str = "") -> Figure:
-    """A row for each true class, a column for each predicted one; shaded by the share of the true class.
+    """Return a row for each true class, a column for each predicted one; shaded by the share of the true class.
 
     `counts` is int [C, C]. Cells bear their counts up to MOST_COUNTED classes; names are thinned out above MOST_NAMED.
     """
@@ -163,7 +130,7 @@ def confusion_matrix(counts: NDArray[Any], classes: Sequence[str], *, title: str
 def reliability_diagram(
     probabilities: NDArray[np.float32], labels: NDArray[np.int64], *, title: str = "", bins: int = BINS
 ) -> Figure:
-    """How often predictions of each confidence are right, and how many there are; float [N, C] and int [N]."""
+    """Return how often predictions of each confidence are right, and how many there are; float [N, C] and int [N]."""
     from matplotlib.ticker import PercentFormatter
 
     edges = np.linspace(0.0, 1.0, bins + 1)
@@ -175,10 +142,8 @@ def reliability_diagram(
     left, width = edges[:-1][filled], 1 / bins
     low, high = np.minimum(accuracy, confidence)[filled], np.maximum(accuracy, confidence)[filled]
     top.bar(left, accuracy[filled], width, align="edge", color=VAL, edgecolor="white", label="share that is right")
-    top.bar(
-        left, high - low, width, bottom=low, align="edge", fill=False, edgecolor=GAP, hatch="////",
-        label="gap to the confidence",
-    )  # fmt: skip
+    gap: dict[str, Any] = {"fill": False, "edgecolor": GAP, "hatch": "////", "label": "gap to the confidence"}
+    top.bar(left, high - low, width, bottom=low, align="edge", **gap)
     top.plot((0, 1), (0, 1), "--", color="#4a5160", linewidth=1, label="perfectly calibrated")
     top.set_ylabel("Right")
     top.set_ylim(0, 1)
@@ -198,7 +163,7 @@ def reliability_diagram(
 def confidence_bins(
     probabilities: NDArray[np.float32], labels: NDArray[np.int64], bins: int = BINS
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-    """Count, mean confidence and accuracy of the predictions in each of `bins` equally wide bins (0 where empty)."""
+    """Return count, mean confidence and accuracy of the predictions in each of `bins` equally wide bins (else 0)."""
     confidence = probabilities.max(axis=1).astype(np.float64)
     right = (probabilities.argmax(axis=1) == labels).astype(np.float64)
     place = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)  # bins are open below, closed above

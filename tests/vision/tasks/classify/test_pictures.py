@@ -18,12 +18,13 @@ from app.vision.tasks.classify.pictures import (
     MOST_NAMED,
     confidence_bins,
     confusion_matrix,
+    draw_pictures,
     loss_curves,
     reliability_diagram,
 )
-from app.vision.tasks.classify.pictures import write_reports as write
-from app.vision.tasks.classify.selective_prediction import Verdicts, coverage_curve, decisions_of
-from tests.vision.conftest import Fit
+from app.vision.tasks.classify.selective_prediction import LabelledAnswers, coverage_curve, selective_prediction
+from app.vision.training.pictures import write_pictures
+from tests.support.runs import Fit
 
 HISTORY: list[dict[str, Any]] = [
     {"epoch": 1, "train_loss": 0.7, "val_loss": 0.6, "train_accuracy": 0.5, "val_accuracy": 0.6},
@@ -118,8 +119,8 @@ def test_the_reliability_diagram_shows_accuracy_by_confidence_and_the_error() ->
 
 def test_coverage_is_drawn_with_its_interval_the_target_and_what_the_thresholds_come_to() -> None:
     confidence = np.linspace(0.5, 1, 60)
-    verdicts = Verdicts(np.zeros(60, np.int64), confidence, confidence > 0.6, np.ones(60, np.bool_))
-    curve, decisions = coverage_curve(verdicts), decisions_of({"val": verdicts}, ["ants"], 0.9)
+    verdicts = LabelledAnswers(np.zeros(60, np.int64), confidence, confidence > 0.6, np.ones(60, np.bool_))
+    curve, decisions = coverage_curve(verdicts), selective_prediction({"val": verdicts}, ["ants"], 0.9)
     figure = coverage_picture(curve, "val", decisions)
     drawn(figure)
     (axes,) = figure.axes
@@ -132,10 +133,8 @@ def test_coverage_is_drawn_with_its_interval_the_target_and_what_the_thresholds_
     assert len(coverage_picture(curve, "val").axes[0].lines) == 1
 
 
-def test_a_run_leaves_a_picture_of_each_kind(run_fit: Fit, samples: list[Any], tmp_path: Path) -> None:
-    result = run_fit(epochs=2)
-    labels = {split: [s.label for s in samples if s.split == split] for split in ("val", "test")}
-    paths = write(tmp_path, result, labels, ("disc", "square", "stripes"))
+def test_a_run_leaves_a_picture_of_each_kind(run_fit: Fit, tmp_path: Path) -> None:
+    paths = write_pictures(tmp_path, run_fit(epochs=2).pictures)
     assert sorted(path.name for path in paths) == [
         "confusion-test.png", "confusion-val.png", "coverage-test.png", "coverage-val.png", "curves.png",
         "reliability-test.png", "reliability-val.png",
@@ -149,9 +148,10 @@ def test_a_run_leaves_a_picture_of_each_kind(run_fit: Fit, samples: list[Any], t
 
 def test_names_that_no_font_has_or_that_look_like_mathematics_spoil_no_picture(run_fit: Fit, tmp_path: Path) -> None:
     done = run_fit(epochs=1)
-    labels = {split: done.probabilities[split].argmax(axis=1) for split in done.probabilities}
+    probabilities = done.finished.arrays["probabilities"]
+    labels = {split: rows.argmax(axis=1) for split, rows in probabilities.items()}
     classes = ["$x_{", "between $1$ and $5$", "\u65e5\u672c"]
-    paths = write(tmp_path, done, labels, classes)
-    assert len(paths) == 7
+    pictures = draw_pictures(done.history, done.best_epoch, done.metrics, probabilities, labels, classes, None)
+    assert len(write_pictures(tmp_path, pictures)) == 7
     figure = confusion_matrix(np.eye(3, dtype=int), classes)
     assert figure.axes[0].get_yticklabels()[0].get_text() == r"\$x_{"

@@ -1,0 +1,1 @@
+"""Floor 6: the kind of job that reads an upload, or files of elsewhere, into a dataset."""
