@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv
 
-.PHONY: help demo up test test-long chaos kill-points fuzz schema docs equal old-home gpu check format lint types lock clean
+.PHONY: help demo up test test-long chaos kill-points fuzz attack schema docs equal old-home gpu check format lint types lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -58,6 +58,9 @@ kill-points: $(VENV)/dev.stamp ## Kill a training at each of its steps
 
 fuzz: $(VENV)/dev.stamp ## Read 100,000 broken archives and images; takes some minutes
 	GRAFT_TEST_FUZZ=50000 $(BIN)/python -m pytest tests/datasets/test_fuzz.py
+
+attack: $(VENV)/dev.stamp ## Attack a service over sockets, at full size
+	GRAFT_TEST_ATTACK=10 $(BIN)/python -m pytest tests/attack
 
 schema: $(VENV)/dev.stamp ## Send calls that the OpenAPI document allows, and calls that it does not
 	GRAFT_TEST_SCHEMA=100 $(BIN)/python -m pytest tests/api/test_schemathesis.py --timeout 7200

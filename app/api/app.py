@@ -11,9 +11,8 @@ from app import __version__
 from app.api import docs, problems
 from app.api.deps import OPEN_ROUTES, Services, authenticate
 from app.api.draining import Draining
-from app.api.middleware.body_limit import BodyLimit, Limit
-from app.api.middleware.refusals import Refusals
 from app.api.middleware.request_id import RequestId
+from app.api.predict_path.kept import PredictPath, Shortcuts
 from app.api.readiness import Readiness
 from app.api.routers import (
     backbones,
@@ -35,12 +34,12 @@ from app.api.routers import (
     uploads,
     workers,
 )
+from app.api.routes import Route
 from app.api.uploads.chunks import Hashes
 from app.api.uploads.tus import TusHeaders
 from app.core.database import configured_database
 from app.core.home import make_private
 from app.core.logging import configure_logging
-from app.core.recent import Recent
 from app.core.settings import Settings
 from app.datasets.intake.limits import intake_limits
 from app.jobs.doorbell import open_doorbell
@@ -66,19 +65,20 @@ need no key. Errors are RFC 9457 problem documents with a stable `code`.
 """
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
-    """The application, ready for a server (`uvicorn app.api.app:create_app --factory`). Nothing is opened at import."""
-    settings = settings or Settings()
+def create_app(settings: Settings | None = None, shortcuts: Shortcuts | None = None) -> FastAPI:
+    """Return the application, ready for a server (`uvicorn app.api.app:create_app --factory`).
+
+    Nothing is opened before it starts. `shortcuts` are those that predict calls take: all, unless given.
+    """
+    settings, shortcuts = settings or Settings(), shortcuts or Shortcuts()
     configure_logging(settings)
     register_further(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         make_private(settings)
-        # Threads decode and classify beside the event loop, and ask for the interpreter's lock many times an image: of
-        # a busy loop they would have it after 5 ms each time.
-        sys.setswitchinterval(0.0005)
-        app.state.services = services = _open_services(settings)
+        sys.setswitchinterval(shortcuts.switch_seconds)
+        app.state.services = services = _open_services(settings, shortcuts)
         services.draining.watch_signals()
         load_pinned = partial(pins.load_pinned, services)
         app.state.readiness = readiness = Readiness(services, load_pinned, settings.readiness_seconds)
@@ -100,13 +100,13 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
         responses={status: {"model": problems.Problem, "content": {problems.MEDIA_TYPE: {}}} for status in (503, 507)},
     )
+    app.router.route_class = Route  # so is every route of the routers below
     problems.install(app)
-    app.add_middleware(BodyLimit, limits=_limits(settings))
     app.add_middleware(TusHeaders)
-    app.add_middleware(Refusals)
     app.add_middleware(RequestId)  # added last, so it is the outermost
     docs.install(app, OPEN_ROUTES)
-    app.include_router(predict.router)  # first, for routes are tried in their order, and it is what is called the most
+    if shortcuts.first:
+        app.include_router(predict.router)
     app.include_router(datasets.router)
     app.include_router(imports.router)
     app.include_router(dataset_images.router)
@@ -124,22 +124,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(events.router)
     app.include_router(workers.router)
     app.include_router(health.router)
+    if not shortcuts.first:
+        app.include_router(predict.router)
     return app
 
 
-def _limits(settings: Settings) -> dict[str, Limit]:
-    return {
-        # A form is a little larger than the file in it, which is counted by itself.
-        "/v1/datasets:import": Limit(settings.max_import_bytes, "GRAFT_MAX_IMPORT_BYTES"),
-        "/v1/datasets": Limit(settings.max_upload_bytes + 2**20, "GRAFT_MAX_UPLOAD_BYTES"),
-        "/v1/uploads": Limit(settings.max_upload_bytes, "GRAFT_MAX_UPLOAD_BYTES"),
-        "/v1/models": Limit(settings.max_predict_bytes, "GRAFT_MAX_PREDICT_BYTES"),
-        "/v2/models": Limit(settings.max_predict_bytes, "GRAFT_MAX_PREDICT_BYTES"),
-        "": Limit(settings.max_json_bytes, "GRAFT_MAX_JSON_BYTES"),
-    }
-
-
-def _open_services(settings: Settings) -> Services:
+def _open_services(settings: Settings, shortcuts: Shortcuts) -> Services:
     store, database = configured_store(settings), configured_database(settings)
     tuner = Tuner(
         database, store, EngineFiles(settings.engine_files, settings.model_cache_bytes), named_engines(settings.engines)
@@ -158,9 +148,7 @@ def _open_services(settings: Settings) -> Services:
         ),
         admission=Admission(max_requests=settings.predict_requests, max_bytes=settings.predict_bytes),
         hashes=Hashes(),
-        principals=Recent(database),
-        references=Recent(database),
-        queries={},
+        predict_path=PredictPath.of(shortcuts, database),
     )
 
 

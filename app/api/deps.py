@@ -10,18 +10,16 @@ from starlette.concurrency import run_in_threadpool
 
 from app.api.docs import BEARER
 from app.api.draining import Draining
+from app.api.predict_path.kept import PredictPath
 from app.api.uploads.chunks import Hashes
 from app.auth import service as auth
 from app.auth.schemas import Scope
 from app.auth.service import Principal
 from app.core.database import Database
 from app.core.paging import MAX_LIMIT
-from app.core.recent import Recent
 from app.core.settings import Settings
 from app.jobs.doorbell import Doorbell
-from app.predictions.references import ModelReference
-from app.predictions.schemas import PredictOptions
-from app.predictions.service import Predictor as PredictionService
+from app.predictions.service import Predictor
 from app.predictions.serving.admission import Admission
 from app.storage import BlobStore
 from app.vision.backbones.weights import WeightStore
@@ -36,13 +34,11 @@ class Services:
     store: BlobStore
     weights: WeightStore
     doorbell: Doorbell
-    predictions: PredictionService
+    predictions: Predictor
     draining: Draining
     admission: Admission
     hashes: Hashes
-    principals: Recent[Principal]  # by their Authorization header
-    references: Recent[ModelReference]  # by workspace and model id
-    queries: dict[bytes, PredictOptions]  # by the text of the query
+    predict_path: PredictPath
 
 
 # `async`, though they wait for nothing: FastAPI would run each of them in a thread of its own.
@@ -72,20 +68,22 @@ WriteSession = Annotated[Session, Depends(_writing, scope="function")]
 OPEN_ROUTES = frozenset({"/healthz", "/readyz", "/readyz/uploads", "/v2/health/live", "/v2/health/ready"})
 
 
-async def authenticate(
-    request: Request,
-    services: ServicesDep,
-    _documented: Annotated[Any, Security(BEARER)],
-    authorization: Annotated[str | None, Header(include_in_schema=False)] = None,
-) -> Principal | None:
-    """The application's own dependency: no key, no answer, except on the open routes."""
-    if request.scope["route"].path in OPEN_ROUTES:
-        return None
-    recent = services.principals
+async def identify(services: Services, authorization: str | None) -> Principal:
+    """Return who sends that header. Raises `Unauthenticated`."""
+    recent = services.predict_path.keys
     if (known := recent.get(authorization)) is not None:
         return known
     now = recent.now
     return recent.put(authorization, await run_in_threadpool(_read_principal, services.database, authorization), now)
+
+
+async def authenticate(request: Request, _documented: Annotated[Any, Security(BEARER)]) -> Principal | None:
+    """Return who is calling, as `app.api.routes.Route` has found out; None on an open route.
+
+    It is the application's own dependency: a route that is of another kind fails here.
+    """
+    caller: Principal | None = request.state.caller
+    return caller
 
 
 def _read_principal(database: Database, authorization: str | None) -> Principal:
@@ -106,7 +104,7 @@ class Needs:
 
 
 Reader = Annotated[Principal, Depends(Needs(Scope.read))]
-Predictor = Annotated[Principal, Depends(Needs(Scope.predict))]
+PredictCaller = Annotated[Principal, Depends(Needs(Scope.predict))]
 Writer = Annotated[Principal, Depends(Needs(Scope.write))]
 Admin = Annotated[Principal, Depends(Needs(Scope.admin))]
 

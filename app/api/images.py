@@ -6,9 +6,11 @@ from functools import partial
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
+from app.api.routes import PARSED_HERE, check_values
 from app.core.errors import FieldError, Invalid, Malformed, UnsupportedMedia
 from app.datasets.service import unknown_image
 from app.predictions.schemas import JsonImage, PredictOptions, PredictRequest
@@ -52,7 +54,11 @@ async def read_images(
     if content_type == "multipart/form-data":
         images: list[SentImage | JsonImage] = list(await _read_form(request, max_files))
     elif content_type == "application/json":
-        return _read_json(await request.body(), options, max_files)
+        body = await request.body()
+        check_values(body)
+        if len(body) <= PARSED_HERE:
+            return _read_json(body, options, max_files)
+        return await run_in_threadpool(_read_json, body, options, max_files)
     elif content_type.startswith("image/") or content_type in ("", "application/octet-stream"):
         data = await request.body()
         images = [_sent(data, None)] if data else []

@@ -5,14 +5,16 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from app.core.errors import ChecksumMismatch, FieldError, GraftError, Malformed, NotFound, TooLarge
 from app.core.logging import log
 
 MEDIA_TYPE = "application/problem+json"
+MOST_ERRORS = 32  # that an answer names
 
 
 class FieldProblem(BaseModel):
@@ -32,14 +34,19 @@ class Problem(BaseModel):
     code: str = Field(description="A stable word for programs.")
     detail: str
     instance: str
-    errors: list[FieldProblem] = []
+    errors: list[FieldProblem] = Field(default=[], max_length=MOST_ERRORS)
+    error_count: int | None = Field(default=None, description="The number of errors, where it is more than are listed.")
+    request_id: str | None = Field(default=None, description="With a 500: the request's id, as in the service's log.")
     error: str | None = Field(
         default=None, description="The same text as `detail`, where the protocol of `/v2` has it."
     )
 
 
-def problem(request: Request, error: GraftError) -> JSONResponse:
-    """Return the problem document for `error`, with the headers that its status needs."""
+def problem(request: Request, error: GraftError, count: int = 0) -> JSONResponse:
+    """Return the problem document for `error`, with the headers that its status needs.
+
+    `count` is the number of all errors, where `error` holds some of them.
+    """
     headers = {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
@@ -52,7 +59,9 @@ def problem(request: Request, error: GraftError) -> JSONResponse:
         code=error.code,
         detail=error.detail,
         instance=request.url.path,
-        errors=[FieldProblem(**one.as_dict()) for one in error.errors],
+        errors=[FieldProblem(**one.as_dict()) for one in error.errors[:MOST_ERRORS]],
+        error_count=max(count, len(error.errors)) if max(count, len(error.errors)) > MOST_ERRORS else None,
+        request_id=request.state.request_id if error.status == 500 else None,
         error=error.detail if request.url.path.startswith("/v2") else None,
     )
     return JSONResponse(
@@ -74,7 +83,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        return problem(request, _invalid(error))
+        return problem(request, _invalid(error), len(error.errors()))
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
@@ -82,11 +91,20 @@ def install(app: FastAPI) -> None:
         response.headers.update(error.headers or {})
         return response
 
-    @app.exception_handler(Exception)
-    async def unexpected(request: Request, error: Exception) -> JSONResponse:
-        log.error("request_crashed", path=request.url.path, exc_info=error)
-        detail = "The service failed, and its log says why. Nothing of this request was stored."
-        return problem(request, GraftError(detail))
+    @app.exception_handler(ClientDisconnect)
+    async def gone(request: Request, error: ClientDisconnect) -> Response:
+        log.info("caller_gone", path=request.url.path)
+        return Response(status_code=400)  # nobody reads it
+
+
+def crashed(request: Request, error: Exception) -> JSONResponse:
+    """Log a fault of the service's own, and return the answer; both have the request's id."""
+    log.error("request_crashed", path=request.url.path, exc_info=error)
+    detail = (
+        f"The service failed, and its log says why, under the request's id {request.state.request_id}. "
+        "Nothing of this request was stored."
+    )
+    return problem(request, GraftError(detail))
 
 
 def _invalid(error: RequestValidationError) -> GraftError:
@@ -95,7 +113,7 @@ def _invalid(error: RequestValidationError) -> GraftError:
     details = error.errors()
     if any(one["type"] == "json_invalid" for one in details):
         return _not_json(details[0].get("ctx", {}).get("error", "it cannot be parsed"))
-    fields = [FieldError(_field(one), _message(one), one["type"]) for one in details]
+    fields = [FieldError(_field(one), _message(one), one["type"]) for one in details[:MOST_ERRORS]]
     summary = "; ".join(f"{one.field}: {one.message}" for one in fields[:3])
     return Invalid(f"{summary}.", errors=fields)
 
@@ -114,6 +132,7 @@ def _message(error: Any) -> str:
         return "is required"
     message = error["msg"].removeprefix("Value error, ")
     value = error.get("input")
+    value = value[:200] if isinstance(value, str) else value
     shown = repr(value) if isinstance(value, str | int | float | bool | None) else ""
     shown = shown if len(shown) <= 100 else shown[:97] + "…"
     return f"{message[0].lower()}{message[1:]}" + (f", not {shown}" if shown and shown not in message else "")

@@ -26,7 +26,13 @@ class NewKey(BaseModel):
     name: str = Field(
         min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$", description="Who or what will use the key."
     )
-    scopes: list[Scope] = Field(default=[Scope.write], min_length=1, description="The key's rights; see `Scope`.")
+    scopes: list[Scope] = Field(
+        default=[Scope.write],
+        min_length=1,
+        max_length=len(Scope),
+        fail_fast=True,
+        description="The key's rights; see `Scope`.",
+    )
 
 
 class KeyOut(BaseModel):

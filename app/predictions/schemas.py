@@ -57,7 +57,9 @@ class Naming(BaseModel):
 
     top_k: int = Field(default=5, ge=1, le=1000, description="Number of classes in the answer, most probable first.")
     threshold: float = Field(default=0.0, ge=0, le=1, description="Leave out classes that are less probable than this.")
-    classes: list[str] = Field(default=[], max_length=1000, description="Only these classes appear; empty: all.")
+    classes: list[str] = Field(
+        default=[], max_length=1000, fail_fast=True, description="Only these classes appear; empty: all."
+    )
     probabilities: Literal["top", "all"] = Field(
         default="top", description="`all` adds the probability of every class, by its label."
     )
@@ -127,7 +129,7 @@ class PredictRequest(PredictOptions):
         }
     )
 
-    images: list[JsonImage] = Field(min_length=1)
+    images: list[JsonImage] = Field(min_length=1, max_length=10_000, fail_fast=True)
 
 
 class ClassProbability(BaseModel):

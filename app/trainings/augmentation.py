@@ -40,8 +40,9 @@ def _check_augmentation(value: Any) -> Any:
     return value
 
 
+Steps = Annotated[list[AugmentationStep], Field(max_length=32)]
 Augmentation = Annotated[
-    PresetName | list[AugmentationStep] | None,
+    PresetName | Steps | None,
     BeforeValidator(_check_augmentation),
     Field(examples=["standard", [{"name": "crop", "min_area": 0.6}, {"name": "rotate", "degrees": 15}]]),
 ]

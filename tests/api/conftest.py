@@ -4,9 +4,12 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from app.api.app import create_app
+from app.api.predict_path.kept import Shortcuts
 from app.core.settings import Settings
 from app.vision.training.result import FitResult
 from tests.support.calls import CLASSES
@@ -17,9 +20,14 @@ from tests.support.stages import train_tiny
 
 @pytest.fixture
 def make_api(settings: Settings, sqlite_url: str) -> Iterator[OpenService]:
-    """Makes this test's service; keywords are settings."""
+    """Makes this test's service; keywords are settings, and `shortcuts` those of its predict calls."""
     with ExitStack() as stack:
-        yield lambda **given: stack.enter_context(open_service(settings.model_copy(update=given)))
+
+        def make(shortcuts: Shortcuts | None = None, **given: Any) -> Service:
+            changed = settings.model_copy(update=given)
+            return stack.enter_context(open_service(changed, app=create_app(changed, shortcuts)))
+
+        yield make
 
 
 @pytest.fixture

@@ -1,19 +1,15 @@
 """Every route is closed unless it is on the short list of open ones; a key opens what its scope and workspace hold."""
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from fastapi.routing import APIRoute
-from starlette.routing import BaseRoute, Mount, Route
-from starlette.staticfiles import StaticFiles
 
 from app.auth.schemas import Scope
-from app.core.ids import new_id
 from app.vision.training.result import FitResult
 from tests.support.calls import Caller, problem
 from tests.support.resumable import TUS, begin
+from tests.support.routes import filled, walk
 from tests.support.services import Service
 
 OPEN = {
@@ -92,25 +88,6 @@ SCOPES = {
 }
 # Aliases are asked for by name, and tested by name below; what is put is new.
 WITH_ID = [route for route in SCOPES if re.search(r"{(\w+_id|model|sha256)}", route[1]) and route[0] != "PUT"]
-
-
-def walk(routes: list[BaseRoute]) -> Iterator[tuple[str, str]]:
-    """Every method and path of the application, those that the schema leaves out too."""
-    for route in routes:
-        included = getattr(route, "original_router", None)
-        if included is not None:
-            yield from walk(included.routes)
-        elif isinstance(route, Mount):
-            assert isinstance(route.app, StaticFiles), f"{route.path} is mounted: what is in it?"
-            assert route.path == "/docs/files"
-        else:
-            assert isinstance(route, Route | APIRoute)
-            for method in (route.methods or set()) - {"HEAD"}:
-                yield method, route.path
-
-
-def filled(path: str, value: str | None = None) -> str:
-    return re.sub(r"\{\w+\}", value or str(new_id()), path)
 
 
 def test_every_route_is_written_down_here(shared: Service) -> None:

@@ -82,7 +82,7 @@ def test_what_was_found_is_told_again_and_the_store_is_not_asked_each_time(api: 
 def test_a_store_that_hangs_does_not_hold_the_answer_up(looking: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     free = threading.Event()
     monkeypatch.setattr(looking.stage.store, "check", lambda: free.wait(60))
-    store = looking.client.app.state.services.store  # type: ignore[attr-defined]
+    store = looking.http.app.state.services.store  # type: ignore[attr-defined]
     monkeypatch.setattr(store, "check", lambda: free.wait(60))
     began = time.monotonic()
     assert looking.nobody.get("/readyz/uploads").json()["checks"]["storage"] == "slow"

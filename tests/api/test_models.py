@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
+from app.api.predict_path.kept import PredictPath, Shortcuts
 from app.auth.schemas import Scope
 from app.core.errors import Unavailable
 from app.datasets.orm import Dataset, DatasetImage
@@ -283,18 +284,19 @@ def test_past_the_limits_calls_are_refused_with_a_time_to_come_back(make_api: Op
     assert ask(0).status_code == 200
 
 
-def test_who_was_just_refused_is_refused_unread(api: Service, model_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.predictions.serving.admission._MOMENT", 60.0)
+def test_who_was_just_refused_is_refused_unread(make_api: OpenService, trained: FitResult) -> None:
+    api = make_api(shortcuts=Shortcuts(refused_seconds=60.0))
+    model_id = api.model(trained)
     path, key = f"/v1/models/{model_id}/predict", api.predict.headers["Authorization"]
-    services = api.http.app.state.services  # type: ignore[attr-defined]
+    refusals = kept(api).refusals
     error = Unavailable("Too many wait.", code="overloaded", retry_after=7)
-    services.admission.refuse((path, b"", key), error, 60.0)
+    refusals.put((path, b"", key), error, 60.0)
     refused = predict(api, model_id, content=b"no image at all")  # which would be a 422, had anybody looked
     problem(refused, 503, "overloaded")
     assert refused.headers["retry-after"] == "7"
     assert refused.headers["x-request-id"]
     assert predict(api, model_id, "?timeout=60", content=PICTURE).status_code == 200  # another call than the refused
-    services.admission.refuse((path, b"", key), error, 0.0)
+    refusals.put((path, b"", key), error, 0.0)
     assert predict(api, model_id, content=PICTURE).status_code == 200
 
 
@@ -307,21 +309,19 @@ def test_a_call_says_how_long_it_would_wait(api: Service, model_id: str) -> None
 
 
 def test_a_call_like_one_before_needs_no_look_at_what_it_depends_on(api: Service, model_id: str) -> None:
-    queries: dict[bytes, PredictOptions] = api.http.app.state.services.queries  # type: ignore[attr-defined]
     answers = [predict(api, model_id, "?top_k=1", content=PICTURE).json()["items"] for _ in range(2)]
     assert answers[0] == answers[1]
     assert len(answers[0][0]["predictions"]) == 1
-    queries[b"top_k=1"] = PredictOptions(top_k=2)  # only who does not read the query again is told two
+    kept(api).queries.put(b"top_k=1", PredictOptions(top_k=2))  # only who does not read the query again is told two
     (item,) = predict(api, model_id, "?top_k=1", content=PICTURE).json()["items"]
     assert len(item["predictions"]) == 2
 
 
 def test_a_call_like_one_before_is_refused_as_that_one_was(api: Service, model_id: str) -> None:
-    queries: dict[bytes, PredictOptions] = api.http.app.state.services.queries  # type: ignore[attr-defined]
     path = f"/v1/models/{model_id}/predict?threshold=0.1"
     for _ in range(2):
         problem(predict(api, model_id, "?top_k=none", content=PICTURE), 422, "invalid", "top_k")
-    assert b"top_k=none" not in queries
+    assert kept(api).queries.get(b"top_k=none") is None
     assert api.predict.post(path, content=PICTURE).status_code == 200  # what the query asks is known now
     assert api.read.get("/v1/models").status_code == 200  # and so is this key
     for _ in range(2):
@@ -334,12 +334,26 @@ def test_a_call_like_one_before_is_refused_as_that_one_was(api: Service, model_i
     problem(leaver.post(path, content=PICTURE), 401, "key_revoked")
 
 
-def test_what_queries_ask_is_not_kept_without_end(api: Service, model_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.api.routers.predict._MOST_QUERIES", 3)
-    for number in range(1, 9):
-        assert predict(api, model_id, f"?top_k={number}", content=PICTURE).status_code == 200
-    queries = api.http.app.state.services.queries  # type: ignore[attr-defined]
-    assert len(queries) <= 3
+def test_a_long_query_is_not_kept(api: Service, model_id: str) -> None:
     long = "?classes=ants" + "&classes=bees" * 50
     assert predict(api, model_id, long, content=PICTURE).status_code == 200
-    assert long[1:].encode() not in queries
+    assert kept(api).queries.get(long[1:].encode()) is None
+
+
+def test_without_its_shortcuts_a_call_has_the_same_answer(make_api: OpenService, trained: FitResult) -> None:
+    plain = Shortcuts(direct=False, keys=False, models=False, refused_seconds=0.0, first=False, switch_seconds=0.005)
+    answers = []
+    for shortcuts in (Shortcuts(), plain):
+        api = make_api(shortcuts=shortcuts)
+        model_id = api.model(trained)
+        answers += [predict(api, model_id, "?top_k=1", content=PICTURE) for _ in range(2)]
+        problem(api.read.post(f"/v1/models/{model_id}/predict?top_k=1", content=PICTURE), 403, "missing_scope")
+        problem(api.nobody.post(f"/v1/models/{model_id}/predict?top_k=1", content=PICTURE), 401, "unauthenticated")
+    assert [one.status_code for one in answers] == [200] * 4
+    assert len({str(one.json()["items"]) for one in answers}) == 1
+
+
+def kept(api: Service) -> PredictPath:
+    """What this service keeps for its predict calls."""
+    found: PredictPath = api.http.app.state.services.predict_path  # type: ignore[attr-defined]
+    return found

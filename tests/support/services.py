@@ -200,8 +200,11 @@ OpenService = Callable[..., Service]
 
 
 @contextmanager
-def open_service(settings: Settings, reach: Reach = "asgi") -> Iterator[Service]:
-    """Run a service in this process, on a database that is migrated; its workers are stopped at the end."""
+def open_service(settings: Settings, reach: Reach = "asgi", app: Any = None) -> Iterator[Service]:
+    """Run a service in this process, on a database that is migrated; its workers are stopped at the end.
+
+    `app` is the application where a test makes its own.
+    """
     with ExitStack() as stack:
         if reach == "none":
             service = Service(_parts(settings))
@@ -211,13 +214,13 @@ def open_service(settings: Settings, reach: Reach = "asgi") -> Iterator[Service]
             from app.api.app import create_app
 
             # A crash is an answer to its caller, as it is behind a real server, and no exception in the test.
-            http = stack.enter_context(TestClient(create_app(settings), raise_server_exceptions=False))
+            http = stack.enter_context(TestClient(app or create_app(settings), raise_server_exceptions=False))
             services = http.app.state.services  # type: ignore[attr-defined]
             service = Service(Stage(settings, services.database, services.store), http)
         else:
             import httpx2
 
-            url = f"http://127.0.0.1:{stack.enter_context(_listening(settings))}"
+            url = f"http://127.0.0.1:{stack.enter_context(_listening(settings, app))}"
             http = stack.enter_context(httpx2.Client(base_url=url, timeout=120))
             service = Service(_parts(settings), http, url=url)
         stack.callback(service.close)
@@ -229,14 +232,14 @@ def _parts(settings: Settings) -> Stage:
 
 
 @contextmanager
-def _listening(settings: Settings) -> Iterator[int]:
+def _listening(settings: Settings, app: Any) -> Iterator[int]:
     """Run the application behind a real server: its port."""
     import uvicorn
 
     from app.api.app import create_app
 
     listener = socket.create_server(("127.0.0.1", 0))
-    running = uvicorn.Server(uvicorn.Config(create_app(settings), log_config=None, timeout_graceful_shutdown=1))
+    running = uvicorn.Server(uvicorn.Config(app or create_app(settings), log_config=None, timeout_graceful_shutdown=1))
     thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

@@ -4,9 +4,12 @@ import re
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.api.problems import crashed
 from app.core.ids import new_id
+from app.core.logging import log
 from app.predictions.serving.timing import server_timing
 
 HEADER = "X-Request-Id"
@@ -15,6 +18,8 @@ _ACCEPTABLE = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 class RequestId:
     """ASGI middleware. A caller's own id is kept if it is a plain word; log lines of the request carry it.
+
+    A crash is answered here, not by the framework outside of all middleware, so that it has the id as well.
 
     A route that fills `request.state.times` has its answer say so in `Server-Timing`, whether it succeeds or not.
     """
@@ -31,8 +36,12 @@ class RequestId:
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
 
+        started = False
+
         async def named(message: Message) -> None:
+            nonlocal started
             if message["type"] == "http.response.start":
+                started = True
                 headers = MutableHeaders(scope=message)
                 headers[HEADER] = request_id
                 if "times" in state:
@@ -40,4 +49,11 @@ class RequestId:
             await send(message)
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):
-            await self._app(scope, receive, named)
+            try:
+                await self._app(scope, receive, named)
+            except Exception as error:
+                if not started:
+                    await crashed(Request(scope), error)(scope, receive, named)
+                elif not isinstance(error.__cause__ or error, ClientDisconnect):
+                    # The server breaks the connection off, since the answer has no end.
+                    log.error("answer_broke_off", path=scope["path"], exc_info=error)

@@ -6,11 +6,12 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from app.api.deps import Reader, ServicesDep
+from app.api.routes import Route
 from app.api.views import ListOut, problems
 from app.vision.backbones.catalogue import BACKBONES
 from app.vision.backbones.weights import default_backbone
 
-router = APIRouter(prefix="/v1/backbones", tags=["backbones"])
+router = APIRouter(prefix="/v1/backbones", tags=["backbones"], route_class=Route)
 
 
 class BackboneOut(BaseModel):

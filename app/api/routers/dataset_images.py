@@ -8,6 +8,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.concurrency import run_in_threadpool
 
 from app.api.deps import Cursor, Limit, Reader, ReadSession, Services, ServicesDep, Writer, WriteSession
+from app.api.routes import FORM, Route, takes
 from app.api.uploads.forms import add_batch, read_batch
 from app.api.views import ListOut, problems
 from app.datasets import images as dataset_images
@@ -16,7 +17,7 @@ from app.datasets.intake.thumbnails import MAX_SIDE, media_type, thumbnail
 from app.datasets.schemas import AddedOut, ImageChange, ImageOut
 from app.vision.data.folder_names import Split
 
-router = APIRouter(prefix="/v1/datasets/{dataset_id}/images", tags=["datasets"])
+router = APIRouter(prefix="/v1/datasets/{dataset_id}/images", tags=["datasets"], route_class=Route)
 
 Sha256 = Annotated[str, Path(pattern="^[0-9a-f]{64}$", description="The image's SHA-256.")]
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
@@ -77,6 +78,7 @@ def list_images(
     openapi_extra=_BATCH_BODY,
     summary="Add images",
 )
+@takes(FORM)
 async def add_images(
     dataset_id: str,
     request: Request,

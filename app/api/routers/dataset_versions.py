@@ -7,6 +7,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 
 from app.api.deps import Reader, ReadSession, ServicesDep, Writer
 from app.api.routers.dataset_images import Sha256
+from app.api.routes import Route
 from app.api.views import ListOut, problems
 from app.core.errors import NotFound
 from app.datasets import images as dataset_images
@@ -16,7 +17,7 @@ from app.datasets.manifest import read_manifest
 from app.datasets.schemas import LineageModel, LineageOut, LineageVersion, VersionOut
 from app.registry import service as registry
 
-router = APIRouter(tags=["datasets"])
+router = APIRouter(tags=["datasets"], route_class=Route)
 
 _VERSIONS = "/v1/datasets/{dataset_id}/versions"
 Number = Annotated[int, Path(ge=1, le=2**31 - 1)]

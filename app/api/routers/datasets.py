@@ -20,6 +20,7 @@ from app.api.deps import (
     WriteSession,
 )
 from app.api.idempotency import answer_once, fingerprint
+from app.api.routes import FORM, Route, takes
 from app.api.uploads.accepting import create_dataset_of, keep_archive, refuse_taken_name
 from app.api.uploads.receiving import Limits, ReceivedFile, receive_file
 from app.api.views import ListOut, dataset_views, problems
@@ -33,7 +34,7 @@ from app.datasets.states import DatasetState
 from app.jobs import service as jobs
 from app.registry.mislabels import likely_mislabels
 
-router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
+router = APIRouter(prefix="/v1/datasets", tags=["datasets"], route_class=Route)
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _UPLOAD_BODY = {
@@ -67,6 +68,7 @@ _UPLOAD_BODY = {
     openapi_extra=_UPLOAD_BODY,
     summary="Upload a dataset",
 )
+@takes(FORM)
 async def create_dataset(
     request: Request,
     services: ServicesDep,
@@ -96,6 +98,7 @@ async def create_dataset(
     openapi_extra=_UPLOAD_BODY,
     summary="Upload a dataset under a name",
 )
+@takes(FORM)
 async def put_dataset(
     dataset_id: Annotated[
         str, PathParameter(description="The file's name.", max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$")

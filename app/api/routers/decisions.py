@@ -6,12 +6,13 @@ from fastapi import APIRouter
 from fastapi.responses import Response
 
 from app.api.deps import ServicesDep, Writer, WriteSession
+from app.api.routes import Route
 from app.api.views import problems
 from app.registry import service as registry
 from app.registry.decisions import decisions_for
 from app.registry.schemas import Decisions, DecisionTarget
 
-router = APIRouter(prefix="/v1/models", tags=["models"])
+router = APIRouter(prefix="/v1/models", tags=["models"], route_class=Route)
 
 
 @router.put("/{model_id}/decisions", responses=problems(404, 409, 422), summary="Set a model's target precision")

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
 from app.api.deps import Limit, Reader, ReadSession, Services, ServicesDep
+from app.api.routes import Route
 from app.api.streaming import EventStream, Look, stream
 from app.api.views import problems
 from app.auth import service as auth
@@ -20,7 +21,7 @@ from app.auth.service import Principal
 from app.core import outbox
 from app.core.outbox import Event
 
-router = APIRouter(prefix="/v1/events", tags=["events"])
+router = APIRouter(prefix="/v1/events", tags=["events"], route_class=Route)
 
 # Who may not list the keys is not told of them either.
 _FOR_ADMINS = ("key.",)

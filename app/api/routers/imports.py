@@ -7,13 +7,14 @@ from fastapi.responses import JSONResponse
 
 from app.api.deps import IdempotencyKey, ServicesDep, Writer
 from app.api.idempotency import answer_once, fingerprint
+from app.api.routes import BodyLimit, Route, takes
 from app.api.uploads.accepting import create_dataset_of
 from app.api.views import dataset_views, problems
 from app.datasets import service as datasets
 from app.datasets.schemas import DatasetOut
 from app.datasets.sources.references import ImportRequest, check_import
 
-router = APIRouter(tags=["datasets"])
+router = APIRouter(tags=["datasets"], route_class=Route)
 
 
 @router.post(
@@ -23,6 +24,7 @@ router = APIRouter(tags=["datasets"])
     responses=problems(400, 409, 413, 422, 429),
     summary="Create a dataset from images elsewhere",
 )
+@takes(BodyLimit("max_import_bytes", values=1_000_000))
 def import_dataset(body: ImportRequest, services: ServicesDep, writer: Writer, key: IdempotencyKey = None) -> Any:
     """Import images from https URLs with labels, from a bucket prefix, or from a folder on the workers' machines. The
     operator must allow the last two. An image that cannot be fetched is left out and named in the dataset's report."""

@@ -12,8 +12,9 @@ from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from app import __version__
-from app.api.deps import Predictor, Reader, ReadSession, Services, ServicesDep
+from app.api.deps import PredictCaller, Reader, ReadSession, Services, ServicesDep
 from app.api.routers.health import readiness_of
+from app.api.routes import IMAGES, Route, takes
 from app.api.views import problems
 from app.core.errors import NotFound, Unavailable
 from app.core.ids import parse_id
@@ -35,7 +36,7 @@ from app.registry import service as registry
 from app.registry.orm import Model
 from app.vision.images.preprocessing import Preprocessing
 
-router = APIRouter(prefix="/v2", tags=["inference protocol"])
+router = APIRouter(prefix="/v2", tags=["inference protocol"], route_class=Route)
 
 _HEADER = "Inference-Header-Content-Length"
 _BODY = {
@@ -145,8 +146,9 @@ Length = Annotated[int | None, Header(alias=_HEADER, ge=0, description="Bytes of
     openapi_extra=_BODY,
     summary="Classify images given as tensors",
 )
+@takes(IMAGES)
 async def infer(
-    model: str, request: Request, predictor: Predictor, services: ServicesDep, length: Length = None
+    model: str, request: Request, caller: PredictCaller, services: ServicesDep, length: Length = None
 ) -> Any:
     """Classify the images of one input.
 
@@ -155,7 +157,7 @@ async def infer(
     whole pixel values). The outputs are `probabilities` and `labels` and, if the request names them, `decisions` and
     `ood_score`.
     """
-    return await _infer(request, services, predictor.workspace_id, model, None, length)
+    return await _infer(request, services, caller.workspace_id, model, None, length)
 
 
 @router.post(
@@ -165,10 +167,11 @@ async def infer(
     openapi_extra=_BODY,
     summary="Classify with one version",
 )
+@takes(IMAGES)
 async def infer_version(
-    model: str, version: str, request: Request, predictor: Predictor, services: ServicesDep, length: Length = None
+    model: str, version: str, request: Request, caller: PredictCaller, services: ServicesDep, length: Length = None
 ) -> Any:
-    return await _infer(request, services, predictor.workspace_id, model, version, length)
+    return await _infer(request, services, caller.workspace_id, model, version, length)
 
 
 async def _infer(
@@ -179,9 +182,8 @@ async def _infer(
     declared = request.headers.get("content-length", "")
     size = int(declared) if declared.isdecimal() else services.settings.max_predict_bytes
     with services.admission.enter(min(size, services.settings.max_predict_bytes)):
-        found, asked, images = await run_in_threadpool(
-            _read, services, workspace_id, model, version, await request.body(), length
-        )
+        found, preprocessing = await run_in_threadpool(_look_up, services, workspace_id, model, version)
+        asked, images = await run_in_threadpool(_read, services, preprocessing, await request.body(), length)
         timeout = (asked.parameters.timeout or 0) / 1e6 or services.settings.predict_seconds
         loaded, outcomes = await services.predictions.answers(found, images, timeout=timeout, times=times)
         answers = []
@@ -202,12 +204,18 @@ async def _infer(
     return Response(head + behind, media_type="application/octet-stream", headers={_HEADER: str(len(head))})
 
 
-def _read(
-    services: Services, workspace_id: UUID, model: str, version: str | None, body: bytes, length: int | None
-) -> tuple[ModelReference, InferRequest, list[Prepare]]:
+def _look_up(
+    services: Services, workspace_id: UUID, model: str, version: str | None
+) -> tuple[ModelReference, Preprocessing]:
+    """Return the model and how it prepares images, before anything of the body is read."""
     with services.database.reading() as session:
         row = _find(session, workspace_id, model, version)
-        found, preprocessing = reference(row), Preprocessing.from_dict(row.preprocessing)
+        return reference(row), Preprocessing.from_dict(row.preprocessing)
+
+
+def _read(
+    services: Services, preprocessing: Preprocessing, body: bytes, length: int | None
+) -> tuple[InferRequest, list[Prepare]]:
     try:
         asked, binary = read_request(body, length)
     except ValidationError as error:
@@ -217,7 +225,7 @@ def _read(
     check_outputs(asked)
     settings = services.settings
     limits, most = services.predictions.limits, settings.max_predict_files
-    return found, asked, read_images(asked, binary, preprocessing, limits, most)
+    return asked, read_images(asked, binary, preprocessing, limits, most)
 
 
 _COLUMNS = (*COLUMNS, Model.name, Model.preprocessing)

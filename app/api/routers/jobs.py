@@ -25,6 +25,7 @@ from app.api.deps import (
 )
 from app.api.downloads import blob_response
 from app.api.job_out import JobOut, KnownKind, MetricsOut
+from app.api.routes import Route
 from app.api.streaming import EventStream, Look, stream
 from app.api.submission import submit_once
 from app.api.views import ListOut, job_view, job_views, problems
@@ -41,7 +42,7 @@ from app.trainings.service import StartingModel
 from app.trainings.type import TRAIN
 from app.vision.settings.config import TrainConfig
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=Route)
 
 
 @router.post(
@@ -151,7 +152,7 @@ async def stream_events(
     job_id: Annotated[UUID, Depends(_known_job)],
     reader: Reader,
     services: ServicesDep,
-    last_event_id: Annotated[int | None, Header(ge=0)] = None,
+    last_event_id: Annotated[int | None, Header(ge=0, le=2**63 - 1)] = None,
 ) -> EventStream:
     """Stream server-sent events until the job has ended. `state` and `epoch` events have ids, and with `Last-Event-ID`
     the stream continues after that event. A `progress` event tells the present progress and has no id."""

@@ -7,11 +7,12 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 
 from app.api.deps import Admin, Cursor, Limit, ReadSession, WriteSession
+from app.api.routes import Route
 from app.api.views import ListOut, problems
 from app.auth import service as auth
 from app.auth.schemas import CreatedKey, KeyOut, NewKey
 
-router = APIRouter(prefix="/v1/keys", tags=["keys"])
+router = APIRouter(prefix="/v1/keys", tags=["keys"], route_class=Route)
 
 
 @router.post("", status_code=201, response_model=CreatedKey, responses=problems(422), summary="Create a key")

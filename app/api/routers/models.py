@@ -7,12 +7,13 @@ from fastapi import APIRouter, Path
 from fastapi.responses import Response
 
 from app.api.deps import Cursor, Limit, Reader, ReadSession, ServicesDep, Writer, WriteSession
+from app.api.routes import Route
 from app.api.views import ListOut, ServedModel, problems, served_model
 from app.predictions.references import reference
 from app.registry import service as registry
 from app.registry.schemas import AliasOut, AliasTarget, ModelOut
 
-router = APIRouter(prefix="/v1/models", tags=["models"])
+router = APIRouter(prefix="/v1/models", tags=["models"], route_class=Route)
 
 Alias = Annotated[
     str,

@@ -5,6 +5,7 @@ from uuid import UUID
 from fastapi import APIRouter
 
 from app.api.deps import Services, ServicesDep, Writer
+from app.api.routes import Route
 from app.api.views import problems
 from app.core.errors import Unavailable
 from app.core.logging import log
@@ -13,7 +14,7 @@ from app.registry import service as registry
 from app.registry.orm import Model
 from app.registry.schemas import ModelOut
 
-router = APIRouter(prefix="/v1/models", tags=["models"])
+router = APIRouter(prefix="/v1/models", tags=["models"], route_class=Route)
 
 
 @router.post("/{model_id}:pin", responses=problems(404, 422), summary="Keep a model loaded")

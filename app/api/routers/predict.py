@@ -1,19 +1,17 @@
-"""Classify images with a model."""
+"""Classify images with a model, while the caller waits."""
 
-from collections.abc import Callable, Coroutine
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
-from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 
-from app.api.deps import Predictor, Services, ServicesDep
+from app.api.deps import PredictCaller, Services, ServicesDep
 from app.api.images import IMAGES_BODY, read_images, resolve
-from app.api.middleware.refusals import caller
+from app.api.predict_path.route import DirectRoute, the_call
+from app.api.routes import IMAGES, takes
 from app.api.views import problems
-from app.auth.schemas import Scope
 from app.core.ids import parse_id
 from app.datasets import service as datasets
 from app.predictions.references import COLUMNS, ModelReference, reference
@@ -23,44 +21,16 @@ from app.predictions.serving.batcher import Overloaded
 from app.predictions.serving.timing import Times
 from app.registry import service as registry
 
-_MOST_QUERIES, _LONGEST_QUERY = 1000, 500  # bytes
 
-
-class _Direct(APIRoute):
-    """Goes straight to `predict` where the key is known from a moment ago, and what the query asks from any time.
-
-    FastAPI works out for each call anew what it depends on. That is most of what a call takes of the event loop, of
-    whose thread those that decode and classify have to wait for the interpreter's lock.
-    """
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        in_full = super().get_route_handler()
-
-        async def handle(request: Request) -> Response:
-            services: Services = request.app.state.services
-            principal = services.principals.get(request.headers.get("authorization"))
-            options = services.queries.get(request.scope["query_string"])
-            if principal is None or options is None:
-                return await in_full(request)
-            principal.require(Scope.predict)
-            return await predict(request.path_params["model"], request, principal, services, options)
-
-        return handle
-
-
-async def _asked(
+async def _read_options(
     request: Request, services: ServicesDep, options: Annotated[PredictOptions, Query()]
 ) -> PredictOptions:
-    """The options, kept by the text that they were read from."""
-    query = request.scope["query_string"]
-    if len(query) <= _LONGEST_QUERY:
-        if len(services.queries) >= _MOST_QUERIES:
-            services.queries.clear()
-        services.queries[query] = options
+    """Return what the query asks for, and keep it for the calls to come."""
+    services.predict_path.queries.put(request.scope["query_string"], options)
     return options
 
 
-router = APIRouter(prefix="/v1/models", tags=["models"], route_class=_Direct)
+router = APIRouter(prefix="/v1/models", tags=["models"], route_class=DirectRoute)
 
 
 @router.post(
@@ -73,12 +43,13 @@ router = APIRouter(prefix="/v1/models", tags=["models"], route_class=_Direct)
     openapi_extra=IMAGES_BODY,
     summary="Classify images",
 )
+@takes(IMAGES)
 async def predict(
     model: str,
     request: Request,
-    predictor: Predictor,
+    caller: PredictCaller,
     services: ServicesDep,
-    options: Annotated[PredictOptions, Depends(_asked)],
+    options: Annotated[PredictOptions, Depends(_read_options)],
 ) -> Response:
     """`curl --data-binary @x.jpg -H 'Content-Type: image/jpeg'`, or `curl -F file=@a.jpg -F file=@b.jpg`.
 
@@ -91,36 +62,45 @@ async def predict(
     declared = request.headers.get("content-length", "")
     size = int(declared) if declared.isdecimal() else services.settings.max_predict_bytes
     with services.admission.enter(min(size, services.settings.max_predict_bytes)):
+        found = await _find(services, caller.workspace_id, model)
         sent, options = await read_images(request, options, services.settings.max_predict_files)
-        found, images = await _find(services, predictor.workspace_id, model, sent)
+        images = await _stored(services, caller.workspace_id, sent)
         timeout = options.timeout or services.settings.predict_seconds
         try:
             answer = await services.predictions.predict(found, images, options, timeout=timeout, times=times)
         except Overloaded as error:
-            if (who := caller(request.scope)) is not None:
-                services.admission.refuse(who, error, error.wait / 4)  # what waits is not at its end by then
+            # A quarter: by then what waits is not at its end.
+            services.predict_path.refusals.put(the_call(request), error, error.wait / 4)
             raise
     partial = any(item.status == "error" for item in answer.items)
     return Response(answer.model_dump_json(), status_code=207 if partial else 200, media_type="application/json")
 
 
-async def _find(
-    services: Services, workspace_id: UUID, model: str, sent: list[SentImage | JsonImage]
-) -> tuple[ModelReference, list[SentImage]]:
-    """The model and the images. What an id means never changes, so it need not be asked for in every call."""
-    model_id, recent = parse_id(model), services.references
+async def _find(services: Services, workspace_id: UUID, model: str) -> ModelReference:
+    """Return the model; one that was asked for by its id a moment ago is not looked up again."""
+    model_id, recent = parse_id(model), services.predict_path.models
     now, known = recent.now, None if model_id is None else recent.get((workspace_id, model_id))
-    images = [image for image in sent if isinstance(image, SentImage)]
-    if known is not None and len(images) == len(sent):
-        return known, images
-    found, images = await run_in_threadpool(_read, services, workspace_id, model, sent)
-    return found if model_id is None else recent.put((workspace_id, model_id), found, now), images
+    if known is not None:
+        return known
+    found = await run_in_threadpool(_read, services, workspace_id, model)
+    return found if model_id is None else recent.put((workspace_id, model_id), found, now)
 
 
-def _read(
-    services: Services, workspace_id: UUID, model: str, sent: list[SentImage | JsonImage]
-) -> tuple[ModelReference, list[SentImage]]:
+def _read(services: Services, workspace_id: UUID, model: str) -> ModelReference:
     with services.database.reading() as session:
-        found = reference(registry.find(session, workspace_id, model, columns=COLUMNS))
-        images = resolve(sent, lambda wanted: datasets.find_images(session, workspace_id, wanted), services.store.read)
-    return found, images
+        return reference(registry.find(session, workspace_id, model, columns=COLUMNS))
+
+
+async def _stored(services: Services, workspace_id: UUID, sent: list[SentImage | JsonImage]) -> list[SentImage]:
+    """Return the images, with those that are named by ids found in the workspace."""
+    images = [image for image in sent if isinstance(image, SentImage)]
+    if len(images) == len(sent):
+        return images
+
+    def find() -> list[SentImage]:
+        with services.database.reading() as session:
+            return resolve(
+                sent, lambda wanted: datasets.find_images(session, workspace_id, wanted), services.store.read
+            )
+
+    return await run_in_threadpool(find)

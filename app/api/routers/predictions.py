@@ -7,9 +7,10 @@ from fastapi import APIRouter
 from fastapi.responses import Response, StreamingResponse
 from sqlalchemy.orm import Session
 
-from app.api.deps import IdempotencyKey, Predictor, Reader, Services, ServicesDep
+from app.api.deps import IdempotencyKey, PredictCaller, Reader, Services, ServicesDep
 from app.api.downloads import TABLE, Rows, TableFormat, table_response
 from app.api.job_out import JobOut
+from app.api.routes import Route
 from app.api.submission import submit_once
 from app.api.views import problems
 from app.datasets import service as datasets
@@ -19,7 +20,7 @@ from app.predictions.batch.rows import result_csv
 from app.predictions.batch.schemas import PredictJobRequest
 from app.storage import Blob
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=Route)
 
 
 @router.post(
@@ -30,17 +31,17 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
     summary="Classify many stored images",
 )
 def create_predict_job(
-    body: PredictJobRequest, predictor: Predictor, services: ServicesDep, key: IdempotencyKey = None
+    body: PredictJobRequest, caller: PredictCaller, services: ServicesDep, key: IdempotencyKey = None
 ) -> Any:
     """Queue a job of kind `predict`. `GET /v1/jobs/{id}?wait=60` waits for its end, and `/events` streams its progress.
     Then `GET /v1/jobs/{id}/predictions` has a row for each image; an image that cannot be read has its own `error`."""
-    listed = _put_list(body, services, predictor.workspace_id)
+    listed = _put_list(body, services, caller.workspace_id)
 
     def submit(session: Session) -> Job:
         limits = services.settings.max_attempts, services.settings.max_queued_jobs
-        return batch.submit(session, services.doorbell, predictor.workspace_id, body, listed, *limits)
+        return batch.submit(session, services.doorbell, caller.workspace_id, body, listed, *limits)
 
-    return submit_once(services, predictor.workspace_id, key, "POST /v1/jobs:predict", body, submit)
+    return submit_once(services, caller.workspace_id, key, "POST /v1/jobs:predict", body, submit)
 
 
 def _put_list(body: PredictJobRequest, services: Services, workspace_id: UUID) -> Blob | None:

@@ -9,6 +9,7 @@ from fastapi.responses import Response, StreamingResponse
 
 from app.api.deps import Reader, ReadSession, Services, ServicesDep
 from app.api.downloads import TABLE, TableFormat, blob_response, table_response
+from app.api.routes import Route
 from app.api.views import problems
 from app.registry import service as registry
 from app.registry.orm import Model
@@ -17,7 +18,7 @@ from app.storage import Blob
 from app.vision.artefacts.tables import csv_lines
 from app.vision.tasks import part_of_task
 
-router = APIRouter(prefix="/v1/models", tags=["models"])
+router = APIRouter(prefix="/v1/models", tags=["models"], route_class=Route)
 
 _PNG: dict[int | str, dict[str, Any]] = {
     200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}}

@@ -10,6 +10,7 @@ from starlette.concurrency import run_in_threadpool
 
 from app.api.deps import IdempotencyKey, Reader, ReadSession, Services, ServicesDep, Writer
 from app.api.idempotency import answer_once, fingerprint
+from app.api.routes import BodyLimit, Route, takes
 from app.api.uploads import tus
 from app.api.uploads.accepting import create_dataset_of, keep_archive, refuse_taken_name
 from app.api.uploads.chunks import Piece, held
@@ -23,7 +24,7 @@ from app.datasets.orm import ResumableUpload
 from app.datasets.schemas import UploadOptions, UploadOut
 from app.storage.disk import check_free, disk_errors_explained
 
-router = APIRouter(prefix=tus.PATH, tags=["uploads"])
+router = APIRouter(prefix=tus.PATH, tags=["uploads"], route_class=Route)
 
 # This stands after the caller in each signature, so that the key is checked before the protocol's version.
 Version = Annotated[None, Depends(tus.check_version)]
@@ -136,6 +137,7 @@ def end_upload(upload_id: UUID, writer: Writer, version: Version, services: Serv
     openapi_extra=_PIECE,
     summary="Send bytes of a resumable upload",
 )
+@takes(BodyLimit("max_upload_bytes"))
 async def append(
     upload_id: UUID,
     request: Request,

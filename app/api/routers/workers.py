@@ -3,11 +3,12 @@
 from fastapi import APIRouter
 
 from app.api.deps import Cursor, Limit, Reader, ReadSession
+from app.api.routes import Route
 from app.api.views import ListOut, problems
 from app.jobs import workers
 from app.jobs.schemas import WorkerOut
 
-router = APIRouter(prefix="/v1/workers", tags=["workers"])
+router = APIRouter(prefix="/v1/workers", tags=["workers"], route_class=Route)
 
 
 @router.get("", responses=problems(422), summary="List workers")

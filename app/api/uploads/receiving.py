@@ -141,6 +141,9 @@ async def _receive_part(request: Request, sink: Sink) -> str | None:
         name = str(error.part_name)
         detail = f"There is no form field {name!r}. Send the archive as the part 'file', and options in the query."
         raise Invalid(detail, errors=[FieldError(name, detail, "unknown_field")]) from None
+    except UnicodeDecodeError:
+        detail = "A part of the form has a name that is no UTF-8. Send another name, or the file alone: curl -T FILE."
+        raise Malformed(detail, errors=[FieldError(PART, detail, "malformed")]) from None
     except ParseFailedException as error:
         raise Malformed(f"The multipart body is broken ({error}). Send it with curl -F file=@images.zip.") from None
     filename: str | None = target.multipart_filename

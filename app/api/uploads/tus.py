@@ -10,12 +10,13 @@ from datetime import datetime
 from email.utils import format_datetime
 from typing import Annotated, Any
 
-from fastapi import Header
+from fastapi import Header, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.api.problems import problem
 from app.core.errors import ChecksumMismatch, FieldError, Invalid, PreconditionFailed, UnsupportedMedia
 from app.datasets.schemas import UploadOptions
 
@@ -25,6 +26,7 @@ EXTENSIONS = "creation,checksum,termination,expiration"
 CHECKSUMS = {"sha1": 20, "sha256": 32}
 CONTENT_TYPE = "application/offset+octet-stream"
 PATH = "/v1/uploads"
+OVERRIDE = "X-HTTP-Method-Override"
 
 _OPTIONS = frozenset(UploadOptions.model_fields)
 # Other clients send these keys; they are ignored.
@@ -33,18 +35,25 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class TusHeaders:
-    """ASGI middleware that adds the protocol's version to every response of its routes, errors included, and takes the
-    method from `X-HTTP-Method-Override`, as the protocol requires."""
+    """ASGI middleware that adds the protocol's version to every response of its routes, errors included.
+
+    It lets a POST stand for PATCH or DELETE by `X-HTTP-Method-Override`, as the protocol requires. The server frames
+    the response by the scope that it made, so that scope stays as it is: a proxy would take the body of a response to
+    HEAD for the response to the next request.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not scope["path"].startswith(PATH):
+        if scope["type"] != "http" or not (scope["path"] == PATH or scope["path"].startswith(f"{PATH}/")):
             await self._app(scope, receive, send)
             return
-        if override := Headers(scope=scope).get("x-http-method-override"):
-            scope["method"] = override.upper()
+        if override := Headers(scope=scope).get(OVERRIDE):
+            if scope["method"] != "POST" or override.upper() not in ("PATCH", "DELETE"):
+                await problem(Request(scope), _bad_override(scope["method"], override))(scope, receive, send)
+                return
+            scope = {**scope, "method": override.upper()}
 
         async def versioned(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -54,6 +63,12 @@ class TusHeaders:
             await send(message)
 
         await self._app(scope, receive, versioned)
+
+
+def _bad_override(method: str, override: str) -> Invalid:
+    how = "Send PATCH or DELETE in it with a POST, or leave the header out."
+    detail = f"{OVERRIDE} is {override[:40]!r} on a {method}. {how}"
+    return Invalid(detail, code="bad_override", errors=[FieldError(OVERRIDE, detail, "bad_override")])
 
 
 def check_version(

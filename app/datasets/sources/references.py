@@ -57,7 +57,7 @@ class ImportRequest(UploadOptions):
         },
     )
 
-    urls: Annotated[list[NamedImage], Field(min_length=1)] | None = None
+    urls: Annotated[list[NamedImage], Field(min_length=1, max_length=500_000, fail_fast=True)] | None = None
     s3: str | None = Field(
         default=None, max_length=1024, description="A bucket prefix that the operator allows: s3://bucket/prefix."
     )

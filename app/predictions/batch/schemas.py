@@ -48,6 +48,7 @@ class PredictJobRequest(Scheduled, Naming):
         default=None,
         min_length=1,
         max_length=MOST_IMAGES,
+        fail_fast=True,
         description="Images of any of the workspace's datasets, each by the SHA-256 of its bytes or by its id.",
     )
     dataset: str | None = Field(

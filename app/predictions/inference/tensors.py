@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+MOST_ELEMENTS = 2**26  # of a tensor in JSON; the largest body that is taken holds no more
 Datatype = Literal["BYTES", "UINT8", "FP32"]
 _DTYPES = {"UINT8": ("u1", "iu"), "FP32": ("<f4", "iuf")}  # as bytes; the kinds of JSON numbers that may stand for it
 
@@ -27,11 +28,13 @@ class InferInput(BaseModel):
     """A tensor: its `shape`, and its elements row by row, in `data` or after the JSON."""
 
     name: str
-    shape: list[int] = Field(max_length=8)
+    shape: list[int] = Field(max_length=8, fail_fast=True)
     datatype: Datatype
     parameters: InputParameters = InputParameters()
     data: list[Any] | None = Field(
-        default=None, description="Numbers in nested or flat lists; for BYTES, each element in base64."
+        default=None,
+        max_length=MOST_ELEMENTS,
+        description="Numbers in nested or flat lists; for BYTES, each element in base64.",
     )
 
 
@@ -83,8 +86,8 @@ class InferRequest(BaseModel):
 
     id: str | None = Field(default=None, description="An id of the caller's own, which the response repeats.")
     parameters: InferParameters = InferParameters()
-    inputs: list[InferInput] = Field(min_length=1)
-    outputs: list[InferOutput] = []
+    inputs: list[InferInput] = Field(min_length=1, max_length=16, fail_fast=True)
+    outputs: list[InferOutput] = Field(default=[], max_length=16, fail_fast=True)
 
 
 def refuse(field: str, detail: str, code: str = "invalid") -> Invalid:

@@ -1,11 +1,13 @@
-"""What was read a moment ago is not read again, unless this process has written since."""
+"""What predict calls keep for those that come after them, and for how long."""
 
 import time
 
 import pytest
 
+from app.api.predict_path.kept import ReadQueries, Recent, Refusals
 from app.core.database import Database
-from app.core.recent import Recent
+from app.core.errors import Unavailable
+from app.predictions.schemas import PredictOptions
 
 
 def test_a_value_is_kept_until_something_is_written(database: Database) -> None:
@@ -58,3 +60,44 @@ def test_the_oldest_of_many_make_room(database: Database) -> None:
         recent.put(number, number, recent.now)
     assert recent.get(0) is None
     assert recent.get(1000) == 1000
+
+
+def test_nothing_is_kept_where_the_shortcut_is_switched_off(database: Database) -> None:
+    recent: Recent[str] = Recent(database, keeps=False)
+    assert recent.put("key", "value", recent.now) == "value"
+    assert recent.get("key") is None
+
+
+CALL, OTHER = ("/v1/models/a/predict", b"", "Bearer one"), ("/v1/models/a/predict", b"", "Bearer other")
+
+
+def test_a_refused_call_meets_the_same_error_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    refusals = Refusals()
+    error = Unavailable("Too many wait.", code="overloaded", retry_after=2)
+    assert refusals.get(CALL) is None
+    refusals.put(CALL, error, 0.05)
+    assert refusals.get(CALL) is error
+    assert refusals.get(OTHER) is None
+    monkeypatch.setattr(time, "monotonic", lambda: now + 0.04)
+    assert refusals.get(CALL) is error
+    monkeypatch.setattr(time, "monotonic", lambda: now + 0.06)
+    assert refusals.get(CALL) is None
+    refusals.put(CALL, error, 60.0)
+    monkeypatch.setattr(time, "monotonic", lambda: now + 0.2)
+    assert refusals.get(CALL) is None  # no refusal holds for long
+
+
+def test_a_call_that_cannot_be_told_from_others_is_never_refused_unread() -> None:
+    refusals = Refusals()
+    refusals.put(None, Unavailable("Too many wait."), 60.0)
+    assert refusals.get(None) is None
+
+
+def test_what_queries_ask_is_not_kept_without_end() -> None:
+    queries = ReadQueries(most=3)
+    for number in range(8):
+        queries.put(b"top_k=%d" % number, PredictOptions(top_k=number + 1))
+    found = [number for number in range(8) if queries.get(b"top_k=%d" % number) is not None]
+    assert found == [6, 7]
