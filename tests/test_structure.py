@@ -9,6 +9,11 @@ import pytest
 from tests.support.source import MODULES, ROOT, imports, tree
 
 MOST_FILES = 20  # a folder
+# The rooms of app/vision, the lowest first: a room imports from those before it.
+ROOMS = (
+    *("errors", "scores", "backbones", "settings", "images", "runtime", "networks", "data", "tasks", "engines"),
+    *("artefacts", "training", "command", "__main__"),
+)
 TASKS = {"classify"}
 KINDS = {"train", "ingest", "predict"}
 
@@ -50,6 +55,17 @@ def circles() -> Iterator[set[str]]:
 
 def test_no_files_import_one_another_in_a_circle() -> None:
     assert not [sorted(group) for group in circles()]
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if module.startswith("app.vision.")])
+def test_the_rooms_of_vision_point_down(module: str) -> None:
+    room = ROOMS.index(module.split(".")[2])
+    above = {
+        other
+        for other in imported_modules(module)
+        if other.startswith("app.vision.") and ROOMS.index(other.split(".")[2]) > room
+    }
+    assert not above, f"{module} imports {above}, which lie above it"
 
 
 def test_no_folder_is_crowded() -> None:
