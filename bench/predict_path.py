@@ -1,4 +1,4 @@
-"""What each shortcut of the predict call is worth: the service with all of them against one that goes without.
+"""Measure what each shortcut of the predict call is worth: the service with all of them against one that goes without.
 
 All variants run in one process and are asked in turn, a block of calls each, through ASGI: the server and the network
 cost the same with all of them. Images and network are small. `loop_us` is the processor time a call that the event
@@ -73,7 +73,7 @@ def _small(path: Path, side: int) -> str:
 
 
 def costs(tree: Path, given: dict[str, Any]) -> dict[str, list[list[float]]]:
-    """What bench.predict_calls found out in that tree, in its own environment."""
+    """Return what bench.predict_calls found out in that tree, in its own environment."""
     python = tree / ".venv/bin/python"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GRAFT_")}
     done = subprocess.run(

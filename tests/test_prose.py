@@ -20,11 +20,11 @@ HEADLESS = frozenset({"Of", "That", "Those", "As", "Until", "Who", "Whom", "Whos
 
 # A word that is not used, and the glossary's word for the thing.
 OLD_WORDS = {
-    r"\b(?<!threshold )sweep(s|ing)?\b|\bswept\b": "housekeeping (for cleaning up) or search (of hyper-parameters)",
+    r"\b(?<!threshold )sweep(s|ing)?\b(?!_)|\bswept\b": "housekeeping (cleaning up) or search (of hyper-parameters)",
     r"\btargets? of precision\b": "target precision",
-    r"\bnovelty\b|\bout-of-distribution score": "OOD score",
+    r"(?<!\")\bnovelty\b(?!\.?\")|\bout-of-distribution score": "OOD score",
     r"\bartifacts?\b": "artefact",
-    r"\bhyperparameters?\b": "hyper-parameter",
+    r"(?-i:\b[hH]yperparameters?\b)": "hyper-parameter",
     r"\bconfidence scores?\b": "probability",
 }
 GLOSSARY = "docs/glossary.md"

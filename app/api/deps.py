@@ -1,4 +1,4 @@
-"""What routes depend on: the service's parts, a session per request, and who is calling."""
+"""Give routes what they depend on: the service's parts, a session for each request, and the caller."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ from app.vision.backbones.weights import WeightStore
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What one API process holds, made by `create_app` and closed with it."""
+    """Holds the parts of one API process; `create_app` makes them, and they are closed with it."""
 
     settings: Settings
     database: Database

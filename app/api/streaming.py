@@ -20,7 +20,7 @@ _CONNECT_AGAIN_AFTER_MS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What one look found: lines to send, whether more is there already, and whether none will ever come."""
+    """Holds what one look found: lines to send, whether more is there already, and whether none will come."""
 
     lines: list[bytes]
     more: bool = False

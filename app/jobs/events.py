@@ -1,4 +1,4 @@
-"""What a job tells its listeners: events of the outbox, numbered within the job."""
+"""Write and read a job's events, which are events of the outbox with numbers of their own within the job."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,1 +1,1 @@
-"""What an operator does with the whole of a service: back it up, restore it, check it, collect garbage."""
+"""Operations on the whole of a service: back it up, restore it, check it."""

@@ -35,7 +35,7 @@ Tell = Callable[[str], object]
 
 @dataclass(frozen=True, slots=True)
 class Backup:
-    """What a backup holds. `blobs` and `bytes` count all of its blobs, `copied` those that this run added."""
+    """Says what a backup holds. `blobs` and `bytes` count all of its blobs, `copied` those that this run added."""
 
     format: int
     schema: str

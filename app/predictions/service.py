@@ -34,7 +34,7 @@ class SentImage:
 
 @dataclass(frozen=True, slots=True)
 class Predictor:
-    """What classifies: the models, the threads that decode, and the limits on an image."""
+    """Classifies images: it holds the models, the threads that decode, and the limits on an image."""
 
     models: ModelCache
     decoder: Decoder

@@ -46,7 +46,7 @@ class Head(BaseModel):
 
 
 class Resources(BaseModel):
-    """What one job may use. More of it changes how fast the model comes, and not what it is (beyond rounding)."""
+    """Says what one job may use. More makes the model come sooner, and the same but for rounding."""
 
     model_config = ConfigDict(extra="forbid")
 

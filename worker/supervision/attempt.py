@@ -217,7 +217,7 @@ class Attempt:
             # A job that put the same bytes writes its row before its lease has run out, or never.
             age = 2 * self._settings.lease_seconds
             self._replaced -= free_checkpoints(self._database, self._store, self._replaced, age)
-        except GraftError as error:  # the next checkpoint, and at last the sweep, will try again
+        except GraftError as error:  # the next checkpoint, and at last housekeeping, will try again
             log.warning("checkpoints_not_freed", job=str(self._held.job_id), code=error.code, detail=error.detail)
 
     def _write(self, write: Callable[[Session], T]) -> T:

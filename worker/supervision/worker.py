@@ -54,13 +54,13 @@ class Worker:
         self._rung = {slot: threading.Event() for slot in self._slots}
         self._listener = Listener(doorbell, self._wake) if doorbell else None
         self._polls = [threading.Thread(target=self._poll, args=(slot,), name="poll") for slot in self._slots]
-        self._sweeper = threading.Thread(target=self._sweep, name="sweep")
+        self._housekeeper = threading.Thread(target=self._keep_house, name="housekeeping")
 
     def start(self) -> None:
         self._registration.start()
         if self._listener is not None:
             self._listener.start()
-        for thread in (*self._polls, self._sweeper):
+        for thread in (*self._polls, self._housekeeper):
             thread.start()
 
     def ring(self, kind: str) -> None:
@@ -83,9 +83,9 @@ class Worker:
             thread.start()
         for thread in (*stops, *self._polls):
             thread.join()
-        # Until now it swept: a stop may take its time, and it may be the only one who can notice a lost worker.
+        # Until now it kept house: a stop may take its time, and it may be the only one who can notice a lost worker.
         self._stopped.set()
-        self._sweeper.join()
+        self._housekeeper.join()
         self._registration.stop()
         self._reaper.close()
         self._database.close()
@@ -106,7 +106,7 @@ class Worker:
             told = rung.wait(self._poll_seconds)
             rung.clear()
 
-    def _sweep(self) -> None:
+    def _keep_house(self) -> None:
         next_garbage = time.monotonic()
         while not self._stopped.is_set():
             try:

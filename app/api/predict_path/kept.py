@@ -52,7 +52,7 @@ class Recent(Generic[T]):
 
     @property
     def now(self) -> int:
-        """What `put` wants to know: how much had been written before the value was read."""
+        """Return what `put` asks for: how much had been written before the value was read."""
         return self._database.writes
 
     def get(self, key: Hashable) -> T | None:
@@ -124,7 +124,7 @@ class Refusals:
 
 @dataclass(frozen=True, slots=True)
 class PredictPath:
-    """What one process keeps so that predict calls are short."""
+    """Holds what one process keeps so that predict calls are short."""
 
     shortcuts: Shortcuts
     keys: Recent[Principal]  # by their Authorization header; every route's keys are looked up here

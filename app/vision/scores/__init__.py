@@ -1,1 +1,1 @@
-"""Scores that tasks share: intervals, calibration, ranking, out-of-distribution scores, and how they are drawn."""
+"""Scores that tasks share: intervals, calibration, ranking, OOD scores, and how they are drawn."""

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def summary_lines(metrics: Mapping[str, Mapping[str, Any]], decisions: Mapping[str, Any] | None) -> Iterator[str]:
-    """Yield the scores of each split and class, and what comes of a target of precision."""
+    """Yield the scores of each split and class, and what comes of a target precision."""
     for split, scores in metrics.items():
         yield (
             f"\n{split}: accuracy {scores['accuracy']:.3f}, log loss {scores['log_loss']:.3f},"
