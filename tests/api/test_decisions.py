@@ -116,7 +116,7 @@ def test_a_target_that_cannot_be_set_is_refused(api: Service, model: str, model_
     with api.stage.database.writing() as session:
         session.get_one(Model, UUID(model_id)).files = {}
     older = api.write.put(f"/v1/models/{model_id}/decisions", json={"target_precision": 0.9})
-    problem(older, 409, "no_evaluations", remedy="train it again")
+    problem(older, 409, "no_evaluations", remedy="Train it again")
     stranger = api.caller(api.stage.workspace(), Scope.write)
     problem(stranger.put(path, json={"target_precision": 0.9}), 404, "not_found")
 

@@ -40,7 +40,7 @@ def test_a_model_is_fine_tuned_again_and_its_lineage_outlives_its_parent(api: Se
         assert api.write.delete(f"/v1/models/{model_id}").status_code == 204
     # Both rows are gone; what the running job starts from is still needed, and its model knows where it comes from.
     with api.stage.database.reading() as session:
-        assert jobs.referenced_blobs(session) == [seen["artefact_sha256"]]
+        assert jobs.referenced_blobs(session) == {seen["artefact_sha256"]}
     third = api.read.get(f"/v1/models/{api.stage.finish(job, trained, CLASSES)}").json()
     assert third["parent_id"] == second
     assert [one["model_id"] for one in third["lineage"]] == [second, first]
