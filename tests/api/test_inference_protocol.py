@@ -181,7 +181,7 @@ def test_json_holds_files_in_base64(triton: Triton) -> None:
         ({"name": "pixels", "datatype": "UINT8", "shape": [1, 1, 1, 3], "data": [1, 2, 3]}, "pixels[0]", "1 × 1 px"),
         ({"name": "normalized", "datatype": "FP32", "shape": [1, 3, 32, 32], "data": [9] * 3072}, "normalized", "mean"),
     ],
-)  # fmt: skip
+)
 def test_what_is_wrong_is_named(triton: Triton, change: dict[str, Any], field: str, says: str) -> None:
     data = base64.b64encode(FILES[0]).decode()
     body = {"inputs": [{"name": "encoded", "shape": [1], "datatype": "BYTES", "data": [data]} | change]}

@@ -361,8 +361,11 @@ def test_a_worker_trains_and_its_report_is_complete(finished: tuple[Service, str
     assert report["best_epoch"] == result["best_epoch"]
     assert report["epochs"] == api.read.get(f"/v1/jobs/{job_id}/metrics").json()["items"]
     assert [one["name"] for one in report["pictures"]] == [
-        "confusion-val.png", "coverage-val.png", "curves.png", "reliability-val.png",
-    ]  # fmt: skip
+        "confusion-val.png",
+        "coverage-val.png",
+        "curves.png",
+        "reliability-val.png",
+    ]
     for one in report["pictures"]:
         data = api.read.get(one["href"]).content
         assert len(data) == one["size"]

@@ -185,9 +185,13 @@ def times(service: Breakable, breaker: Breaker, orders: Sequence[Order]) -> dict
                 if job.id not in abandoned:
                     obeyed.append(cancelled[-1])
     return {
-        "noticed": noticed, "attended": attended, "again": again, "free": free, "cancelled": cancelled,
+        "noticed": noticed,
+        "attended": attended,
+        "again": again,
+        "free": free,
+        "cancelled": cancelled,
         "obeyed": obeyed,
-    }  # fmt: skip
+    }
 
 
 Span = tuple[float, float]

@@ -27,9 +27,16 @@ from tests.support.runs import WEIGHTS
 PLAIN: dict[str, Any] = {"precision": "float32", "optimizer": "sgd", "epochs": 2, "batch_size": 8}
 # 24 images in batches of 4, two a step: three steps an epoch; each rank has half of every batch.
 STAGES = PLAIN | {
-    "train": "last_stages", "batch_size": 4, "accumulate": 2, "ema": 0.9, "mixup": 0.3, "cutmix": 1.0, "clip_norm": 5.0,
-    "imbalance": "sampling", "augmentation": "light",
-}  # fmt: skip
+    "train": "last_stages",
+    "batch_size": 4,
+    "accumulate": 2,
+    "ema": 0.9,
+    "mixup": 0.3,
+    "cutmix": 1.0,
+    "clip_norm": 5.0,
+    "imbalance": "sampling",
+    "augmentation": "light",
+}
 RUNS = {
     "head": PLAIN | {"train": "head", "augmentation": "light", "views": 2},
     "stages": STAGES,

@@ -28,11 +28,25 @@ SHORT = {"epochs": 2, "batch_size": 8}
 
 # Everything at once that draws, counts or remembers; two batches a step make three steps an epoch again.
 RICH: dict[str, Any] = {
-    "train": "last_stages", "unfreeze_every": 1, "layer_decay": 0.5, "epochs": 3, "batch_size": 4, "accumulate": 2,
-    "mixup": 0.3, "cutmix": 1.0, "label_smoothing": 0.1, "focal_gamma": 1.0, "imbalance": "sampling", "ema": 0.9,
-    "clip_norm": 1.0, "l1": 0.01, "schedule": "one_cycle", "patience": 5, "head": HeadConfig((8,), 0.3, "gem"),
+    "train": "last_stages",
+    "unfreeze_every": 1,
+    "layer_decay": 0.5,
+    "epochs": 3,
+    "batch_size": 4,
+    "accumulate": 2,
+    "mixup": 0.3,
+    "cutmix": 1.0,
+    "label_smoothing": 0.1,
+    "focal_gamma": 1.0,
+    "imbalance": "sampling",
+    "ema": 0.9,
+    "clip_norm": 1.0,
+    "l1": 0.01,
+    "schedule": "one_cycle",
+    "patience": 5,
+    "head": HeadConfig((8,), 0.3, "gem"),
     "augmentation": (Transform("crop"), Transform("erase", {"probability": 0.5})),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", RUNS)

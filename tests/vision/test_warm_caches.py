@@ -47,10 +47,14 @@ class Runs:
         self.done += 1
         return fit(
             TrainConfig(**({"backbone": "resnet18-tiny64", "input_size": 32, "epochs": 3} | fields)),
-            samples or self.samples, CLASSES,
-            weights=WEIGHTS, workdir=self.folder / f"run-{self.done}", observer=Recorder(),
-            cache=RowCache(self.folder / cache, 2**30) if cache else None, fetch=fetch,
-        )  # fmt: skip
+            samples or self.samples,
+            CLASSES,
+            weights=WEIGHTS,
+            workdir=self.folder / f"run-{self.done}",
+            observer=Recorder(),
+            cache=RowCache(self.folder / cache, 2**30) if cache else None,
+            fetch=fetch,
+        )
 
 
 @pytest.fixture
@@ -138,9 +142,14 @@ def test_features_train_the_head_that_the_frozen_trunk_would(
 @pytest.mark.parametrize("augmentation", ["none", "strong"])
 def test_loader_threads_change_no_bit_of_the_weights(run_fit: Fit, augmentation: str) -> None:
     fields: dict[str, Any] = {
-        "train": "all", "epochs": 2, "batch_size": 5, "augmentation": augmentation, "accumulate": 2, "mixup": 0.2,
+        "train": "all",
+        "epochs": 2,
+        "batch_size": 5,
+        "augmentation": augmentation,
+        "accumulate": 2,
+        "mixup": 0.2,
         "head": HeadConfig((8,), 0.5),
-    }  # fmt: skip
+    }
     alone, threaded = (run_fit(f"w{count}", loader_workers=count, **fields) for count in (0, 2))
     expected = load_model(alone.model_path).network.state_dict()
     for name, tensor in load_model(threaded.model_path).network.state_dict().items():

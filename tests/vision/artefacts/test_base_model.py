@@ -23,9 +23,14 @@ NO_STEPS: dict[str, Any] = {"learning_rate": 1e-12, "weight_decay": 0.0, "epochs
 
 
 def train(
-    folder: Path, samples: list[Sample], weights: Path, classes: tuple[str, ...] = CLASSES,
-    resume: Path | None = None, observer: Recorder | None = None, **fields: Any,
-) -> FitResult:  # fmt: skip
+    folder: Path,
+    samples: list[Sample],
+    weights: Path,
+    classes: tuple[str, ...] = CLASSES,
+    resume: Path | None = None,
+    observer: Recorder | None = None,
+    **fields: Any,
+) -> FitResult:
     config = TrainConfig(**{"backbone": "resnet18-tiny64", "input_size": 32, "batch_size": 8} | fields)
     return fit(
         config, samples, classes, weights=weights, workdir=folder, observer=observer or Recorder(), resume=resume

@@ -47,8 +47,13 @@ def test_a_split_is_stratified_and_depends_on_the_seed(tmp_path: Path) -> None:
     drawn = splits(tmp_path, val_fraction=0.2, test_fraction=0.1)
     counted = Counter((path.split("/")[1], split) for path, split in drawn.items())
     assert counted == {
-        ("a", "train"): 14, ("a", "val"): 4, ("a", "test"): 2, ("b", "train"): 7, ("b", "val"): 2, ("b", "test"): 1,
-    }  # fmt: skip
+        ("a", "train"): 14,
+        ("a", "val"): 4,
+        ("a", "test"): 2,
+        ("b", "train"): 7,
+        ("b", "val"): 2,
+        ("b", "test"): 1,
+    }
     assert drawn == splits(tmp_path, val_fraction=0.2, test_fraction=0.1)
     assert drawn != splits(tmp_path, val_fraction=0.2, test_fraction=0.1, seed=1)
 

@@ -147,8 +147,10 @@ def test_a_calibrated_int8_file_labels_nearly_as_the_reference_does(
     assert apart > 1e-3  # it is INT8 that answered
     nodes = onnx.load(path).graph.node
     made_by = {output: node.op_type for node in nodes for output in node.output}
-    into = {kind: {made_by.get(name) for node in nodes if node.op_type == kind for name in node.input}
-            for kind in ("Conv", "Gemm")}  # fmt: skip
+    into = {
+        kind: {made_by.get(name) for node in nodes if node.op_type == kind for name in node.input}
+        for kind in ("Conv", "Gemm")
+    }
     assert into["Conv"] == {"DequantizeLinear"}
     assert "DequantizeLinear" not in into["Gemm"], "the head is not rounded"
 

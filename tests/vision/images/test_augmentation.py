@@ -115,7 +115,10 @@ def test_a_list_of_transforms_does_what_it_names_and_no_more(batch: torch.Tensor
 
 def test_the_presets_can_be_spelled_out_in_any_order() -> None:
     steps = [
-        Transform("color"), Transform("flip"), Transform("crop", {"max_stretch": 1.2}), Transform("rotate"),
-    ]  # fmt: skip
+        Transform("color"),
+        Transform("flip"),
+        Transform("crop", {"max_stretch": 1.2}),
+        Transform("rotate"),
+    ]
     assert preset_of(steps) == preset_of(steps[::-1]) == preset_of("standard") != preset_of(steps[:2])
     assert preset_of("none") is None

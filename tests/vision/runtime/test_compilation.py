@@ -16,9 +16,13 @@ from tests.support.pictures import Recorder
 from tests.support.runs import Fit
 
 FIELDS: dict[str, Any] = {
-    "train": "last_stages", "epochs": 2, "batch_size": 7, "optimizer": "sgd", "precision": "float32",
+    "train": "last_stages",
+    "epochs": 2,
+    "batch_size": 7,
+    "optimizer": "sgd",
+    "precision": "float32",
     "input_size": 64,
-}  # fmt: skip
+}
 
 
 def test_without_a_compiler_it_trains_as_ever_and_says_so(folder: Path, tmp_path: Path) -> None:

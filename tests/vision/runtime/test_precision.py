@@ -15,8 +15,13 @@ from tests.support.pictures import Recorder
 from tests.support.runs import Fit
 
 FLOAT16: dict[str, Any] = {
-    "precision": "float16", "train": "last_stages", "epochs": 2, "batch_size": 8, "clip_norm": 1.0, "l1": 0.001
-}  # fmt: skip
+    "precision": "float16",
+    "train": "last_stages",
+    "epochs": 2,
+    "batch_size": 8,
+    "clip_norm": 1.0,
+    "l1": 0.001,
+}
 
 
 @pytest.fixture

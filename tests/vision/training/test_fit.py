@@ -22,9 +22,17 @@ from tests.support.pictures import CLASSES, Recorder
 from tests.support.runs import WEIGHTS, Fit
 
 EPOCH_KEYS = {
-    "epoch", "epochs", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_macro_f1", "learning_rate",
-    "images_per_s", "duration_s",
-}  # fmt: skip
+    "epoch",
+    "epochs",
+    "train_loss",
+    "train_accuracy",
+    "val_loss",
+    "val_accuracy",
+    "val_macro_f1",
+    "learning_rate",
+    "images_per_s",
+    "duration_s",
+}
 RUNS: list[dict[str, Any]] = [
     {"train": "head"},
     {"train": "head", "augmentation": "standard", "head": HeadConfig((16,), 0.2)},

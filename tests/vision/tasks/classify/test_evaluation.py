@@ -17,8 +17,10 @@ NAMES = ["a.png", "b.png", "c.png", "d.png"]
 def test_the_worst_mistake_comes_first() -> None:
     worst = worst_mistakes(PROBABILITIES, LABELS, ["x", "y", "z"], NAMES)
     assert [(one["image"], one["true"], one["predicted"]) for one in worst] == [
-        ("c.png", "y", "x"), ("b.png", "x", "y"), ("d.png", "y", "x"),
-    ]  # fmt: skip
+        ("c.png", "y", "x"),
+        ("b.png", "x", "y"),
+        ("d.png", "y", "x"),
+    ]
     assert worst[0]["probability"] == pytest.approx(0.9)
     assert worst[0]["true_probability"] == pytest.approx(0.1)
     many = worst_mistakes(np.tile(PROBABILITIES, (30, 1)), np.tile(LABELS, 30), ["x", "y", "z"], NAMES * 30)

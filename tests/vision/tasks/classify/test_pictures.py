@@ -136,9 +136,14 @@ def test_coverage_is_drawn_with_its_interval_the_target_and_what_the_thresholds_
 def test_a_run_leaves_a_picture_of_each_kind(run_fit: Fit, tmp_path: Path) -> None:
     paths = write_pictures(tmp_path, run_fit(epochs=2).pictures)
     assert sorted(path.name for path in paths) == [
-        "confusion-test.png", "confusion-val.png", "coverage-test.png", "coverage-val.png", "curves.png",
-        "reliability-test.png", "reliability-val.png",
-    ]  # fmt: skip
+        "confusion-test.png",
+        "confusion-val.png",
+        "coverage-test.png",
+        "coverage-val.png",
+        "curves.png",
+        "reliability-test.png",
+        "reliability-val.png",
+    ]
     for path in paths:
         with Image.open(path) as picture:
             assert picture.format == "PNG"

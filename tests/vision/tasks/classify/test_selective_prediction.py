@@ -66,9 +66,11 @@ def test_the_threshold_is_the_lowest_that_validation_shows() -> None:
 
 def test_what_comes_of_thresholds_is_counted() -> None:
     both = LabelledAnswers(
-        np.array([0, 0, 0, 1, 1]), np.array([0.9, 0.8, 0.4, 0.7, 0.99]), np.array([True, False, True, True, True]),
+        np.array([0, 0, 0, 1, 1]),
+        np.array([0.9, 0.8, 0.4, 0.7, 0.99]),
+        np.array([True, False, True, True, True]),
         np.array([True, True, True, True, False]),
-    )  # fmt: skip
+    )
     found = selective_metrics(both, [0.8, 0.6], CLASSES[:2])
     assert (found["images"], found["accepted"], found["unknown"]) == (5, 3, 1)
     assert (found["coverage"], found["precision"]) == (0.6, pytest.approx(2 / 3))
