@@ -103,7 +103,7 @@ def create_app(settings: Settings | None = None, shortcuts: Shortcuts | None = N
     app.router.route_class = Route  # so is every route of the routers below
     problems.install(app)
     app.add_middleware(TusHeaders)
-    app.add_middleware(RequestId)  # added last, so it is the outermost
+    app.add_middleware(RequestId, logs=settings.logs_requests)  # added last, so it is the outermost
     docs.install(app, OPEN_ROUTES)
     if shortcuts.first:
         app.include_router(predict.router)

@@ -105,6 +105,9 @@ class Settings(BaseSettings):
     warm_children: bool = Field(
         default=True, description="Start a job's process before there is a job: it takes memory, and saves seconds."
     )
+    train_memory_bytes: int | None = Field(
+        default=None, gt=0, description="Memory that a training's process may have; one that needs more fails."
+    )
     lease_seconds: float = Field(default=10.0, gt=0)
     heartbeat_seconds: float = Field(default=2.0, gt=0)
     poll_seconds: float = Field(default=1.0, gt=0)
@@ -154,6 +157,9 @@ class Settings(BaseSettings):
     model_retry_seconds: float = Field(default=10.0, ge=0, description="Before a model that failed is loaded anew.")
 
     log_format: Literal["console", "json"] = "console"
+    log_requests: bool | None = Field(
+        default=None, description="Whether each request is a line in the log; if left out, where the log is JSON."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @field_validator("import_hosts")
@@ -170,6 +176,11 @@ class Settings(BaseSettings):
             if not Path(word).is_absolute() or ".." in Path(word).parts:
                 raise ValueError(f"{word!r} is no absolute path without '..'")
         return value
+
+    @property
+    def logs_requests(self) -> bool:
+        """Whether each request is a line in the log."""
+        return self.log_format == "json" if self.log_requests is None else self.log_requests
 
     @cached_property
     def sqlalchemy_url(self) -> str:

@@ -43,5 +43,6 @@ INGEST = JobType(
     ended=_fail_dataset,
     spec_blobs=_upload,
     warm=True,
+    puts_early=True,
     holds_dataset=False,
 )

@@ -1,7 +1,6 @@
 """Write to a job's row that a worker holds: renew, report under the fence, end it; and take lost jobs back."""
 
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -16,6 +15,8 @@ from app.jobs.states import HELD, TERMINAL, FailureReason, JobState, check_trans
 from app.jobs.types import KNOWN
 from app.storage import Blob
 
+_WRITTEN_WITHIN = 600.0  # seconds at most from a blob to the row that names it, of kinds that do not put early
+_CLOCKS_APART = 60.0  # seconds, at most: that of the store against that of the database
 _LONGEST_ETA = 366 * 86_400.0  # seconds; what claims to take longer is not known, rather than so slow
 
 
@@ -179,9 +180,21 @@ def is_held(session: Session, held: Claim) -> bool:
     return session.scalar(query) is not None
 
 
-def oldest_unfinished(session: Session) -> datetime | None:
-    """Return when the first of the unfinished jobs was first run: blobs put since then may yet be needed."""
-    return session.scalar(select(func.min(Job.started_at)).where(Job.state.not_in(TERMINAL)))
+def unwritten_for(session: Session) -> float:
+    """Return for how many seconds unfinished jobs may have put blobs that no row names yet, by the database's clock.
+
+    For a kind that puts blobs early it is the time since the first of them began, else a few minutes at most.
+    """
+    begun = select(Job.kind, func.min(Job.started_at)).where(Job.state.not_in(TERMINAL), Job.started_at.is_not(None))
+    now = session.execute(select(DatabaseTime())).scalar_one()
+    ages = [0.0]
+    for kind, first in session.execute(begun.group_by(Job.kind)):
+        assert first is not None
+        age = (now - first).total_seconds() + _CLOCKS_APART
+        known = KNOWN.find(kind)
+        early = known is None or known.puts_early  # what newer code's kinds do is not known here
+        ages.append(age if early else min(age, _WRITTEN_WITHIN))
+    return max(ages)
 
 
 def end(session: Session, job: Job, state: JobState, report: dict[str, Any] | None = None) -> None:

@@ -68,6 +68,9 @@ class JobType:
     holds_dataset: bool = True
     # Whether the newest checkpoint is of use to callers, who may download it.
     offers_checkpoint: bool = False
+    # Whether the child puts blobs long before the row that names them is written: none is collected that was put since
+    # such a job began. Others put theirs when they are about to be written down.
+    puts_early: bool = False
     # Fields of the spec: jobs of one dataset that agree in them take about as long.
     alike: tuple[str, ...] = ()
 

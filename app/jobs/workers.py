@@ -60,6 +60,13 @@ def beat(
     return found.scalar() is not None
 
 
+def is_eldest(session: Session, worker_id: UUID | None) -> bool:
+    """Return whether that worker is the one that started first of those alive: it does what one of them has to do."""
+    alive = select(RegisteredWorker.id).where(RegisteredWorker.expires_at > DatabaseTime())
+    first = session.scalar(alive.order_by(RegisteredWorker.started_at, RegisteredWorker.id).limit(1))
+    return first is not None and first == worker_id
+
+
 def leave(session: Session, worker_id: UUID) -> None:
     """Delete the row of a worker that stops in good order."""
     session.execute(delete(RegisteredWorker).where(RegisteredWorker.id == worker_id))

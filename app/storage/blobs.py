@@ -105,6 +105,10 @@ class BlobStore(Protocol):
         """Remove what writers that died left behind before `older_than` (aware); returns how many files."""
         ...
 
+    def now(self) -> datetime:
+        """Return the time (aware, UTC) by the clock that dates blobs: ages are told by that one, and not by ours."""
+        ...
+
     def check(self) -> None:
         """Raise Unavailable unless a blob can be written now."""
         ...

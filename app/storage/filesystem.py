@@ -113,6 +113,13 @@ class FilesystemStore:
                         discarded += 1
         return discarded
 
+    def now(self) -> datetime:
+        # Of a network folder it is the server's clock.
+        with disk_errors_explained(self.root), staged_file(self._tmp) as (_, file):
+            file.write(b"now")
+            file.flush()
+            return datetime.fromtimestamp(os.fstat(file.fileno()).st_mtime, UTC)
+
     def check(self) -> None:
         # Without waiting for the disk, as each job asks: a full one, or one that is read-only, says so here.
         with disk_errors_explained(self.root), staged_file(self._tmp) as (_, file):

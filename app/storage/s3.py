@@ -122,6 +122,12 @@ class BucketStore:
         """Return 0: a lifecycle rule of the bucket ends unfinished multipart uploads."""
         return 0
 
+    def now(self) -> datetime:
+        with self._errors_explained():
+            obstore.put(self._store, _WRITABLE_KEY, b"writable")
+            found: datetime = obstore.head(self._store, _WRITABLE_KEY)["last_modified"]
+            return found
+
     def check(self) -> None:
         with self._errors_explained():
             obstore.put(self._store, _WRITABLE_KEY, b"writable")

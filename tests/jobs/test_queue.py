@@ -754,24 +754,23 @@ def test_a_failed_training_leaves_its_dataset_alone(database: Database) -> None:
         assert session.get_one(Dataset, session.get_one(Job, held.job_id).dataset_id).state is DatasetState.ready
 
 
-def test_since_when_a_job_that_has_not_ended_was_run(database: Database) -> None:
-    """One that never ran has put nothing into the store, though it may wait for its time for a month."""
+def test_for_how_long_unfinished_jobs_may_have_put_what_no_row_names(database: Database) -> None:
+    """A reading of an upload may have since it began; a training for minutes; a job that never ran has put nothing."""
     with database.writing() as session:
-        assert queue.oldest_unfinished(session) is None
-        ready_dataset(session)
-        first, second = training(session), training(session)
-        session.execute(update(Job).where(Job.id == first.id).values(created_at=DatabaseTime(-100)))
-        assert queue.oldest_unfinished(session) is None
-        held, later = claimed(session), claimed(session)
-        session.execute(update(Job).where(Job.id == first.id).values(started_at=DatabaseTime(-50)))
+        assert queue.unwritten_for(session) == 0
+        second, first = training(session), ingestion(session, new_dataset(session, "other"))
+        assert queue.unwritten_for(session) == 0
+        read, trained = claimed(session, "ingest"), claimed(session, "train")
+        for job, seconds in ((first, 50_000.0), (second, 90_000.0)):
+            session.execute(update(Job).where(Job.id == job.id).values(started_at=DatabaseTime(-seconds)))
     with database.writing() as session:
-        assert queue.oldest_unfinished(session) == session.get_one(Job, first.id).started_at
-        queue.release(session, held)
-        assert queue.oldest_unfinished(session) == session.get_one(Job, first.id).started_at
-        succeed(session, claimed(session))
-        assert queue.oldest_unfinished(session) == session.get_one(Job, second.id).started_at
-        fail(session, later)
-        assert queue.oldest_unfinished(session) is None
+        assert 50_000 < queue.unwritten_for(session) < 60_000
+        queue.release(session, read)
+        assert 50_000 < queue.unwritten_for(session) < 60_000
+        jobs.cancel(session, first.workspace_id, first.id)
+        assert 0 < queue.unwritten_for(session) < 3_600
+        fail(session, trained)
+        assert queue.unwritten_for(session) == 0
 
 
 def test_a_deletion_and_the_end_of_an_ingestion_do_not_wait_for_each_other(postgresql_url: str) -> None:

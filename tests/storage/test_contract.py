@@ -193,3 +193,11 @@ def test_delete_says_whether_it_did_and_spares_what_was_put_since(store: BlobSto
     assert store.delete(put.sha256, older_than=datetime.now(UTC) + timedelta(hours=1)) is True
     assert not store.exists(put.sha256)
     assert store.delete(put.sha256) is False
+
+
+def test_its_clock_is_the_one_that_dates_blobs(store: BlobStore) -> None:
+    before = store.now()
+    store.put_bytes(DATA)
+    (blob,) = store.list()
+    assert before.utcoffset() == timedelta(0)
+    assert before - timedelta(seconds=1) <= blob.modified <= store.now() + timedelta(seconds=1)  # S3 counts seconds

@@ -1,14 +1,15 @@
 """The child process: computes one job and reports it line by line. It has no database and writes no row.
 
-`python -m worker.child KIND MODULE:FUNCTION`, started by `worker.processes.process`. It imports what its kind of job
-calls, says `ready`, waits for its one job on stdin, and exits after it. When stdin closes the parent is gone, and so is
-the child; and so it is when the parent gives no sign of life while the job's lease runs out: another worker has the job
-then, and may need the GPU.
+`python -m worker.child KIND MODULE:FUNCTION [BYTES]`, started by `worker.processes.process`. It imports what its kind
+of job calls, says `ready`, waits for its one job on stdin, and exits after it. When stdin closes the parent is gone,
+and so is the child; and so it is when the parent gives no sign of life while the job's lease runs out: another worker
+has the job then, and may need the GPU.
 """
 
 import os
 import pkgutil
 import re
+import resource
 import select
 import signal
 import sys
@@ -31,7 +32,10 @@ from worker.supervision.free_space import StorageCheck, storage_failure
 _LEAST_SILENCE = 5 * LIFE_SIGN_EVERY
 
 
-def main(function: str) -> None:
+def main(function: str, memory_bytes: str | None = None) -> None:
+    if memory_bytes is not None:
+        # What the process writes to, its own and what it maps: an allocation beyond it fails, and harms nobody else.
+        resource.setrlimit(resource.RLIMIT_DATA, (int(memory_bytes), int(memory_bytes)))
     settings = Settings()
     parent = Parent(_take_stdout())
     signal.signal(signal.SIGTERM, parent.request_stop)
@@ -117,4 +121,4 @@ def _die_with_parent(parent: Parent, silence: float, busy: threading.Event) -> N
 
 
 if __name__ == "__main__":
-    main(sys.argv[2])  # the kind before it is for whoever looks at processes
+    main(*sys.argv[2:])  # the kind before it is for whoever looks at processes

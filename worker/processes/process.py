@@ -31,7 +31,8 @@ class ChildGone(Exception):
 class Child:
     """One exec'd process in a session of its own, so that its group can be ended as a whole."""
 
-    def __init__(self, kind: JobType, device: int | None = None) -> None:
+    def __init__(self, kind: JobType, device: int | None = None, memory_bytes: int | None = None) -> None:
+        """Start a process for a job of that kind, on that GPU, whose data may take so many bytes of memory."""
         environment = {name: value for name, value in os.environ.items() if name not in _WITHHELD}
         self._mark = environment[process_tree.VARIABLE] = f"{process_tree.WORKER}.{uuid.uuid4().hex}"
         # cuBLAS gives the same sums every time only with a workspace of fixed size.
@@ -39,7 +40,7 @@ class Child:
         if device is not None:
             environment["CUDA_VISIBLE_DEVICES"] = visible_device(device, environment.get("CUDA_VISIBLE_DEVICES"))
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "worker.child", kind.name, kind.run],
+            [sys.executable, "-m", "worker.child", kind.name, kind.run, *([str(memory_bytes)] if memory_bytes else [])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,

@@ -35,12 +35,13 @@ def take_back_expired(database: Database) -> list[UUID]:
 def free_blobs(database: Database, store: BlobStore, grace_seconds: float) -> int:
     """Delete blobs that no row refers to. Returns how many.
 
-    A blob comes before the row that names it, so young ones are let be: those younger than `grace_seconds`, or than
-    the oldest job under way, which may have put it there.
+    A blob comes before the row that names it, so young ones are let be: those younger than `grace_seconds`, or that a
+    job under way may have put. Ages are told by the clocks of the store and of the database, since this machine's may
+    be wrong.
     """
     with database.reading() as session:
-        oldest = queue.oldest_unfinished(session)
-    cutoff = min(datetime.now(UTC) - timedelta(seconds=grace_seconds), oldest or datetime.max.replace(tzinfo=UTC))
+        unwritten = queue.unwritten_for(session)
+    cutoff = store.now() - timedelta(seconds=max(grace_seconds, unwritten))
     candidates = {blob.sha256 for blob in store.list(older_than=cutoff)}
     with database.reading() as session:
         for referenced in (datasets.referenced_blobs, jobs.referenced_blobs, registry.referenced_blobs):
@@ -56,7 +57,7 @@ def free_checkpoints(database: Database, store: BlobStore, replaced: set[str], a
 
     Does not wait for their job to end. Returns those that need no further look: deleted now, or another job's.
     """
-    cutoff = datetime.now(UTC) - timedelta(seconds=age_seconds)
+    cutoff = store.now() - timedelta(seconds=age_seconds)
     with database.reading() as session:
         needed = checkpoints.referenced(session, replaced)
     return needed | {sha256 for sha256 in replaced - needed if store.delete(sha256, older_than=cutoff)}

@@ -36,6 +36,11 @@ class Registration:
         self._stopping.set()
         self._thread.join()
 
+    def is_eldest(self) -> bool:
+        """Return whether this worker is the one of all that collects garbage."""
+        with self._database.reading() as session:
+            return workers.is_eldest(session, self._id)
+
     def _beat_forever(self) -> None:
         while not self._stopping.is_set():
             self._attempt(self._beat)

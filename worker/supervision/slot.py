@@ -17,7 +17,7 @@ from app.datasets import service as datasets
 from app.jobs import checkpoints, claiming, sharing
 from app.jobs.orm import Job, JobMember
 from app.jobs.queue import Claim, ClaimLost
-from app.jobs.types import JobType
+from app.jobs.types import JobType, Resource
 from app.storage import BlobStore
 from app.storage.disk import disk_errors_explained
 from worker.machines.address import interface_of, own_address
@@ -92,7 +92,10 @@ class Slot:
         if self._warmed is not None and (self._warm is None or not self._warm.alive()):
             self._cool_down()
             self._warmed_at = time.monotonic()
-            self._warm = Child(self._warmed, self._device)
+            self._warm = Child(self._warmed, self._device, self._memory_of(self._warmed))
+
+    def _memory_of(self, kind: JobType) -> int | None:
+        return self._settings.train_memory_bytes if kind.slot is Resource.gpu else None
 
     def _cool_down(self) -> None:
         if self._warm is not None:
@@ -187,7 +190,7 @@ class Slot:
         if kind is self._warmed and self._warm is not None and self._warm.alive():
             child, self._warm = self._warm, None
         else:
-            child = Child(kind, self._device)
+            child = Child(kind, self._device, self._memory_of(kind))
         try:
             yield child
         finally:

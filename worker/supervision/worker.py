@@ -19,9 +19,11 @@ from worker.supervision.free_space import StorageCheck
 from worker.supervision.housekeeping import collect_garbage, free_scratch, take_back_expired
 from worker.supervision.listener import Listener
 from worker.supervision.registration import Registration
+from worker.supervision.sign_of_life import SignOfLife
 from worker.supervision.slot import Slot
 
 _GARBAGE_EVERY = 600.0  # seconds
+_LOOK_FOR_GARBAGE_EVERY = 30.0  # seconds, of a worker that was not the eldest
 
 
 class Worker:
@@ -55,6 +57,7 @@ class Worker:
         self._listener = Listener(doorbell, self._wake) if doorbell else None
         self._polls = [threading.Thread(target=self._poll, args=(slot,), name="poll") for slot in self._slots]
         self._housekeeper = threading.Thread(target=self._keep_house, name="housekeeping")
+        self._alive = SignOfLife(settings, [*self._polls, self._housekeeper])
 
     def start(self) -> None:
         self._registration.start()
@@ -62,6 +65,7 @@ class Worker:
             self._listener.start()
         for thread in (*self._polls, self._housekeeper):
             thread.start()
+        self._alive.start()
 
     def ring(self, kind: str) -> None:
         """Run waiting jobs in every free slot for this kind; returns when they have ended. A kind that nobody here
@@ -73,6 +77,7 @@ class Worker:
     def stop(self) -> None:
         """Give running jobs back and end every child and thread."""
         self._stopping.set()
+        self._alive.stop()
         if self._listener is not None:
             self._listener.stop()
         for rung in self._rung.values():
@@ -115,11 +120,17 @@ class Worker:
                         rung.set()
                 free_scratch(self._database, self._settings)
                 if time.monotonic() >= next_garbage:
-                    next_garbage = time.monotonic() + _GARBAGE_EVERY
-                    collect_garbage(self._database, self._store, self._settings)
+                    next_garbage = time.monotonic() + self._collect_garbage()
             except Exception as error:
                 _log_fault("sweep_failed", error)
             self._stopped.wait(self._settings.sweep_seconds)
+
+    def _collect_garbage(self) -> float:
+        """Let one worker of all collect what all share, and return after how many seconds to look again."""
+        if not self._registration.is_eldest():
+            return _LOOK_FOR_GARBAGE_EVERY
+        collect_garbage(self._database, self._store, self._settings)
+        return _GARBAGE_EVERY
 
 
 def _devices(resource: Resource, train_slots: int) -> list[int | None]:

@@ -1,4 +1,4 @@
-"""The sweep: what nothing refers to is freed, and nothing else."""
+"""Housekeeping frees what nothing refers to, and nothing else."""
 
 import os
 from datetime import UTC, datetime, timedelta
@@ -27,6 +27,7 @@ from tests.support.factories import (
     TRAINED,
     claimed,
     ingested,
+    ingestion,
     new_dataset,
     prediction,
     sha,
@@ -79,10 +80,7 @@ def test_only_blobs_that_nothing_refers_to_are_freed(database: Database, store: 
         queue.succeed(session, ended, {})
         session.execute(update(Job).where(Job.started_at.is_not(None)).values(started_at=DatabaseTime(-2 * OLD)))
         assert job.state is JobState.running
-    # The running job is older than every blob here, so it protects them all.
-    assert housekeeping.free_blobs(database, store, GRACE) == 0
-    with database.writing() as session:
-        session.execute(update(Job).where(Job.started_at.is_not(None)).values(started_at=DatabaseTime()))
+    # The training that runs is older than every blob here, and needs none but those that rows name.
     assert housekeeping.free_blobs(database, store, GRACE) == 2
     assert kept(store) == {sha(content) for content in needed}
 
@@ -135,12 +133,12 @@ def test_a_blob_put_again_is_young_again(database: Database, store: FilesystemSt
 
 
 @pytest.mark.parametrize("state", ["queued again", "running", "cancelling"])
-def test_what_was_put_since_the_oldest_unfinished_job_first_ran_is_let_be(
+def test_what_was_put_since_an_unfinished_reading_began_is_let_be(
     database: Database, store: FilesystemStore, state: str
 ) -> None:
     with database.writing() as session:
-        job = training(session)
-        held = claimed(session)
+        job = ingestion(session)
+        held = claimed(session, "ingest")
         if state == "queued again":
             queue.release(session, held)
         if state == "cancelling":
@@ -159,6 +157,35 @@ def test_what_was_put_since_the_oldest_unfinished_job_first_ran_is_let_be(
             jobs.cancel(session, job.workspace_id, job.id)
     assert housekeeping.free_blobs(database, store, GRACE) == 1
     assert kept(store) == set()
+
+
+def test_a_training_of_days_holds_up_what_was_put_minutes_ago_and_no_more(
+    database: Database, store: FilesystemStore
+) -> None:
+    """Its checkpoints have rows at once, and its model is put when it is about to be written down."""
+    put(store, "put an hour ago", 3_600)
+    put(store, "put a minute ago", 60)
+    with database.writing() as session:
+        training(session)
+        claimed(session)
+        session.execute(update(Job).values(started_at=DatabaseTime(-5 * 86_400)))
+    assert housekeeping.free_blobs(database, store, YOUNG) == 1
+    assert kept(store) == {sha("put a minute ago")}
+
+
+@pytest.mark.parametrize("hours", [-2, 2])
+def test_a_blobs_age_is_told_by_the_stores_clock(database: Database, tmp_path: Path, hours: int) -> None:
+    """This machine's clock is hours away from the one that dates blobs."""
+
+    class Elsewhere(FilesystemStore):
+        def now(self) -> datetime:
+            return datetime.now(UTC) + timedelta(hours=hours)
+
+    store = Elsewhere(tmp_path / "blobs")
+    for name, seconds in (("old", OLD), ("young", YOUNG)):
+        put(store, name, seconds - hours * 3_600)
+    assert housekeeping.free_blobs(database, store, GRACE) == 1
+    assert kept(store) == {sha("young")}
 
 
 def test_what_a_dead_writer_left_is_discarded_after_the_grace(database: Database, store: FilesystemStore) -> None:
