@@ -6,11 +6,13 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from fastapi import Depends, FastAPI
+from starlette.middleware.cors import CORSMiddleware
 
 from app import __version__
 from app.api import docs, problems
 from app.api.deps import OPEN_ROUTES, Services, authenticate
 from app.api.draining import Draining
+from app.api.middleware.cross_origin import CROSS_ORIGIN
 from app.api.middleware.request_id import RequestId
 from app.api.predict_path.kept import PredictPath, Shortcuts
 from app.api.readiness import Readiness
@@ -103,7 +105,11 @@ def create_app(settings: Settings | None = None, shortcuts: Shortcuts | None = N
     app.router.route_class = Route  # so is every route of the routers below
     problems.install(app)
     app.add_middleware(TusHeaders)
-    app.add_middleware(RequestId, logs=settings.logs_requests)  # added last, so it is the outermost
+    if origins := [one.strip() for one in settings.cors_origins.split(",") if one.strip()]:
+        app.add_middleware(CORSMiddleware, allow_origins=origins, **CROSS_ORIGIN)
+    app.add_middleware(
+        RequestId, logs=settings.logs_requests, root_path=settings.root_path
+    )  # added last, so it is the outermost
     docs.install(app, OPEN_ROUTES)
     if shortcuts.first:
         app.include_router(predict.router)

@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import Scope
 
 from app.core.errors import ChecksumMismatch, FieldError, GraftError, Malformed, NotFound, TooLarge
 from app.core.logging import log
@@ -42,6 +43,12 @@ class Problem(BaseModel):
     )
 
 
+def own_path(scope: Scope) -> str:
+    """Return a request's path as routes have it, without that of a proxy."""
+    path: str = scope.get("path", "")
+    return path.removeprefix(scope.get("root_path", ""))
+
+
 def problem(request: Request, error: GraftError, count: int = 0) -> JSONResponse:
     """Return the problem document for `error`, with the headers that its status needs.
 
@@ -62,7 +69,7 @@ def problem(request: Request, error: GraftError, count: int = 0) -> JSONResponse
         errors=[FieldProblem(**one.as_dict()) for one in error.errors[:MOST_ERRORS]],
         error_count=max(count, len(error.errors)) if max(count, len(error.errors)) > MOST_ERRORS else None,
         request_id=request.state.request_id if error.status == 500 else None,
-        error=error.detail if request.url.path.startswith("/v2") else None,
+        error=error.detail if own_path(request.scope).startswith("/v2") else None,
     )
     return JSONResponse(
         body.model_dump(exclude_none=True), status_code=error.status, media_type=MEDIA_TYPE, headers=headers

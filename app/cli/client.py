@@ -117,6 +117,10 @@ class Client:
         """Return the response, whatever its status. A broken connection raises `httpx2.TransportError`."""
         return self._http.request(method, path, **kwargs)
 
+    def located(self, answer: httpx2.Response) -> str:
+        """Return the whole address that a response's Location names: as a path it would come behind our URL's own."""
+        return str(answer.url.join(answer.headers["location"]))
+
     def _call(self, method: str, path: str, **kwargs: Any) -> Any:
         try:
             answer = self._http.request(method, path, **kwargs)

@@ -80,13 +80,19 @@ def demo(
 
 
 @app.command()
-def api(host: Host = None, port: Port = None) -> None:
+def api(
+    host: Host = None,
+    port: Port = None,
+    root_path: Annotated[
+        str | None, typer.Option(help="Path below which a proxy offers the API, such as /graft.")
+    ] = None,
+) -> None:
     """Serve the HTTP API only; workers run as separate processes."""
     import uvicorn
 
     from app.api.app import create_app
 
-    configured = settings(host=host, port=port)
+    configured = settings(host=host, port=port, root_path=root_path)
     uvicorn.run(
         create_app(configured),
         host=configured.host,

@@ -21,14 +21,14 @@ def send(api: Client, file: BinaryIO, size: int, sha256: str, options: dict[str,
     metadata = {name: str(value) for name, value in without_none({**options, "sha256": sha256}).items()}
     header = ",".join(f"{name} {base64.b64encode(value.encode()).decode()}" for name, value in metadata.items())
     begun = api.request("POST", "/v1/uploads", headers={**_TUS, "Upload-Length": str(size), "Upload-Metadata": header})
-    upload = _checked(begun).headers["location"]
+    upload = api.located(_checked(begun))
 
     offset, failures = 0, 0
     while True:
         try:
             answer = _send_from(api, file, upload, offset)
             if not answer.is_error:
-                return api.get(answer.headers["location"])
+                return api.get(api.located(answer))
             if answer.status_code not in _RETRIED_STATUSES:
                 raise refusal(answer)
         except httpx2.TransportError as error:
@@ -41,7 +41,7 @@ def send(api: Client, file: BinaryIO, size: int, sha256: str, options: dict[str,
         except httpx2.TransportError:
             continue
         if "location" in known.headers:  # the whole file arrived, and the response was lost
-            return api.get(known.headers["location"])
+            return api.get(api.located(known))
         if int(known.headers["upload-offset"]) > offset:
             offset, failures = int(known.headers["upload-offset"]), 0
 

@@ -46,6 +46,12 @@ class Settings(BaseSettings):
     # The HTTP service, and where its clients find it.
     host: str = "127.0.0.1"
     port: int = Field(default=8400, ge=0, le=65535)
+    root_path: str = Field(
+        default="", pattern=r"^(/[^/?#\s]+)*$", description="The path below which a proxy offers the API, as /graft."
+    )
+    cors_origins: str = Field(
+        default="", description="Origins, by comma, whose pages may call the API from a browser; * allows all."
+    )
     url: str | None = None
     api_key: SecretStr | None = None
     stream_seconds: float = Field(

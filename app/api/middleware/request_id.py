@@ -25,24 +25,29 @@ class RequestId:
 
     A route that fills `request.state.times` has its answer say so in `Server-Timing`, whether it succeeds or not.
 
+    `root_path` is the path below which a proxy offers the service; routes and answers take it from the scope.
+
     With `logs` each request is a line in the log when its answer has ended, but for those of health.
     """
 
-    def __init__(self, app: ASGIApp, logs: bool = False) -> None:
+    def __init__(self, app: ASGIApp, logs: bool = False, root_path: str = "") -> None:
         self._app = app
+        self._root_path = root_path
         self._logs = logs
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if self._root_path:
+            scope["root_path"] = self._root_path
         given = Headers(scope=scope).get(HEADER, "")
         request_id = given if _ACCEPTABLE.fullmatch(given) else str(new_id())
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
 
         line = RequestLine(scope) if self._logs else None
-        started = False
+        started, root = False, scope.get("root_path", "")
 
         async def named(message: Message) -> None:
             nonlocal started
@@ -52,6 +57,9 @@ class RequestId:
                 started = True
                 headers = MutableHeaders(scope=message)
                 headers[HEADER] = request_id
+                # Below a proxy's path, as that path is part of where the caller finds things.
+                if root and headers.get("Location", "").startswith("/"):
+                    headers["Location"] = root + headers["Location"]
                 if "times" in state:
                     headers["Server-Timing"] = server_timing(state["times"])
             await send(message)

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.problems import problem
+from app.api.problems import own_path, problem
 from app.core.errors import ChecksumMismatch, FieldError, Invalid, PreconditionFailed, UnsupportedMedia
 from app.datasets.schemas import UploadOptions
 
@@ -46,7 +46,7 @@ class TusHeaders:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not (scope["path"] == PATH or scope["path"].startswith(f"{PATH}/")):
+        if scope["type"] != "http" or not f"{own_path(scope)}/".startswith(f"{PATH}/"):
             await self._app(scope, receive, send)
             return
         if override := Headers(scope=scope).get(OVERRIDE):
