@@ -12,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 from app.datasets.formats.file_kinds import is_lossy_webp, kind_of
 from app.datasets.intake.jpeg import TooManyScans, stripped
 from app.datasets.intake.similarity import Sketch, perceptual_hashes, sketch
-from app.vision.images.pillow import pillow_quiet
+from app.vision.images.pillow import without_pillow_warnings
 from app.vision.images.pixels import UnsupportedPixels, is_upright, to_rgb, upright
 
 T = TypeVar("T")
@@ -99,7 +99,7 @@ Taken = StoredImage | RejectedFile
 
 def take_in_all(files: Sequence[File], limits: IntakeLimits) -> list[Taken]:
     """Return `take_in` of each file, in order, with the `RejectedFile` in the place of a file that was rejected."""
-    with pillow_quiet():
+    with without_pillow_warnings():
         kept = [_take_in(data, name, limits) for data, name in files]
     hashes = iter(perceptual_hashes([one.sketch for one in kept if isinstance(one, _UnhashedImage)]))
     return [one.hashed(next(hashes)) if isinstance(one, _UnhashedImage) else one for one in kept]
@@ -161,7 +161,7 @@ def read_image(data: bytes, limits: IntakeLimits, read: Callable[[Image.Image], 
 
     Raises `RejectedFile` as `take_in` does, whatever of Pillow's errors `read` meets.
     """
-    with pillow_quiet():
+    with without_pillow_warnings():
         return _read(data, limits, read)
 
 

@@ -11,7 +11,7 @@ _quiet: "warnings.catch_warnings[None] | None" = None
 
 
 @contextmanager
-def pillow_quiet() -> Iterator[None]:
+def without_pillow_warnings() -> Iterator[None]:
     """Silence the warnings of Pillow, about bombs, EXIF and palettes: each is handled here or means nothing.
 
     `warnings.catch_warnings` restores the wrong state when threads overlap, so the first one in enters it and the

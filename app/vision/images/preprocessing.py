@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from app.vision.errors import InvalidData
-from app.vision.images.pillow import pillow_quiet
+from app.vision.images.pillow import without_pillow_warnings
 from app.vision.images.pixels import to_rgb, upright
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class Preprocessing:
         Raises InvalidData for what cannot be opened as an image.
         """
         try:
-            with pillow_quiet():
+            with without_pillow_warnings():
                 if isinstance(image, Image.Image):
                     return self.square(image)
                 with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
