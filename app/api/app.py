@@ -154,7 +154,7 @@ def _open_services(settings: Settings, shortcuts: Shortcuts) -> Services:
         ),
         admission=Admission(max_requests=settings.predict_requests, max_bytes=settings.predict_bytes),
         hashes=Hashes(),
-        predict_path=PredictPath.of(shortcuts, database),
+        predict_path=PredictPath.of(shortcuts, database, settings.outage_seconds),
     )
 
 

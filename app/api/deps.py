@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import Depends, Header, Query, Request, Security
 from sqlalchemy.orm import Session
-from starlette.concurrency import run_in_threadpool
 
 from app.api.docs import BEARER
 from app.api.draining import Draining
@@ -70,11 +70,8 @@ OPEN_ROUTES = frozenset({"/healthz", "/readyz", "/readyz/uploads", "/v2/health/l
 
 async def identify(services: Services, authorization: str | None) -> Principal:
     """Return who sends that header. Raises `Unauthenticated`."""
-    recent = services.predict_path.keys
-    if (known := recent.get(authorization)) is not None:
-        return known
-    now = recent.now
-    return recent.put(authorization, await run_in_threadpool(_read_principal, services.database, authorization), now)
+    keys = services.predict_path.keys
+    return await keys.find(authorization, partial(_read_principal, services.database, authorization))
 
 
 async def authenticate(request: Request, _documented: Annotated[Any, Security(BEARER)]) -> Principal | None:

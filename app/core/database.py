@@ -97,6 +97,7 @@ class Database:
         autocommits = self.url.get_backend_name() == "postgresql"
         self._reader = self.engine.execution_options(isolation_level="AUTOCOMMIT") if autocommits else self.engine
         self.writes = 0  # transactions that this process has ended, with whatever outcome
+        self.commits = 0  # those of them that were committed for sure
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
@@ -110,6 +111,7 @@ class Database:
         try:
             with driver_errors_explained(), Session(self._writer, expire_on_commit=False) as session, session.begin():
                 yield session
+            self.commits += 1
         finally:
             self.writes += 1
 

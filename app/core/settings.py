@@ -159,6 +159,9 @@ class Settings(BaseSettings):
     engines: str = Field(default="auto", description="Those that may be chosen, by comma; auto: all that there are.")
     engine_after_images: int = Field(default=64, ge=0, description="Answered by a model before its engine is chosen.")
     decode_threads: int | None = Field(default=None, gt=0, description="As many as cores if left out.")
+    outage_seconds: float = Field(
+        default=300.0, ge=0, description="While the database is away, keys and models known so long are still served."
+    )
     model_idle_seconds: float = Field(default=1800.0, gt=0, description="Then an unused model is unloaded.")
     model_retry_seconds: float = Field(default=10.0, ge=0, description="Before a model that failed is loaded anew.")
 

@@ -6,9 +6,11 @@ docs/explanation/fast-paths.md. Everything here belongs to the event loop's thre
 
 import time
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Generic, TypeAlias, TypeVar
+
+from anyio import fail_after, to_thread
 
 from app.auth.service import Principal
 from app.core.database import Database
@@ -20,6 +22,7 @@ T = TypeVar("T")
 
 _SECONDS = 1.0  # within which another process's write may go unseen
 _RENEWED = 0.7  # seconds after which one caller reads it again, so that not all have to when its time is over
+_OUTAGE = 1.0  # seconds for which a read is waited for where what it will say is known from before
 _MOST_RECENT = 1000
 _LONGEST_QUERY = 500  # bytes
 
@@ -41,11 +44,14 @@ class Shortcuts:
 class Recent(Generic[T]):
     """Values by key, each kept for a second; whatever this process writes to the database ends them all.
 
-    It is for values that hardly ever change and cost more to read than to use.
+    It is for values that hardly ever change and cost more to read than to use. While the database is away those that
+    were read in the last `outage_seconds` go on being given, unless this process has committed anything since.
     """
 
-    def __init__(self, database: Database, *, keeps: bool = True) -> None:
+    def __init__(self, database: Database, *, keeps: bool = True, outage_seconds: float = 0.0) -> None:
         self._database = database
+        self._outage_seconds = outage_seconds
+        self._read: dict[Hashable, tuple[int, float]] = {}  # how much was committed then, and when it was read
         self._most = _MOST_RECENT if keeps else 0
         self._kept: OrderedDict[Hashable, tuple[T, int, float]] = OrderedDict()
         self._renewing: set[Hashable] = set()
@@ -68,12 +74,42 @@ class Recent(Generic[T]):
 
     def put(self, key: Hashable, value: T, now: int) -> T:
         """Keep a value that was read when `now` was taken, or later, and return it."""
+        self._read[key] = self._database.commits, time.monotonic()
+        self._keep(key, value, now)
+        return value
+
+    async def find(self, key: Hashable, read: Callable[[], T], *, fresh: bool = False) -> T:
+        """Return the value that is kept, or that `read` reads in a thread; where the database is away, the one before.
+
+        `fresh` has it read each time that the database answers. Where a value is known from before, no read is waited
+        for longer than a second.
+        """
+        if not fresh and (value := self.get(key)) is not None:
+            return value
+        now, before = self.now, self._before(key)
+        try:
+            with fail_after(None if before is None else _OUTAGE):
+                return self.put(key, await to_thread.run_sync(read, abandon_on_cancel=before is not None), now)
+        except (Unavailable, TimeoutError):
+            if before is None:
+                raise
+            self._keep(key, before, self.now)  # for a second again: not every call is to wait
+            return before
+
+    def _before(self, key: Hashable) -> T | None:
+        """Return the value that was read last, if that was in time and nothing was committed here since."""
+        commits, read_at = self._read.get(key, (-1, 0.0))
+        in_time = time.monotonic() - read_at < self._outage_seconds
+        return self._kept[key][0] if in_time and commits == self._database.commits and key in self._kept else None
+
+    def _keep(self, key: Hashable, value: T, now: int) -> None:
         self._kept[key] = (value, now, time.monotonic())
         self._kept.move_to_end(key)
         self._renewing.discard(key)
         if len(self._kept) > self._most:
-            self._renewing.discard(self._kept.popitem(last=False)[0])
-        return value
+            oldest = self._kept.popitem(last=False)[0]
+            self._renewing.discard(oldest)
+            self._read.pop(oldest, None)
 
 
 class ReadQueries:
@@ -133,12 +169,12 @@ class PredictPath:
     refusals: Refusals
 
     @classmethod
-    def of(cls, shortcuts: Shortcuts, database: Database) -> "PredictPath":
+    def of(cls, shortcuts: Shortcuts, database: Database, outage_seconds: float) -> "PredictPath":
         """Return an empty one for a service with that database."""
         return cls(
             shortcuts,
-            Recent(database, keeps=shortcuts.keys),
-            Recent(database, keeps=shortcuts.models),
+            Recent(database, keeps=shortcuts.keys, outage_seconds=outage_seconds),
+            Recent(database, keeps=shortcuts.models, outage_seconds=outage_seconds),
             ReadQueries(),
             Refusals(shortcuts.refused_seconds),
         )

@@ -1,5 +1,6 @@
 """Classify images with a model, while the caller waits."""
 
+from functools import partial
 from typing import Annotated
 from uuid import UUID
 
@@ -78,12 +79,8 @@ async def predict(
 
 async def _find(services: Services, workspace_id: UUID, model: str) -> ModelReference:
     """Return the model; one that was asked for by its id a moment ago is not looked up again."""
-    model_id, recent = parse_id(model), services.predict_path.models
-    now, known = recent.now, None if model_id is None else recent.get((workspace_id, model_id))
-    if known is not None:
-        return known
-    found = await run_in_threadpool(_read, services, workspace_id, model)
-    return found if model_id is None else recent.put((workspace_id, model_id), found, now)
+    read, model_id = partial(_read, services, workspace_id, model), parse_id(model)
+    return await services.predict_path.models.find((workspace_id, model_id or model), read, fresh=model_id is None)
 
 
 def _read(services: Services, workspace_id: UUID, model: str) -> ModelReference:
