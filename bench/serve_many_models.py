@@ -75,10 +75,11 @@ def main() -> None:
 
             def work() -> None:
                 with cache.lease(models[number]) as loading:
-                    (row,) = [future.result(60) for future in loading.result(60).submit([image])]
+                    (answer,) = [future.result(60) for future in loading.result(60).submit([image])]
+                probability = float(answer.probabilities[0])
                 expected = 1 / (1 + math.exp(-number / 100))
-                if abs(float(row[0]) - expected) > 1e-4:
-                    failures.append(f"model {number} answers {row[0]:.4f}, not {expected:.4f}")
+                if abs(probability - expected) > 1e-4:
+                    failures.append(f"model {number} answers {probability:.4f}, not {expected:.4f}")
 
             try:
                 seconds = clock(work)

@@ -18,8 +18,9 @@ def configure_logging(settings: Settings) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     renderer: structlog.types.Processor
+    tracebacks: list[structlog.types.Processor] = []
     if settings.log_format == "json":
-        shared.append(structlog.processors.format_exc_info)
+        tracebacks.append(structlog.processors.format_exc_info)
         renderer = structlog.processors.JSONRenderer()
     else:
         # Plain tracebacks: the default ones print local variables, and with them keys and images.
@@ -35,8 +36,9 @@ def configure_logging(settings: Settings) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            foreign_pre_chain=[*shared, *tracebacks],
+            # Here and not with `shared`: a logger keeps those that were configured when it was first used.
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *tracebacks, renderer],
         )
     )
     root = logging.getLogger()

@@ -79,7 +79,9 @@ class PredictOptions(Naming):
     )
 
 
-def _decode(text: str) -> bytes:
+def _decode(text: object) -> bytes:
+    if not isinstance(text, str):
+        raise ValueError(f"this is a {type(text).__name__} and no text; encode the file with base64 -w0")
     try:
         return b64decode(text, validate=True)
     except ValueError as error:

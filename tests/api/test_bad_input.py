@@ -445,6 +445,10 @@ PREDICTIONS: dict[str, tuple[Send, int, str, str | None, str]] = {
         raw(b'{"images": [{"base64": "?"}]}', "application/json"),
         *(422, "invalid", "images.0.base64", "base64 -w0"),
     ),
+    "base64 that is a list": (
+        raw(b'{"images": [{"base64": ["a"]}]}', "application/json"),
+        *(422, "invalid", "images.0.base64", "this is a list and no text"),
+    ),
     "neither bytes nor an id": (
         raw(b'{"images": [{"name": "a.jpg"}]}', "application/json"),
         *(422, "invalid", "images.0", "either base64 or id"),

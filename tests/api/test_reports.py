@@ -46,7 +46,7 @@ def test_a_model_is_fine_tuned_again_and_its_lineage_outlives_its_parent(api: Se
     assert [one["model_id"] for one in third["lineage"]] == [second, first]
     assert third["lineage"][1]["dataset_version_id"] == seen["dataset_version_id"]
     with api.stage.database.reading() as session:
-        assert jobs.referenced_blobs(session) == []
+        assert jobs.referenced_blobs(session) == set()
 
 
 def test_a_base_model_that_cannot_be_one_is_refused(api: Service, trained: FitResult) -> None:

@@ -16,6 +16,7 @@ SELECT md5(string_agg(line, ';' ORDER BY line)) FROM (
     UNION ALL SELECT conname || pg_get_constraintdef(oid) FROM pg_constraint WHERE connamespace = 'public'::regnamespace
 ) AS lines
 """
+_numbers = count()  # of all pools of this process
 _VERSION = "alembic_version"
 _ALONE = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
@@ -28,7 +29,6 @@ class Databases:
     def __init__(self, url: Callable[[str], str], template: str) -> None:
         self._url, self._template = url, template
         self._free: list[str] = []
-        self._numbers = count()
         with self._connected(template) as connection:
             self._shape = shape_of(connection)
             self._tables = [
@@ -50,7 +50,7 @@ class Databases:
             self._drop(name)
 
     def _copy(self) -> str:
-        name = f"graft_{os.getpid()}_{next(self._numbers)}"
+        name = f"graft_{os.getpid()}_{next(_numbers)}"
         with self._connected("postgres") as connection:
             connection.execute(f"CREATE DATABASE {name} TEMPLATE {self._template}")
         return name
