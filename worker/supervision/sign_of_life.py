@@ -26,7 +26,7 @@ class SignOfLife:
         self._thread.start()
 
     def stop(self) -> None:
-        """Take the file away: a worker that stops is told so by its own process, and by nobody's health check."""
+        """End the thread and remove the file, so that a worker that has stopped does not look alive."""
         self._stopping.set()
         self._thread.join()
         with suppress(OSError):
