@@ -19,7 +19,7 @@ KINDS = {"train", "ingest", "predict"}
 
 
 def imported_modules(module: str) -> set[str]:
-    """Those of our modules that this one imports; a package's own name counts for its `__init__`."""
+    """Return those of our modules that this one imports; a package's own name counts for its `__init__`."""
     found = set()
     for name in imports(module):
         found.add(name if name in MODULES else name.rpartition(".")[0])

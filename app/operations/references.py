@@ -1,4 +1,4 @@
-"""Which blobs the rows of a database need."""
+"""Find the blobs that the rows of a database need."""
 
 from sqlalchemy.orm import Session
 

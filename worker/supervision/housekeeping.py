@@ -14,12 +14,11 @@ from app.core.database import Database
 from app.core.ids import parse_id
 from app.core.logging import log
 from app.core.settings import Settings
-from app.datasets import service as datasets
 from app.datasets import uploads
 from app.jobs import checkpoints, queue, workers
 from app.jobs import service as jobs
 from app.jobs.queue import Claim
-from app.registry import service as registry
+from app.operations.references import referenced_blobs
 from app.storage import BlobStore
 
 
@@ -44,8 +43,7 @@ def free_blobs(database: Database, store: BlobStore, grace_seconds: float) -> in
     cutoff = store.now() - timedelta(seconds=max(grace_seconds, unwritten))
     candidates = {blob.sha256 for blob in store.list(older_than=cutoff)}
     with database.reading() as session:
-        for referenced in (datasets.referenced_blobs, jobs.referenced_blobs, registry.referenced_blobs):
-            candidates.difference_update(referenced(session))
+        candidates -= referenced_blobs(session)
     # One that was put again since it was listed is somebody's: it is young now, and stays.
     deleted = sum(store.delete(sha256, older_than=cutoff) for sha256 in candidates)
     store.discard_unfinished(older_than=cutoff)
